@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * err: one error, written where the failure is known, given context on the way up and printed by
+ * the command line only. A struct err belongs to the caller, is flat and may be sent through a
+ * pipe. No function here fails, allocates or prints.
+ */
+#ifndef NBD_ATTACH_ERR_H
+#define NBD_ATTACH_ERR_H
+
+#include <stddef.h>
+
+/* What a script may want to tell apart; each kind has its own exit status. */
+enum err_kind {
+	ERR_NONE,
+	ERR_FAILED,      /* anything without a kind of its own */
+	ERR_USAGE,       /* the command line or a URI is wrong */
+	ERR_UNREACHABLE, /* no server: name, route, refused, silent, hung up, deadline */
+	ERR_REFUSED,     /* the server answered no */
+	ERR_PROTOCOL,    /* the server breaks the protocol */
+	ERR_TLS,         /* TLS is missing, demanded or failed */
+	ERR_BUSY,        /* the device is in use, or has another export */
+	ERR_ABSENT,      /* the device is not attached */
+	ERR_KERNEL,      /* no nbd driver, no privilege, no such device */
+};
+
+struct err {
+	int code; /* positive errno, 0 when nothing failed */
+	enum err_kind kind;
+	char text[1024];
+};
+
+void err_clear(struct err *e);
+
+/* Sets the text and the code (a positive errno). Returns -code. */
+int err_set(struct err *e, enum err_kind kind, int code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* As err_set, with ": " and the system's words for the code at the end. */
+int err_sys(struct err *e, enum err_kind kind, int code, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/*
+ * Puts "context: " before the text; kind and code stay. What does not fit is cut at the end.
+ * Returns -code.
+ */
+int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
