@@ -1,0 +1,683 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "neg.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "text.h"
+
+enum {
+	ERROR_TEXT_MAX = 512, /* of a server's message, the rest is dropped */
+	QUOTED_NAME_MAX = 256,
+};
+
+static void step(struct neg *n);
+
+/* The next len bytes belong to state; with none to wait for it is handled at once. */
+static void expect(struct neg *n, enum neg_state state, size_t len)
+{
+	n->state = state;
+	n->want = len;
+	n->got = 0;
+	if (!len)
+		step(n);
+}
+
+static void expect_reply(struct neg *n)
+{
+	expect(n, NEG_S_REPLY, WIRE_REPLY_SIZE);
+}
+
+/* Payload of the current reply: len of what is left of it. */
+static void expect_payload(struct neg *n, enum neg_state state, uint32_t len)
+{
+	n->left -= len;
+	expect(n, state, len);
+}
+
+static uint32_t at_most(uint32_t len, uint32_t limit)
+{
+	return len < limit ? len : limit;
+}
+
+static void end(struct neg *n)
+{
+	n->state = NEG_S_END;
+}
+
+/* "Termination of the session during option haggling": after a breach a hard disconnect is due. */
+__attribute__((format(printf, 2, 3)))
+static void violation(struct neg *n, const char *fmt, ...)
+{
+	char what[512];
+	struct err *e = &n->failure;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	err_set(e, ERR_PROTOCOL, EPROTO,
+		"the server breaks the NBD protocol: %s; it is broken, or no NBD server", what);
+	n->out_len = 0;
+	n->out_done = 0;
+	end(n);
+}
+
+/* Appends to what is to be sent, so that the client flags and the first option are one packet. */
+static void send_option(struct neg *n, uint32_t option, const struct bytes_writer *payload)
+{
+	struct bytes_writer w;
+
+	bytes_write_init(&w, n->out + n->out_len, sizeof(n->out) - n->out_len);
+	wire_put_option(&w, option, payload ? (uint32_t)payload->len : 0);
+	if (payload)
+		bytes_put(&w, payload->data, payload->len);
+	n->out_len += w.len;
+	n->option = option;
+	n->replies = 0;
+}
+
+static void soft_disconnect(struct neg *n)
+{
+	n->out_len = 0;
+	n->out_done = 0;
+	send_option(n, NBD_OPT_ABORT, NULL);
+	end(n);
+}
+
+static void send_export_name(struct neg *n)
+{
+	struct bytes_writer name;
+	size_t len = strlen(n->params.export);
+
+	bytes_write_init(&name, n->in, sizeof(n->in));
+	bytes_put(&name, n->params.export, len);
+	send_option(n, NBD_OPT_EXPORT_NAME, &name);
+	n->export.by_export_name = true;
+	expect(n, NEG_S_EXPORT_NAME, WIRE_EXPORT_NAME_REPLY_SIZE);
+}
+
+/* "NBD_OPT_INFO and NBD_OPT_GO": the same data for both. */
+static void send_info(struct neg *n, uint32_t option)
+{
+	static const uint16_t requests[] = {
+		NBD_INFO_EXPORT, NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE,
+	};
+	enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
+	uint8_t data[4 + NBD_MAX_STRING + 2 + 2 * REQUESTS];
+	size_t len = strlen(n->params.export);
+	struct bytes_writer w;
+
+	bytes_write_init(&w, data, sizeof(data));
+	bytes_put_u32(&w, (uint32_t)len);
+	bytes_put(&w, n->params.export, len);
+	bytes_put_u16(&w, REQUESTS);
+	for (size_t i = 0; i < REQUESTS; i++)
+		bytes_put_u16(&w, requests[i]);
+	send_option(n, option, &w);
+	expect_reply(n);
+}
+
+static void send_first_option(struct neg *n)
+{
+	if (!n->fixed) {
+		/* "Newstyle negotiation": without "fixed" any other option ends the session */
+		if (n->params.goal == NEG_GOAL_LIST) {
+			err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
+				"the server speaks the unfixed newstyle handshake, which cannot "
+				"list exports");
+			end(n);
+			return;
+		}
+		send_export_name(n);
+		return;
+	}
+	switch (n->params.goal) {
+	case NEG_GOAL_GO:
+		send_info(n, NBD_OPT_GO);
+		break;
+	case NEG_GOAL_INFO:
+		send_info(n, NBD_OPT_INFO);
+		break;
+	case NEG_GOAL_LIST:
+		send_option(n, NBD_OPT_LIST, NULL);
+		expect_reply(n);
+		break;
+	}
+}
+
+static void on_greeting(struct neg *n)
+{
+	struct bytes_reader r;
+	uint64_t init, style;
+	char shown[4 * WIRE_GREETING_SIZE + 1];
+
+	bytes_read_init(&r, n->in, n->got);
+	init = bytes_get_u64(&r);
+	style = bytes_get_u64(&r);
+	if (init == NBD_INIT_MAGIC && style == NBD_OPTS_MAGIC) {
+		expect(n, NEG_S_HANDSHAKE_FLAGS, WIRE_HANDSHAKE_FLAGS_SIZE);
+	} else if (init == NBD_INIT_MAGIC && style == NBD_CLISERV_MAGIC) {
+		err_set(&n->failure, ERR_PROTOCOL, EPROTONOSUPPORT,
+			"the server speaks the oldstyle handshake, which knows no export names and no "
+			"errors and is not supported; start it in newstyle mode (nbdkit without -o, "
+			"nbd-server 3.10 or later)");
+		end(n);
+	} else {
+		text_escape(shown, sizeof(shown), n->in, n->got);
+		violation(n, "it greets with \"%s\"", shown);
+	}
+}
+
+static void on_handshake_flags(struct neg *n)
+{
+	struct bytes_reader r;
+	struct bytes_writer w;
+	uint16_t flags;
+	uint32_t answer = 0;
+
+	bytes_read_init(&r, n->in, n->got);
+	flags = bytes_get_u16(&r);
+	n->fixed = flags & NBD_FLAG_FIXED_NEWSTYLE;
+	n->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
+	if (n->fixed)
+		answer |= NBD_FLAG_C_FIXED_NEWSTYLE;
+	if (n->no_zeroes)
+		answer |= NBD_FLAG_C_NO_ZEROES;
+	bytes_write_init(&w, n->out, sizeof(n->out));
+	bytes_put_u32(&w, answer);
+	n->out_len = w.len;
+	send_first_option(n);
+}
+
+static const char *option_name(const struct neg *n)
+{
+	return wire_option_name(n->option);
+}
+
+/* The final reply NBD_REP_ACK. */
+static void on_ack(struct neg *n)
+{
+	if (n->reply.length) {
+		violation(n, "NBD_REP_ACK to %s carries %u bytes", option_name(n), n->reply.length);
+		return;
+	}
+	if (n->option != NBD_OPT_LIST && !n->has_export) {
+		violation(n, "it accepts %s without NBD_INFO_EXPORT", option_name(n));
+		return;
+	}
+	if (n->option == NBD_OPT_GO) {
+		n->transmission = true;
+		end(n);
+	} else {
+		soft_disconnect(n);
+	}
+}
+
+static void on_reply(struct neg *n)
+{
+	struct bytes_reader r;
+	struct wire_reply *h = &n->reply;
+	uint32_t expected = n->option == NBD_OPT_LIST ? NBD_REP_SERVER : NBD_REP_INFO;
+	uint32_t limit = n->option == NBD_OPT_LIST ? NEG_MAX_EXPORTS : NEG_MAX_INFO_REPLIES;
+
+	bytes_read_init(&r, n->in, n->got);
+	wire_get_reply(&r, h);
+	if (h->magic != NBD_REP_MAGIC) {
+		violation(n, "a reply to %s begins with 0x%016llx", option_name(n),
+			  (unsigned long long)h->magic);
+		return;
+	}
+	if (h->option != n->option) {
+		violation(n, "it answers option %u when asked for %s", h->option, option_name(n));
+		return;
+	}
+	if (h->length > NEG_MAX_REPLY_LENGTH) {
+		violation(n, "a reply to %s of %u bytes, more than the limit of %d", option_name(n),
+			  h->length, NEG_MAX_REPLY_LENGTH);
+		return;
+	}
+	n->left = h->length;
+	if (h->type == NBD_REP_ACK) {
+		on_ack(n);
+	} else if (h->type & NBD_REP_ERR(0)) {
+		expect_payload(n, NEG_S_ERROR_TEXT, at_most(n->left, ERROR_TEXT_MAX));
+	} else if (h->type != expected) {
+		violation(n, "it answers %s with reply type %u", option_name(n), h->type);
+	} else if (++n->replies > limit) {
+		violation(n, "more than %u replies to %s", limit, option_name(n));
+	} else if (h->type == NBD_REP_INFO) {
+		if (h->length < WIRE_INFO_TYPE_SIZE)
+			violation(n, "NBD_REP_INFO of %u bytes", h->length);
+		else
+			expect_payload(n, NEG_S_INFO_TYPE, WIRE_INFO_TYPE_SIZE);
+	} else {
+		if (h->length < 4)
+			violation(n, "NBD_REP_SERVER of %u bytes", h->length);
+		else
+			expect_payload(n, NEG_S_ITEM_NAME_LENGTH, 4);
+	}
+}
+
+static void on_info_type(struct neg *n)
+{
+	struct bytes_reader r;
+	uint32_t len = n->left;
+
+	bytes_read_init(&r, n->in, n->got);
+	n->info = bytes_get_u16(&r);
+	switch (n->info) {
+	case NBD_INFO_EXPORT:
+		if (n->reply.length != WIRE_INFO_EXPORT_SIZE) {
+			violation(n, "NBD_INFO_EXPORT of %u bytes", n->reply.length);
+			return;
+		}
+		break;
+	case NBD_INFO_BLOCK_SIZE:
+		if (n->reply.length != WIRE_INFO_BLOCK_SIZE_SIZE) {
+			violation(n, "NBD_INFO_BLOCK_SIZE of %u bytes", n->reply.length);
+			return;
+		}
+		break;
+	case NBD_INFO_NAME:
+		if (len > NBD_MAX_STRING) {
+			violation(n, "NBD_INFO_NAME of %u bytes", n->reply.length);
+			return;
+		}
+		break;
+	case NBD_INFO_DESCRIPTION:
+		len = at_most(len, NBD_MAX_STRING);
+		break;
+	default:
+		/* "The client MUST ignore information replies it does not understand." */
+		expect_payload(n, NEG_S_SKIP, at_most(len, sizeof(n->in)));
+		return;
+	}
+	expect_payload(n, NEG_S_INFO, len);
+}
+
+/* Twice the same information is pointless and allowed, a contradiction is neither. */
+static bool on_info_export(struct neg *n)
+{
+	struct bytes_reader r;
+	struct export *x = &n->export;
+	uint64_t size;
+	uint16_t flags;
+
+	bytes_read_init(&r, n->in, n->got);
+	size = bytes_get_u64(&r);
+	flags = bytes_get_u16(&r);
+	if (n->has_export && (x->size != size || x->flags != flags)) {
+		violation(n, "two different NBD_INFO_EXPORT for one export");
+		return false;
+	}
+	n->has_export = true;
+	x->size = size;
+	x->flags = flags;
+	return true;
+}
+
+static bool is_power_of_2(uint32_t v)
+{
+	return v && !(v & (v - 1));
+}
+
+/* "Size constraints"; what is checked is what a client needs to be able to honour them. */
+static bool on_info_block_size(struct neg *n)
+{
+	struct bytes_reader r;
+	struct export *x = &n->export;
+	uint32_t min, pref, max;
+
+	bytes_read_init(&r, n->in, n->got);
+	min = bytes_get_u32(&r);
+	pref = bytes_get_u32(&r);
+	max = bytes_get_u32(&r);
+	if (!is_power_of_2(min) || min > 65536 || !is_power_of_2(pref) || pref < min || max < min) {
+		violation(n, "impossible block sizes: minimum %u, preferred %u, maximum payload %u",
+			  min, pref, max);
+		return false;
+	}
+	if (x->has_block_size &&
+	    (x->block_min != min || x->block_pref != pref || x->payload_max != max)) {
+		violation(n, "two different NBD_INFO_BLOCK_SIZE for one export");
+		return false;
+	}
+	x->has_block_size = true;
+	x->block_min = min;
+	x->block_pref = pref;
+	x->payload_max = max;
+	return true;
+}
+
+/* "Conventions": a string has no NUL inside; a name that does could not be asked for again. */
+static bool take_name(struct neg *n, char *name)
+{
+	if (memchr(n->in, '\0', n->got)) {
+		violation(n, "the name of an export contains a zero byte");
+		return false;
+	}
+	memcpy(name, n->in, n->got);
+	name[n->got] = '\0';
+	return true;
+}
+
+static void take_description(struct neg *n, char *description)
+{
+	memcpy(description, n->in, n->got);
+	description[n->got] = '\0';
+}
+
+static void on_info(struct neg *n)
+{
+	struct export *x = &n->export;
+	bool good = true;
+
+	switch (n->info) {
+	case NBD_INFO_EXPORT:
+		good = on_info_export(n);
+		break;
+	case NBD_INFO_BLOCK_SIZE:
+		good = on_info_block_size(n);
+		break;
+	case NBD_INFO_NAME:
+		good = take_name(n, x->name);
+		x->has_name = good;
+		break;
+	default:
+		take_description(n, x->description);
+		x->has_description = true;
+		break;
+	}
+	if (good)
+		expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+}
+
+static const struct {
+	uint32_t type;
+	enum err_kind kind;
+	int code;
+	const char *meaning;
+	const char *advice;
+} errors[] = {
+	{ NBD_REP_ERR_UNSUP, ERR_REFUSED, EOPNOTSUPP,
+	  "it does not know this option", "the server is too old for this" },
+	{ NBD_REP_ERR_POLICY, ERR_REFUSED, EACCES,
+	  "its policy forbids it", "check the server's access rules for this client" },
+	{ NBD_REP_ERR_INVALID, ERR_REFUSED, EINVAL,
+	  "it takes the request for invalid", "check the export's name and the server's log" },
+	{ NBD_REP_ERR_PLATFORM, ERR_REFUSED, EOPNOTSUPP,
+	  "its platform or build does not support it", "another build of the server is needed" },
+	{ NBD_REP_ERR_TLS_REQD, ERR_TLS, EPROTONOSUPPORT,
+	  "it requires TLS", "this version has no TLS yet; allow plain text on the server" },
+	{ NBD_REP_ERR_UNKNOWN, ERR_REFUSED, ENOENT,
+	  "there is no such export", "nbd-attach --exports HOST shows what there is" },
+	{ NBD_REP_ERR_SHUTDOWN, ERR_REFUSED, ESHUTDOWN,
+	  "it is shutting down", "try again when it is back" },
+	{ NBD_REP_ERR_BLOCK_SIZE_REQD, ERR_REFUSED, EINVAL,
+	  "it wants its block sizes honoured, which was promised",
+	  "the server contradicts itself; see its log" },
+	{ NBD_REP_ERR_TOO_BIG, ERR_REFUSED, EMSGSIZE,
+	  "the request or its answer is too large", "use a shorter export name" },
+	{ NBD_REP_ERR_EXT_HEADER_REQD, ERR_REFUSED, EOPNOTSUPP,
+	  "it requires extended headers", "the kernel cannot speak them; relax the server" },
+};
+
+/* One text for a final error reply: what was asked, the answer, the remedy, the server's words. */
+static void on_error_text(struct neg *n)
+{
+	struct err *e = &n->failure;
+	char text[ERROR_TEXT_MAX], name[QUOTED_NAME_MAX], about[QUOTED_NAME_MAX + 16] = "";
+	const char *meaning = "an error this client does not know";
+	const char *advice = "see the server's log";
+	enum err_kind kind = ERR_REFUSED;
+	int code = EREMOTEIO;
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		if (errors[i].type != n->reply.type)
+			continue;
+		meaning = errors[i].meaning;
+		advice = errors[i].advice;
+		kind = errors[i].kind;
+		code = errors[i].code;
+	}
+	if (n->option != NBD_OPT_LIST) {
+		text_escape(name, sizeof(name), n->params.export, strlen(n->params.export));
+		snprintf(about, sizeof(about), " export \"%s\"", name);
+	}
+	text_escape(text, sizeof(text), n->in, n->got);
+	err_set(e, kind, code, "the server refuses%s: %s (%s to %s); %s%s%s%s", about, meaning,
+		wire_reply_name(n->reply.type) ? wire_reply_name(n->reply.type) : "unknown error",
+		option_name(n), advice, n->got ? "; it says: \"" : "", n->got ? text : "",
+		n->got ? "\"" : "");
+	if (!wire_reply_name(n->reply.type))
+		err_wrap(e, "reply 0x%08x", n->reply.type);
+	expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+}
+
+static void on_error(struct neg *n)
+{
+	bool info = n->option == NBD_OPT_GO || n->option == NBD_OPT_INFO;
+
+	if (n->reply.type == NBD_REP_ERR_UNSUP && info) {
+		/* "clients SHOULD be prepared to also handle NBD_REP_ERR_UNSUP by falling back" */
+		struct export fresh = { 0 };
+
+		err_clear(&n->failure);
+		n->export = fresh;
+		n->has_export = false;
+		n->out_len = 0;
+		n->out_done = 0;
+		send_export_name(n);
+		return;
+	}
+	soft_disconnect(n);
+}
+
+static void on_skip(struct neg *n)
+{
+	if (n->left)
+		expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+	else if (n->reply.type & NBD_REP_ERR(0))
+		on_error(n);
+	else
+		expect_reply(n);
+}
+
+static void on_item_name_length(struct neg *n)
+{
+	struct bytes_reader r;
+	uint32_t len;
+
+	bytes_read_init(&r, n->in, n->got);
+	len = bytes_get_u32(&r);
+	if (len > n->left || len > NBD_MAX_STRING)
+		violation(n, "NBD_REP_SERVER of %u bytes with a name of %u", n->reply.length, len);
+	else
+		expect_payload(n, NEG_S_ITEM_NAME, len);
+}
+
+static void on_item_name(struct neg *n)
+{
+	if (take_name(n, n->item.name))
+		expect_payload(n, NEG_S_ITEM_DESCRIPTION, at_most(n->left, NBD_MAX_STRING));
+}
+
+static void on_item_description(struct neg *n)
+{
+	take_description(n, n->item.description);
+	expect_payload(n, NEG_S_ITEM_SKIP, at_most(n->left, sizeof(n->in)));
+}
+
+static void on_item_skip(struct neg *n)
+{
+	if (n->left)
+		expect_payload(n, NEG_S_ITEM_SKIP, at_most(n->left, sizeof(n->in)));
+	else
+		n->state = NEG_S_ITEM;
+}
+
+static void on_export_name(struct neg *n)
+{
+	struct bytes_reader r;
+
+	bytes_read_init(&r, n->in, n->got);
+	n->export.size = bytes_get_u64(&r);
+	n->export.flags = bytes_get_u16(&r);
+	n->has_export = true;
+	expect(n, NEG_S_ZEROES, n->no_zeroes ? 0 : WIRE_EXPORT_NAME_ZEROES);
+}
+
+static void on_zeroes(struct neg *n)
+{
+	n->transmission = true;
+	end(n);
+}
+
+static void step(struct neg *n)
+{
+	static void (*const handlers[])(struct neg *) = {
+		[NEG_S_GREETING] = on_greeting,
+		[NEG_S_HANDSHAKE_FLAGS] = on_handshake_flags,
+		[NEG_S_REPLY] = on_reply,
+		[NEG_S_INFO_TYPE] = on_info_type,
+		[NEG_S_INFO] = on_info,
+		[NEG_S_ERROR_TEXT] = on_error_text,
+		[NEG_S_ITEM_NAME_LENGTH] = on_item_name_length,
+		[NEG_S_ITEM_NAME] = on_item_name,
+		[NEG_S_ITEM_DESCRIPTION] = on_item_description,
+		[NEG_S_ITEM_SKIP] = on_item_skip,
+		[NEG_S_SKIP] = on_skip,
+		[NEG_S_EXPORT_NAME] = on_export_name,
+		[NEG_S_ZEROES] = on_zeroes,
+	};
+
+	handlers[n->state](n);
+}
+
+void neg_init(struct neg *n, const struct neg_params *p)
+{
+	memset(n, 0, sizeof(*n));
+	n->params = *p;
+	n->params.export[NBD_MAX_STRING] = '\0';
+	expect(n, NEG_S_GREETING, WIRE_GREETING_SIZE);
+}
+
+enum neg_want neg_want(struct neg *n, struct neg_buf *buf)
+{
+	memset(buf, 0, sizeof(*buf));
+	if (n->out_done < n->out_len) {
+		buf->out = n->out + n->out_done;
+		buf->len = n->out_len - n->out_done;
+		return NEG_WRITE;
+	}
+	if (n->state == NEG_S_END)
+		return n->failure.kind == ERR_NONE ? NEG_DONE : NEG_FAILED;
+	if (n->state == NEG_S_ITEM)
+		return NEG_ITEM;
+	buf->in = n->in + n->got;
+	buf->len = n->want - n->got;
+	return NEG_READ;
+}
+
+void neg_moved(struct neg *n, size_t len)
+{
+	if (n->out_done < n->out_len) {
+		n->out_done += len;
+		if (n->out_done < n->out_len)
+			return;
+		n->out_done = 0;
+		n->out_len = 0;
+	} else if (n->state == NEG_S_ITEM) {
+		expect_reply(n);
+	} else if (n->state != NEG_S_END) {
+		n->got += len;
+		if (n->got == n->want)
+			step(n);
+	}
+}
+
+static const char *awaited(const struct neg *n)
+{
+	switch (n->state) {
+	case NEG_S_GREETING:
+	case NEG_S_HANDSHAKE_FLAGS:
+		return "its greeting";
+	default:
+		return option_name(n);
+	}
+}
+
+/* Nothing is lost when a server does not wait for the farewell ("NBD_OPT_ABORT"). */
+static bool only_farewell_is_left(struct neg *n)
+{
+	if (n->state != NEG_S_END)
+		return false;
+	n->out_len = 0;
+	n->out_done = 0;
+	return true;
+}
+
+void neg_broken(struct neg *n, int code)
+{
+	struct err *e = &n->failure;
+	char name[QUOTED_NAME_MAX];
+
+	if (only_farewell_is_left(n))
+		return;
+	n->out_len = 0;
+	n->out_done = 0;
+	if (code) {
+		err_sys(e, ERR_UNREACHABLE, code, "the connection broke while waiting for %s",
+			awaited(n));
+	} else if (n->state == NEG_S_GREETING && !n->got) {
+		err_set(e, ERR_UNREACHABLE, ECONNRESET,
+			"the server closed the connection without a word; it may have as many "
+			"clients as it takes, or not admit this one");
+	} else if (n->state == NEG_S_EXPORT_NAME && !n->got) {
+		text_escape(name, sizeof(name), n->params.export, strlen(n->params.export));
+		err_set(e, ERR_REFUSED, ENOENT,
+			"the server closed the connection when asked for export \"%s\" by "
+			"NBD_OPT_EXPORT_NAME, as servers do that have no such export or do not admit "
+			"this client", name);
+	} else {
+		err_set(e, ERR_UNREACHABLE, ECONNRESET,
+			"the server closed the connection in the middle of the handshake, in %s; "
+			"see the server's log", awaited(n));
+	}
+	end(n);
+}
+
+void neg_timed_out(struct neg *n)
+{
+	if (only_farewell_is_left(n))
+		return;
+	n->out_len = 0;
+	n->out_done = 0;
+	err_set(&n->failure, ERR_UNREACHABLE, ETIMEDOUT,
+		"connected, but the handshake was not done in time, still waiting for %s; the server "
+		"hangs, is overloaded, or serves another client only", awaited(n));
+	end(n);
+}
+
+const struct neg_item *neg_item(const struct neg *n)
+{
+	return &n->item;
+}
+
+const struct export *neg_export(const struct neg *n)
+{
+	return &n->export;
+}
+
+bool neg_in_transmission(const struct neg *n)
+{
+	return n->transmission;
+}
+
+const struct err *neg_failure(const struct neg *n)
+{
+	return &n->failure;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "plan.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bytes.h"
+#include "wire.h"
+
+/* What drivers/block/nbd.c acts upon; the rest (structured replies, CACHE, ...) it cannot use. */
+static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY |
+				     NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
+				     NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
+				     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_CAN_MULTI_CONN;
+
+static int plan_block_size(const struct plan_request *rq, const struct export *x,
+			   const struct plan_kernel *k, struct plan *p, struct err *e)
+{
+	uint32_t min = x->has_block_size ? x->block_min : 1;
+	uint32_t smallest = min < PLAN_BLOCK_SIZE_MIN ? PLAN_BLOCK_SIZE_MIN : min;
+	uint32_t bs = rq->block_size ? rq->block_size : smallest;
+
+	if (min > k->page_size)
+		return err_set(e, ERR_FAILED, EOPNOTSUPP,
+			       "the server wants blocks of %u bytes at least and the kernel takes %u at "
+			       "most; the server has to allow smaller ones", min, k->page_size);
+	if (bs < PLAN_BLOCK_SIZE_MIN || bs > k->page_size || bs & (bs - 1))
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "block size %u: a power of two from %u to %u is needed", bs,
+			       PLAN_BLOCK_SIZE_MIN, k->page_size);
+	if (bs < min)
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "block size %u: the server wants blocks of %u bytes at least", bs, min);
+	if (x->size % bs) {
+		bool smaller_will_do = !(x->size % smallest);
+
+		return err_set(e, smaller_will_do ? ERR_USAGE : ERR_FAILED, EINVAL,
+			       "the export's size of %llu bytes is not a multiple of the block size "
+			       "of %u: its last %llu bytes could not be reached; %s",
+			       (unsigned long long)x->size, bs, (unsigned long long)(x->size % bs),
+			       smaller_will_do ? "use a smaller one (-b)" :
+						 "have the server pad it to whole blocks");
+	}
+	p->block_size = bs;
+	return 0;
+}
+
+static int plan_max_sectors(const struct export *x, const struct plan_kernel *k, struct plan *p,
+			    struct err *e)
+{
+	uint32_t max = x->has_block_size ? x->payload_max : NBD_MAX_BUFFER_SIZE;
+	uint32_t page_kb = k->page_size / 1024;
+
+	if (max < k->page_size)
+		return err_set(e, ERR_FAILED, EOPNOTSUPP,
+			       "the server takes %u bytes in one request at most and the kernel "
+			       "cannot be held below a page of %u; raise the server's maximum", max,
+			       k->page_size);
+	p->max_sectors_kb = max / 1024 / page_kb * page_kb;
+	if (p->max_sectors_kb > PLAN_MAX_SECTORS_KB)
+		p->max_sectors_kb = PLAN_MAX_SECTORS_KB;
+	return 0;
+}
+
+int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
+		struct plan *p, struct err *e)
+{
+	uint16_t flags = x->flags;
+	int ret;
+
+	memset(p, 0, sizeof(*p));
+	if (!x->size)
+		return err_set(e, ERR_FAILED, ENODATA, "the export is empty (0 bytes)");
+	if (x->size > INT64_MAX)
+		return err_set(e, ERR_FAILED, EFBIG,
+			       "the export has %llu bytes, more than the kernel can address",
+			       (unsigned long long)x->size);
+	ret = plan_block_size(rq, x, k, p, e);
+	if (ret)
+		return ret;
+	ret = plan_max_sectors(x, k, p, e);
+	if (ret)
+		return ret;
+
+	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others may be anything */
+	if (!(flags & NBD_FLAG_HAS_FLAGS))
+		flags &= NBD_FLAG_READ_ONLY;
+	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !rq->read_only;
+	flags |= NBD_FLAG_HAS_FLAGS;
+	if (rq->read_only)
+		flags |= NBD_FLAG_READ_ONLY;
+	p->server_flags = flags & kernel_flags;
+	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
+	p->rotational = flags & NBD_FLAG_ROTATIONAL;
+	p->write_zeroes = flags & NBD_FLAG_SEND_WRITE_ZEROES;
+	p->size = x->size;
+	p->timeout_s = rq->timeout_s < PLAN_TIMEOUT_MAX ? rq->timeout_s : PLAN_TIMEOUT_MAX;
+	p->dead_timeout_s = rq->dead_timeout_s < PLAN_TIMEOUT_MAX ? rq->dead_timeout_s :
+								    PLAN_TIMEOUT_MAX;
+	return 0;
+}
+
+/* FNV-1a: tells apart what was cut; nobody gains by a collision with a name of his own export. */
+static uint64_t hash(const char *s)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (; *s; s++)
+		h = (h ^ (uint8_t)*s) * UINT64_C(0x100000001b3);
+	return h;
+}
+
+static void copy_or_hash(const char *full, size_t len, char *buf)
+{
+	char suffix[20];
+	size_t keep;
+
+	if (len <= PLAN_BACKEND_MAX) {
+		memcpy(buf, full, len + 1);
+		return;
+	}
+	snprintf(suffix, sizeof(suffix), "~%016llx", (unsigned long long)hash(full));
+	keep = PLAN_BACKEND_MAX - strlen(suffix);
+	memcpy(buf, full, keep);
+	memcpy(buf + keep, suffix, strlen(suffix) + 1);
+}
+
+void plan_backend(const struct uri *where, char *buf)
+{
+	char full[URI_TEXT_MAX];
+
+	copy_or_hash(full, uri_format(where, full, sizeof(full)), buf);
+}
+
+/* Printable and unambiguous: the separators of plan_backend_command are encoded too. */
+static void percent_encode(struct bytes_writer *w, const char *src)
+{
+	char hex[4];
+
+	for (; *src; src++) {
+		unsigned char c = (unsigned char)*src;
+
+		if (c > ' ' && c < 0x7f && !strchr("%#+", c)) {
+			bytes_put(w, src, 1);
+		} else {
+			snprintf(hex, sizeof(hex), "%%%02X", c);
+			bytes_put(w, hex, 3);
+		}
+	}
+}
+
+void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf)
+{
+	char full[65536];
+	struct bytes_writer w;
+
+	bytes_write_init(&w, full, sizeof(full) - 1);
+	bytes_put(&w, "command:", 8);
+	for (unsigned i = 0; i < argc; i++) {
+		if (i)
+			bytes_put(&w, "+", 1);
+		percent_encode(&w, args);
+		args += strlen(args) + 1;
+	}
+	bytes_put(&w, "#", 1);
+	percent_encode(&w, export);
+	full[w.len] = '\0';
+	copy_or_hash(full, w.len, buf);
+}
+
+bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size)
+{
+	return (write_zeroes_max && !p->write_zeroes) || minimum_io_size > p->block_size;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * plan: what to tell the kernel, decided from what the user wants, what the server said and what
+ * the kernel can do. The only place that decides; pure functions, memory only.
+ */
+#ifndef NBD_ATTACH_PLAN_H
+#define NBD_ATTACH_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "export.h"
+#include "uri.h"
+
+/*
+ * /sys/block/nbdN/backend is printed into one page by the kernel without a check (nbd.c,
+ * backend_show): stay well below.
+ */
+#define PLAN_BACKEND_MAX 1023
+
+enum {
+	PLAN_BLOCK_SIZE_MIN = 512, /* a sector of the block layer */
+	/*
+	 * Requests up to this size where the server allows them: what kernel 7.2 has by default, and
+	 * little enough to fit the send buffer of a socket as a whole.
+	 */
+	PLAN_MAX_SECTORS_KB = 4096,
+	PLAN_TIMEOUT_DEFAULT = 30,
+	/* nbd.c multiplies the seconds by HZ: ten years are as good as for ever and do not overflow */
+	PLAN_TIMEOUT_MAX = 300000000,
+};
+
+struct plan_request {
+	bool read_only;
+	uint32_t block_size;   /* bytes, 0: as the server wants */
+	uint32_t timeout_s;    /* for the answer to one request; 0: no limit */
+	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
+};
+
+struct plan_kernel {
+	uint32_t page_size; /* bytes */
+};
+
+struct plan {
+	uint64_t size;         /* bytes */
+	uint32_t block_size;   /* logical, bytes */
+	uint64_t server_flags; /* those that the kernel's driver knows */
+	uint32_t timeout_s;
+	uint32_t dead_timeout_s;
+	uint32_t max_sectors_kb;
+	bool write_back;   /* the server has a cache that wants flushing */
+	bool rotational;
+	bool write_zeroes; /* the server takes NBD_CMD_WRITE_ZEROES */
+	bool made_read_only; /* by the server, not by the user */
+	char backend[PLAN_BACKEND_MAX + 1]; /* names the export, see plan_backend */
+};
+
+/*
+ * Rules, in this order; each failure is ERR_FAILED, or ERR_USAGE where the user's -b is at fault, says what the
+ * server wants and what to do:
+ * - A size of 0 or above 2^63 - 1 is an error.
+ * - Logical block size: block_size of the request, else the server's minimum, raised to 512. A
+ *   power of two from 512 to the page size, not below the server's minimum, a divisor of the size.
+ * - Requests up to PLAN_MAX_SECTORS_KB, within the server's maximum payload ("Size constraints": 32 MiB when
+ *   silent), in whole pages; a maximum below a page or a block is an error.
+ * - Without NBD_FLAG_HAS_FLAGS no flag but READ_ONLY is believed.
+ * - Read-only when asked for or when the server says so.
+ * Fills all but backend.
+ */
+int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
+		struct plan *p, struct err *e);
+
+/*
+ * The identifier that the kernel keeps with a device, so that no other export takes its place: the
+ * canonical URI; a longer one is cut and ends in a hash of the whole. buf has PLAN_BACKEND_MAX + 1 bytes.
+ */
+void plan_backend(const struct uri *where, char *buf);
+
+/* The same for a command, given as argc NUL-terminated strings: "command:" and its words, percent-encoded. */
+void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf);
+
+/*
+ * Whether an idle device still has limits of an earlier attachment that cannot be rewritten and do
+ * not fit this plan (nbd.c never resets them): requests of a kind that the server does not know, or a minimum I/O
+ * size above its block size. It has to be made anew then.
+ */
+bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size);
+
+#endif
