@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * link: from "where" to a finished handshake: name resolution, connection and neg under one
+ * deadline. Request and result are flat, so that they can become messages between processes;
+ * the descriptors and the child of a result belong to whoever holds it. Never touches a device.
+ */
+#ifndef NBD_ATTACH_LINK_H
+#define NBD_ATTACH_LINK_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "err.h"
+#include "export.h"
+#include "neg.h"
+#include "uri.h"
+
+#define LINK_COMMAND_MAX 8192
+#define LINK_ARGS_MAX 256
+
+struct link_request {
+	enum neg_goal goal;
+	unsigned timeout_ms;   /* for everything together */
+	struct uri where;      /* but for a command's, of which only the export counts */
+	unsigned command_args; /* 0: no command */
+	char command[LINK_COMMAND_MAX]; /* that many NUL-terminated strings */
+};
+
+struct link_result {
+	int fd;            /* blocking; -1 for goals INFO and LIST */
+	pid_t command;     /* our child that serves the other end, or 0 */
+	int command_log;   /* its standard error, non-blocking, or -1 */
+	char peer[80];     /* numeric address, or "local" */
+	struct export export;
+};
+
+/* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
+int link_set_command(struct link_request *rq, char *const argv[], struct err *e);
+
+/*
+ * What the request means, for messages: "host:port", a path, or the command's name. Escaped, always
+ * terminated.
+ */
+void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
+
+/*
+ * Connects and does the handshake. On success of NEG_GOAL_GO rs->fd is in the transmission phase
+ * and nothing after the handshake has been read from it. For other goals the connection is ended
+ * in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
+ * be NULL for other goals. cancel_fd (or -1) ends it with -ECANCELED when it is readable or hangs up.
+ * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS (TLS is not supported yet: refused
+ * before the server is contacted), ERR_USAGE for a command that cannot be started. Nothing is
+ * left behind then, and rs holds nothing.
+ */
+int link_open(const struct link_request *rq, int cancel_fd,
+	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+	      struct link_result *rs, struct err *e);
+
+/*
+ * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two
+ * seconds to leave by itself. For one whose connection the kernel has taken over, only lets go of it.
+ */
+void link_close(struct link_result *rs, bool kernel_has_it);
+
+#endif
