@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "attach.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "module.h"
+#include "nbdnl.h"
+#include "state.h"
+#include "task.h"
+#include "text.h"
+
+enum {
+	BUSY_RETRY_MS = 2000,  /* udev opens a device after each of its events */
+	POLL_MS = 20,
+	UNDO_MS = 10000,
+};
+
+/* linux/proc_ns.h of the kernel, PROC_USER_INIT_INO: part of what user space may rely on */
+#define INITIAL_USER_NS 0xEFFFFFFDU
+
+/* What one attach works with. */
+struct session {
+	const struct attach_request *rq;
+	int cancel_fd;
+	int sysfd;
+	struct nbdnl *nl;
+	struct plan plan;
+	char backend[PLAN_BACKEND_MAX + 1];
+	struct link_result *link;
+	struct err *e;
+};
+
+static void identify(const struct attach_request *rq, char *backend)
+{
+	const struct link_request *l = &rq->link;
+
+	if (l->command_args)
+		plan_backend_command(l->command, l->command_args, l->where.export, backend);
+	else
+		plan_backend(&l->where, backend);
+}
+
+/*
+ * netlink_capable() wants CAP_SYS_ADMIN in the initial user namespace. Asking the driver itself
+ * would need a command that fails, which it puts into the kernel's log.
+ */
+static int check_privilege(struct err *e)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+	struct stat ns;
+
+	if (syscall(SYS_capget, &header, caps) ||
+	    !(caps[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN)))
+		return err_set(e, ERR_KERNEL, EPERM,
+			       "configuring nbd devices takes CAP_SYS_ADMIN; run this as root");
+	if (!stat("/proc/self/ns/user", &ns) && ns.st_ino != INITIAL_USER_NS)
+		return err_set(e, ERR_KERNEL, EPERM,
+			       "configuring nbd devices takes CAP_SYS_ADMIN of the whole machine, not "
+			       "of a user namespace (a container)");
+	return 0;
+}
+
+static int open_kernel(struct nbdnl **nl, struct err *e)
+{
+	int ret;
+
+	*nl = NULL;
+	ret = check_privilege(e);
+	if (ret)
+		return ret;
+	ret = nbdnl_open(nl, e);
+	if (ret == -ENOENT) {
+		ret = module_load("nbd", e);
+		if (!ret)
+			ret = nbdnl_open(nl, e);
+	}
+	return ret;
+}
+
+int attach_check_kernel(struct err *e)
+{
+	struct nbdnl *nl;
+	int ret = open_kernel(&nl, e);
+
+	nbdnl_close(nl);
+	return ret;
+}
+
+/*
+ * 1 when the device is attached to what the request wants, 0 when it is free, -EBUSY when it is
+ * attached to anything else.
+ */
+static int compare(struct session *s, unsigned index)
+{
+	const struct attach_request *rq = s->rq;
+	char shown[512];
+	struct sysfs_device d;
+	int ret = sysfs_device(s->sysfd, index, &d, s->e);
+
+	if (ret)
+		return ret;
+	if (!d.attached)
+		return 0;
+	text_escape(shown, sizeof(shown), d.backend, strlen(d.backend));
+	if (!d.backend[0])
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached already, by another program (pid %d)", index,
+			       (int)d.pid);
+	/* A command is a server of its own each time it is started, whatever its words. */
+	if (strcmp(d.backend, s->backend) || rq->link.command_args)
+		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index, shown);
+	if (rq->plan.read_only && !d.read_only)
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached to this export already, but not read-only", index);
+	if (rq->plan.block_size && rq->plan.block_size != d.block_size)
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached to this export already, with blocks of %u bytes", index,
+			       d.block_size);
+	return 1;
+}
+
+static bool is_stale(const struct session *s, const struct sysfs_device *d)
+{
+	return plan_device_is_stale(&s->plan, d->write_zeroes_max, d->minimum_io_size);
+}
+
+/*
+ * Which device to ask the kernel for when any will do: its own choice, unless a free one has limits
+ * left that the kernel would choose without looking at them. The first fit one then, or the first
+ * of the others (which is to be made anew).
+ */
+static int pick(struct session *s, int64_t *index)
+{
+	struct sysfs_device d;
+	unsigned *indices;
+	size_t count;
+	int64_t fit = NBDNL_ANY_INDEX, stale = NBDNL_ANY_INDEX;
+	int ret = sysfs_indices(s->sysfd, &indices, &count, s->e);
+
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < count && !ret; i++) {
+		ret = sysfs_device(s->sysfd, indices[i], &d, s->e);
+		if (ret || d.attached)
+			continue;
+		if (is_stale(s, &d) && stale == NBDNL_ANY_INDEX)
+			stale = indices[i];
+		else if (!is_stale(s, &d) && fit == NBDNL_ANY_INDEX)
+			fit = indices[i];
+	}
+	free(indices);
+	*index = stale == NBDNL_ANY_INDEX ? stale : fit == NBDNL_ANY_INDEX ? stale : fit;
+	return ret;
+}
+
+static int pause_or_cancel(const struct session *s)
+{
+	struct pollfd p = { .fd = s->cancel_fd, .events = POLLIN };
+
+	if (poll(&p, 1, POLL_MS) > 0)
+		return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
+	return 0;
+}
+
+/*
+ * Makes an idle device new: the kernel keeps limits from one attachment to the next, some of which
+ * cannot be written (drivers/block/nbd.c sets them and never takes them back), but it forgets a device that is
+ * disconnected with NBD_CFLAG_DESTROY_ON_DISCONNECT. -EBUSY when somebody has it.
+ */
+static int renew(struct session *s, unsigned index)
+{
+	static const struct plan empty = { .block_size = PLAN_BLOCK_SIZE_MIN };
+	struct sysfs_device d = { .present = true };
+	int pair[2], ret;
+	uint32_t got;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return err_sys(s->e, ERR_FAILED, errno, "renew nbd%u: socket pair", index);
+	struct nbdnl_connect c = {
+		.plan = &empty, .index = index, .destroy = true, .sockets = pair, .count = 1,
+	};
+	ret = nbdnl_connect(s->nl, &c, &got, s->e);
+	if (!ret)
+		ret = nbdnl_disconnect(s->nl, got, s->e);
+	close(pair[0]);
+	close(pair[1]);
+	if (ret)
+		return err_wrap(s->e, "renew nbd%u", index);
+	/* Its end is asynchronous, and waits for whoever has it open (udev, for a moment). */
+	for (int i = 0; i < BUSY_RETRY_MS / POLL_MS && d.present; i++) {
+		ret = sysfs_device(s->sysfd, index, &d, s->e);
+		if (!ret && d.present)
+			ret = pause_or_cancel(s);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/* CONNECT of a given index or of any; the device may need to be made anew before. */
+static int connect_once(struct session *s, uint32_t *index)
+{
+	struct nbdnl_connect c = {
+		.plan = &s->plan, .index = s->rq->index, .sockets = &s->link->fd, .count = 1,
+	};
+	struct sysfs_device d;
+	int ret;
+
+	if (s->rq->find) {
+		ret = pick(s, &c.index);
+		if (ret)
+			return ret;
+	}
+	if (c.index != NBDNL_ANY_INDEX) {
+		ret = sysfs_device(s->sysfd, (unsigned)c.index, &d, s->e);
+		if (!ret && d.present && !d.attached && is_stale(s, &d))
+			ret = renew(s, (unsigned)c.index);
+		if (ret)
+			return ret;
+	}
+	return nbdnl_connect(s->nl, &c, index, s->e);
+}
+
+/*
+ * EBUSY can mean that udev just looks at the device, EINVAL that it is going away. 1: somebody else
+ * attached the same export meanwhile.
+ */
+static int connect_device(struct session *s, uint32_t *index)
+{
+	long long deadline = task_now_ms() + BUSY_RETRY_MS;
+	struct err last;
+	int ret;
+
+	for (;;) {
+		ret = connect_once(s, index);
+		if (ret != -EBUSY && ret != -EINVAL)
+			return ret;
+		last = *s->e;
+		if (!s->rq->find) {
+			ret = compare(s, s->rq->index);
+			if (ret) {
+				*index = s->rq->index;
+				return ret;
+			}
+		}
+		if (task_now_ms() >= deadline)
+			break;
+		ret = pause_or_cancel(s);
+		if (ret)
+			return ret;
+	}
+	*s->e = last;
+	if (last.code == EBUSY)
+		err_wrap(s->e, "some program has the device open");
+	return -last.code;
+}
+
+struct settle {
+	int sysfd;
+	unsigned index;
+	struct sysfs_limits limits;
+};
+
+/*
+ * All that waits for the server: limits (writing one waits for requests in flight since 6.12), and
+ * the first open, in which the kernel reads the partition table (nothing else makes it). Never
+ * for writing: udev would read the table again at the close and all links would flap.
+ */
+static void settle(const void *arg, void *out)
+{
+	const struct settle *st = arg;
+	struct err *e = out;
+	char node[32];
+	int fd;
+
+	if (sysfs_limits_write(st->sysfd, st->index, &st->limits, e))
+		return;
+	snprintf(node, sizeof(node), "/dev/nbd%u", st->index);
+	for (int i = 0; i < BUSY_RETRY_MS / POLL_MS; i++) {
+		fd = open(node, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0) {
+			close(fd);
+			return;
+		}
+		/* the node of a new device is made by another process */
+		if (errno != ENOENT && errno != ENXIO)
+			break;
+		poll(NULL, 0, POLL_MS);
+	}
+	err_sys(e, ERR_FAILED, errno, "open %s", node);
+}
+
+static int check_settled(struct session *s, unsigned index)
+{
+	struct pollfd p = { .fd = s->link->fd, .events = POLLRDHUP };
+	struct sysfs_device d;
+	int ret = sysfs_device(s->sysfd, index, &d, s->e);
+
+	if (ret)
+		return ret;
+	/* POLLIN is not looked at: what arrives belongs to the kernel. */
+	if (poll(&p, 1, 0) > 0)
+		return err_set(s->e, ERR_UNREACHABLE, ECONNRESET,
+			       "the server closed the connection, or sent what the kernel cannot "
+			       "read, right after the handshake; see its log and the kernel's");
+	if (!d.attached || d.size != s->plan.size || d.block_size != s->plan.block_size)
+		return err_set(s->e, ERR_KERNEL, EIO,
+			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
+			       "another program interferes", index, (unsigned long long)d.size,
+			       d.block_size, (unsigned long long)s->plan.size, s->plan.block_size);
+	if (is_stale(s, &d))
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u has limits of an earlier attachment that do not fit this server "
+			       "and could not be renewed; take another device", index);
+	return 0;
+}
+
+static int make_usable(struct session *s, unsigned index)
+{
+	struct settle st = {
+		.sysfd = s->sysfd,
+		.index = index,
+		.limits = {
+			.max_sectors_kb = s->plan.max_sectors_kb,
+			.write_back = s->plan.write_back,
+			.rotational = s->plan.rotational,
+		},
+	};
+	struct err inside;
+	int ret;
+
+	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->link.timeout_ms, s->cancel_fd,
+		       s->e);
+	if (ret == -ETIMEDOUT)
+		return err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
+			       "the server does not answer the first read within %.3g s",
+			       s->rq->link.timeout_ms / 1e3);
+	if (ret)
+		return ret;
+	if (inside.code) {
+		*s->e = inside;
+		return -inside.code;
+	}
+	return check_settled(s, index);
+}
+
+static int record(struct session *s, unsigned index)
+{
+	const struct link_request *l = &s->rq->link;
+	struct state *st = calloc(1, sizeof(*st));
+	int ret;
+
+	if (!st)
+		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
+	st->pid = getpid();
+	st->connections = 1;
+	memcpy(st->backend, s->backend, sizeof(st->backend));
+	memcpy(st->export, l->where.export, sizeof(st->export));
+	memcpy(st->peer, s->link->peer, sizeof(st->peer));
+	link_endpoint(l, st->host, sizeof(st->host));
+	ret = state_write(NBD_ATTACH_STATEDIR, index, st, s->e);
+	free(st);
+	return ret;
+}
+
+static void disconnect(const void *arg, void *out)
+{
+	const unsigned *index = arg;
+	struct err *e = out;
+	struct nbdnl *nl;
+	char node[32];
+	int fd;
+
+	if (nbdnl_open(&nl, e))
+		return;
+	if (!nbdnl_disconnect(nl, *index, e)) {
+		/* partitions go when the device is opened without a size */
+		snprintf(node, sizeof(node), "/dev/nbd%u", *index);
+		fd = open(node, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0)
+			close(fd);
+	}
+	nbdnl_close(nl);
+}
+
+int attach_undo(unsigned index, struct err *e)
+{
+	struct err inside;
+	int ret = task_run(disconnect, &index, &inside, sizeof(inside), UNDO_MS, -1, e);
+
+	state_remove(NBD_ATTACH_STATEDIR, index);
+	if (ret)
+		return err_wrap(e, "disconnect nbd%u", index);
+	if (inside.code)
+		*e = inside;
+	return -inside.code;
+}
+
+int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
+{
+	char backend[PLAN_BACKEND_MAX + 1];
+	struct sysfs_device d;
+	unsigned *indices = NULL;
+	size_t count = 0;
+	int sysfd, ret;
+
+	identify(rq, backend);
+	sysfd = sysfs_open("/sys", e);
+	if (sysfd < 0)
+		return sysfd;
+	ret = sysfs_indices(sysfd, &indices, &count, e);
+	for (size_t i = 0; i < count && !ret; i++) {
+		ret = sysfs_device(sysfd, indices[i], &d, e);
+		if (!ret && d.attached && d.pid == pid && !strcmp(d.backend, backend) &&
+		    (rq->find || rq->index == d.index))
+			ret = attach_undo(d.index, e);
+	}
+	free(indices);
+	close(sysfd);
+	return ret;
+}
+
+static int attach_device(struct session *s, struct attach_result *r)
+{
+	struct plan_kernel k = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
+	char endpoint[512];
+	struct err ignored;
+	uint32_t index;
+	int ret;
+
+	link_endpoint(&s->rq->link, endpoint, sizeof(endpoint));
+	ret = plan_attach(&s->rq->plan, &s->link->export, &k, &s->plan, s->e);
+	if (ret)
+		return err_wrap(s->e, "%s", endpoint);
+	memcpy(s->plan.backend, s->backend, sizeof(s->plan.backend));
+	ret = connect_device(s, &index);
+	if (ret < 0)
+		return ret;
+	r->index = index;
+	r->made_read_only = s->plan.made_read_only;
+	if (ret) {
+		r->already = true;
+		return 0;
+	}
+	ret = make_usable(s, index);
+	if (!ret)
+		ret = record(s, index);
+	if (ret) {
+		err_wrap(s->e, "%s", endpoint);
+		if (attach_undo(index, &ignored))
+			err_wrap(s->e, "nbd%u could not be released (%s) after", index, ignored.text);
+	}
+	return ret;
+}
+
+int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
+	       struct link_result *rs, struct err *e)
+{
+	struct session s = { .rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .link = rs, .e = e };
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	memset(rs, 0, sizeof(*rs));
+	rs->fd = -1;
+	rs->command_log = -1;
+	identify(rq, s.backend);
+	ret = open_kernel(&s.nl, e);
+	if (ret)
+		return ret;
+	s.sysfd = sysfs_open("/sys", e);
+	if (s.sysfd < 0) {
+		ret = s.sysfd;
+		goto out;
+	}
+	if (!rq->find) {
+		ret = compare(&s, rq->index);
+		if (ret) {
+			r->index = rq->index;
+			r->already = ret > 0;
+			ret = ret > 0 ? 0 : ret;
+			goto out;
+		}
+	}
+	ret = link_open(&rq->link, cancel_fd, NULL, NULL, rs, e);
+	if (ret)
+		goto out;
+	ret = attach_device(&s, r);
+	if (ret || r->already)
+		link_close(rs, false);
+out:
+	if (s.sysfd >= 0)
+		close(s.sysfd);
+	nbdnl_close(s.nl);
+	return ret;
+}

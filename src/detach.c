@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "detach.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "config.h"
+#include "nbdnl.h"
+#include "state.h"
+#include "sysfs.h"
+#include "task.h"
+#include "usage.h"
+
+enum {
+	POLL_MS = 20,
+	GONE_MS = 5000,
+	TICK_MS = 100,
+};
+
+struct release {
+	unsigned index;
+	bool read_only;
+	bool force;
+};
+
+enum stage { CLAIM, USERS, FLUSH, DISCONNECT, RELEASED };
+
+struct released {
+	enum stage stage; /* where it ended */
+	bool unflushed;
+	struct err err;
+};
+
+static int refuse(unsigned index, const char *why, struct err *e)
+{
+	return err_set(e, ERR_BUSY, EBUSY, "nbd%u is in use: %s; --force detaches it all the same and "
+		       "its users get I/O errors", index, why);
+}
+
+static int find_users(unsigned index, struct usage *u, struct err *e)
+{
+	int procfd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int sysfd = sysfs_open("/sys", e);
+	int ret = sysfd < 0 ? sysfd : 0;
+
+	u->users = 0;
+	if (procfd < 0)
+		ret = err_sys(e, ERR_FAILED, errno, "open /proc");
+	if (!ret)
+		ret = usage_find(procfd, sysfd, index, u, e);
+	if (procfd >= 0)
+		close(procfd);
+	if (sysfd >= 0)
+		close(sysfd);
+	return ret;
+}
+
+static int open_node(const char *node, const struct release *rl, struct err *e)
+{
+	struct usage u;
+	int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
+	int ret;
+
+	if (fd >= 0 || rl->force) {
+		if (fd < 0)
+			fd = open(node, O_RDONLY | O_CLOEXEC);
+		return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open %s", node);
+	}
+	if (errno != EBUSY)
+		return err_sys(e, ERR_FAILED, errno, "open %s", node);
+	ret = find_users(rl->index, &u, e);
+	if (ret)
+		return ret;
+	return refuse(rl->index, u.users ? u.text : "mounted in another namespace, or held by the kernel",
+		      e);
+}
+
+/*
+ * The whole of a release, in a child process: each step can wait for the server. The claim is held
+ * until the end, so that nothing is mounted between the check and the disconnection.
+ */
+static void release(const void *arg, void *out)
+{
+	const struct release *rl = arg;
+	struct released *r = out;
+	struct nbdnl *nl = NULL;
+	char node[32];
+	struct usage u;
+	int fd;
+
+	snprintf(node, sizeof(node), "/dev/nbd%u", rl->index);
+	r->stage = CLAIM;
+	fd = open_node(node, rl, &r->err);
+	if (fd < 0 && !rl->force)
+		return;
+
+	r->stage = USERS;
+	if (!rl->force) {
+		if (find_users(rl->index, &u, &r->err))
+			return;
+		if (u.users) {
+			refuse(rl->index, u.text, &r->err);
+			return;
+		}
+	}
+
+	/* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */
+	r->stage = FLUSH;
+	if (!rl->read_only && (fd < 0 || fsync(fd))) {
+		if (!rl->force) {
+			err_sys(&r->err, ERR_FAILED, errno,
+				"flush nbd%u before detaching it (--force gives up what is not "
+				"written)", rl->index);
+			return;
+		}
+		r->unflushed = true;
+	}
+
+	r->stage = DISCONNECT;
+	if (nbdnl_open(&nl, &r->err))
+		return;
+	if (nbdnl_disconnect(nl, rl->index, &r->err))
+		return;
+	nbdnl_close(nl);
+	if (fd >= 0)
+		close(fd);
+	/* The kernel drops the partitions at the next open, when the device has no size any more. */
+	fd = open(node, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	r->stage = RELEASED;
+}
+
+/* Requests finished so far, all kinds; tells a slow server from a silent one. */
+static uint64_t finished(int sysfd, unsigned index)
+{
+	/* Documentation/block/stat.rst: reads, writes, discards, flushes completed */
+	static const unsigned completed[] = { 0, 4, 11, 15 };
+	char path[64], text[512], *p = text, *end;
+	uint64_t field[32] = { 0 }, sum = 0;
+	unsigned n = 0;
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "block/nbd%u/stat", index);
+	fd = openat(sysfd, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[len > 0 ? len : 0] = '\0';
+	for (; n < 32; n++, p = end) {
+		field[n] = strtoull(p, &end, 10);
+		if (end == p)
+			break;
+	}
+	for (size_t i = 0; i < sizeof(completed) / sizeof(completed[0]); i++)
+		sum += field[completed[i]];
+	return sum;
+}
+
+/* Waits for the task as long as the server finishes requests. */
+static int wait_release(int sysfd, const struct detach_request *rq, struct task *t,
+			struct released *r, struct err *e)
+{
+	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	uint64_t before = finished(sysfd, rq->index), now;
+	long long quiet_since = task_now_ms();
+
+	while (poll(&p, 1, TICK_MS) <= 0) {
+		now = finished(sysfd, rq->index);
+		if (now != before) {
+			before = now;
+			quiet_since = task_now_ms();
+		} else if (task_now_ms() - quiet_since >= rq->silence_ms) {
+			task_abandon(t);
+			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
+				       "the server of nbd%u has finished no request for %.3g s, so that "
+				       "nothing can be flushed; nothing was changed (--force gives up "
+				       "what is not written)", rq->index, rq->silence_ms / 1e3);
+		}
+	}
+	return task_collect(t, r, e);
+}
+
+static bool is_gone(int sysfd, unsigned index)
+{
+	struct sysfs_device d;
+	struct err ignored;
+	size_t partitions = 0;
+
+	if (sysfs_device(sysfd, index, &d, &ignored) ||
+	    sysfs_partitions(sysfd, index, NULL, 0, &partitions, &ignored))
+		return false;
+	return !d.attached && !partitions;
+}
+
+int detach_run(const struct detach_request *rq, struct detach_result *r, struct err *e)
+{
+	struct release rl = { .index = rq->index, .force = rq->force };
+	struct released done = { 0 };
+	struct sysfs_device d;
+	struct task t;
+	int sysfd, ret;
+
+	memset(r, 0, sizeof(*r));
+	sysfd = sysfs_open("/sys", e);
+	if (sysfd < 0)
+		return sysfd;
+	ret = sysfs_device(sysfd, rq->index, &d, e);
+	if (ret)
+		goto out;
+	if (!d.attached) {
+		ret = err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached", rq->index);
+		goto out;
+	}
+	ret = attach_check_kernel(e);
+	if (ret)
+		goto out;
+	rl.read_only = d.read_only;
+	ret = task_start(&t, release, &rl, sizeof(done), e);
+	if (!ret)
+		ret = wait_release(sysfd, rq, &t, &done, e);
+	if (ret && rq->force) {
+		/* The flush hangs; the connections are taken away under it, which ends it. */
+		r->unflushed = true;
+		ret = attach_undo(rq->index, e);
+	} else if (!ret && done.stage != RELEASED) {
+		*e = done.err;
+		ret = -e->code;
+	}
+	if (ret)
+		goto out;
+	r->unflushed |= done.unflushed;
+	for (int i = 0; i < GONE_MS / POLL_MS && !is_gone(sysfd, rq->index); i++)
+		poll(NULL, 0, POLL_MS);
+	r->in_use = !is_gone(sysfd, rq->index);
+	if (r->in_use && !rq->force)
+		ret = err_set(e, ERR_BUSY, EBUSY, "nbd%u was disconnected but does not go away: "
+			      "somebody opened it meanwhile", rq->index);
+	state_remove(NBD_ATTACH_STATEDIR, rq->index);
+out:
+	close(sysfd);
+	return ret;
+}

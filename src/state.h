@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * state: the record of one attached device below a directory of their own (/run/nbd-attach), one
+ * "key=value" a line. A convenience for --list, which is right without it: a record counts only
+ * while it fits what sysfs says (state_fits).
+ */
+#ifndef NBD_ATTACH_STATE_H
+#define NBD_ATTACH_STATE_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "err.h"
+#include "plan.h"
+#include "sysfs.h"
+#include "uri.h"
+
+struct state {
+	pid_t pid;             /* that did CONNECT, as in /sys/block/nbdN/pid */
+	unsigned connections;
+	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
+	char host[512];        /* "host:port", a socket's path or a command's name */
+	char export[URI_EXPORT_MAX + 1];
+	char peer[80];         /* numeric address in use */
+};
+
+/*
+ * Writes DIR/nbdN with mode 0600 by rename, making DIR (0755) where it is missing. The texts are
+ * encoded, any bytes may be in them.
+ */
+int state_write(const char *dir, unsigned index, const struct state *s, struct err *e);
+
+/* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
+int state_read(const char *dir, unsigned index, struct state *s, struct err *e);
+
+/* Removes the record; that there is none is no error. */
+void state_remove(const char *dir, unsigned index);
+
+/* Whether the record is about what is attached there now. */
+bool state_fits(const struct state *s, const struct sysfs_device *d);
+
+#endif
