@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cmd: what nbd-attach can be asked to do, one function for each. They print results on stdout
+ * and notes on stderr; a failure is returned with its text in e for main to print.
+ */
+#ifndef NBD_ATTACH_CMD_H
+#define NBD_ATTACH_CMD_H
+
+#include "err.h"
+#include "link.h"
+#include "opts.h"
+
+/* Return 0 or -errno. */
+int cmd_attach(const struct opts *o, struct err *e);
+int cmd_detach(const struct opts *o, struct err *e);
+int cmd_list(const struct opts *o, struct err *e);
+int cmd_exports(const struct opts *o, struct err *e);
+int cmd_info(const struct opts *o, struct err *e);
+
+/*
+ * As nbd-client -check: prints the pid and returns 0; -ENODEV without any text when the device is not
+ * attached. Looks at sysfs only.
+ */
+int cmd_check(const struct opts *o, struct err *e);
+
+/* The request that the options make: where, command, deadline. */
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
+		     struct err *e);
+
+#endif

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "opts.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan.h"
+#include "text.h"
+
+enum {
+	CONNECT_TIMEOUT_DEFAULT_MS = 30000,
+	CONNECT_TIMEOUT_MAX_MS = 86400 * 1000,
+};
+
+/* Commands as a set */
+#define IN(command) (1U << (command))
+#define NETWORK (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
+#define TABLES  (IN(OPTS_LIST) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
+
+/* Values of options without a letter */
+enum {
+	OPT_SHOW = 256,
+	OPT_FORCE,
+	OPT_COMMAND,
+	OPT_CONNECT_TIMEOUT,
+	OPT_DEAD_TIMEOUT,
+	OPT_EXPORTS,
+	OPT_INFO,
+	OPT_JSON,
+	OPT_BYTES,
+};
+
+static const struct option_row {
+	int value; /* a letter, or one of the above */
+	const char *name;
+	const char *argument;   /* NULL: takes none */
+	unsigned commands;      /* in which it means something; 0: it is a command itself */
+	enum opts_command command;
+	const char *help;
+} rows[] = {
+	{ 'd', "detach", NULL, 0, OPTS_DETACH, "detach the devices, unless they are in use" },
+	{ 'l', "list", NULL, 0, OPTS_LIST, "list attached devices" },
+	{ 'c', "check", NULL, 0, OPTS_CHECK, "print the pid that attached the device; exit 1 if none did" },
+	{ OPT_EXPORTS, "exports", NULL, 0, OPTS_EXPORTS, "list the exports of a server" },
+	{ OPT_INFO, "info", NULL, 0, OPTS_INFO, "show what a server says about an export" },
+	{ 'h', "help", NULL, 0, OPTS_HELP, "show this" },
+	{ 'V', "version", NULL, 0, OPTS_VERSION, "show the version" },
+
+	{ 'f', "find", NULL, IN(OPTS_ATTACH), 0, "attach to any free device" },
+	{ OPT_SHOW, "show", NULL, IN(OPTS_ATTACH), 0, "print the device, for --find" },
+	{ 'r', "read-only", NULL, IN(OPTS_ATTACH), 0, "attach read-only" },
+	{ 'b', "block-size", "BYTES", IN(OPTS_ATTACH), 0,
+	  "logical block size, 512 to the page size (default: the server's minimum)" },
+	{ 't', "timeout", "SECONDS", IN(OPTS_ATTACH), 0,
+	  "drop a connection that leaves a request unanswered so long (default 30, 0: never)" },
+	{ OPT_DEAD_TIMEOUT, "dead-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
+	  "let I/O wait so long for a lost connection to be replaced (default 0: fail at once)" },
+	{ OPT_CONNECT_TIMEOUT, "connect-timeout", "SECONDS", NETWORK, 0,
+	  "limit for name resolution, connection and handshake together (default 30)" },
+	{ OPT_COMMAND, "command", NULL, NETWORK, 0,
+	  "the server is the command after --, on its standard input and output" },
+	{ OPT_FORCE, "force", NULL, IN(OPTS_DETACH), 0,
+	  "detach in spite of users and of a silent server; unwritten data is lost" },
+	{ 'O', "output", "COLUMNS", TABLES, 0, "columns to show, comma-separated; see nbd-attach(8)" },
+	{ 'n', "noheadings", NULL, TABLES, 0, "no headings" },
+	{ OPT_JSON, "json", NULL, TABLES, 0, "JSON" },
+	{ OPT_BYTES, "bytes", NULL, TABLES, 0, "sizes in bytes" },
+};
+enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+
+static const char *const usages[] = {
+	"nbd-attach [options] HOST EXPORT DEVICE",
+	"nbd-attach [options] URI DEVICE",
+	"nbd-attach [options] --command [EXPORT] DEVICE -- COMMAND [ARGUMENT...]",
+	"nbd-attach [options] --find [--show] {HOST EXPORT | URI | --command [EXPORT] -- ...}",
+	"nbd-attach --detach [--force] DEVICE...",
+	"nbd-attach --list [DEVICE...]",
+	"nbd-attach --check DEVICE",
+	"nbd-attach --exports {HOST | URI | --command -- COMMAND...}",
+	"nbd-attach --info {HOST EXPORT | URI | --command [EXPORT] -- COMMAND...}",
+};
+
+void opts_help(FILE *f)
+{
+	fprintf(f, "Usage:\n");
+	for (size_t i = 0; i < sizeof(usages) / sizeof(usages[0]); i++)
+		fprintf(f, " %s\n", usages[i]);
+	fprintf(f, "\nAttach a network block device export to the kernel.\n\nOptions:\n");
+	for (size_t i = 0; i < ROWS; i++) {
+		const struct option_row *row = &rows[i];
+		char letter[] = { '-', row->value < 256 ? (char)row->value : ' ', ',', '\0' };
+
+		fprintf(f, " %s --%s%s%-*s %s\n", row->value < 256 ? letter : "   ", row->name,
+			row->argument ? " " : "",
+			26 - (int)strlen(row->name) - (row->argument ? 1 : 0),
+			row->argument ? row->argument : "", row->help);
+	}
+	fprintf(f,
+		"\nHOST is a name or an address, with :PORT unless it is 10809, or the path of a Unix socket.\n"
+		"URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.\n"
+		"DEVICE is /dev/nbdN or nbdN. Exit statuses and examples are in nbd-attach(8).\n");
+}
+
+static const struct option_row *row_of(int value)
+{
+	for (size_t i = 0; i < ROWS; i++)
+		if (rows[i].value == value)
+			return &rows[i];
+	return NULL;
+}
+
+static int usage(struct err *e, const char *text)
+{
+	return err_set(e, ERR_USAGE, EINVAL, "%s; see nbd-attach --help", text);
+}
+
+static int number(const struct option_row *row, const char *s, bool suffixes, uint64_t max,
+		  uint32_t *v, struct err *e)
+{
+	char shown[80];
+	uint64_t n;
+
+	text_escape(shown, sizeof(shown), s, strlen(s));
+	if (text_number(s, suffixes, 0, max, &n))
+		return err_set(e, ERR_USAGE, EINVAL, "--%s %s: a number from 0 to %llu is needed",
+			       row->name, shown, (unsigned long long)max);
+	*v = (uint32_t)n;
+	return 0;
+}
+
+static int take(struct opts *o, const struct option_row *row, const char *argument, bool *command,
+		struct err *e)
+{
+	char shown[80];
+	uint64_t ms;
+
+	switch (row->value) {
+	case 'f':
+		o->find = true;
+		return 0;
+	case OPT_SHOW:
+		o->show = true;
+		return 0;
+	case 'r':
+		o->read_only = true;
+		return 0;
+	case OPT_FORCE:
+		o->force = true;
+		return 0;
+	case 'n':
+		o->no_headings = true;
+		return 0;
+	case OPT_JSON:
+		o->json = true;
+		return 0;
+	case OPT_BYTES:
+		o->bytes = true;
+		return 0;
+	case OPT_COMMAND:
+		*command = true;
+		return 0;
+	case 'O':
+		o->columns = argument;
+		return 0;
+	case 'b':
+		if (number(row, argument, true, 1 << 20, &o->block_size, e))
+			return -EINVAL;
+		if (o->block_size < PLAN_BLOCK_SIZE_MIN || o->block_size & (o->block_size - 1))
+			return err_set(e, ERR_USAGE, EINVAL,
+				       "--%s %u: a power of two of at least %d is needed", row->name,
+				       o->block_size, PLAN_BLOCK_SIZE_MIN);
+		return 0;
+	case 't':
+		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->timeout_s, e);
+	case OPT_DEAD_TIMEOUT:
+		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->dead_timeout_s, e);
+	default: /* OPT_CONNECT_TIMEOUT */
+		text_escape(shown, sizeof(shown), argument, strlen(argument));
+		if (text_seconds(argument, 1, CONNECT_TIMEOUT_MAX_MS, &ms))
+			return err_set(e, ERR_USAGE, EINVAL,
+				       "--%s %s: seconds from 0.001 to %d are needed", row->name, shown,
+				       CONNECT_TIMEOUT_MAX_MS / 1000);
+		o->connect_timeout_ms = (uint32_t)ms;
+		return 0;
+	}
+}
+
+/* Options of argv[0..argc); which were given goes into given[], by row. */
+static int options(int argc, char *argv[], struct opts *o, bool given[], bool *command,
+		   struct err *e)
+{
+	char letters[2 * ROWS + 2] = ":";
+	struct option longs[ROWS + 1] = { { 0 } };
+	const struct option_row *chosen = NULL;
+	size_t n = 1;
+	int value;
+
+	for (size_t i = 0; i < ROWS; i++) {
+		longs[i] = (struct option){
+			rows[i].name, rows[i].argument ? required_argument : no_argument, NULL,
+			rows[i].value,
+		};
+		if (rows[i].value < 256) {
+			letters[n++] = (char)rows[i].value;
+			if (rows[i].argument)
+				letters[n++] = ':';
+		}
+	}
+	optind = 0; /* glibc: start anew */
+	opterr = 0;
+	while ((value = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+		const struct option_row *row = row_of(value);
+
+		if (!row) {
+			/* getopt may have moved on: of a cluster of letters only one is wrong */
+			char letter[] = { '-', (char)optopt, '\0' }, shown[80];
+			const char *word = optopt && optopt < 256 ? letter : argv[optind - 1];
+
+			text_escape(shown, sizeof(shown), word, strlen(word));
+			return err_set(e, ERR_USAGE, EINVAL, value == ':' ?
+				       "option %s needs an argument; see nbd-attach --help" :
+				       "unknown option %s; see nbd-attach --help", shown);
+		}
+		given[row - rows] = true;
+		if (row->commands) {
+			if (take(o, row, optarg, command, e))
+				return -EINVAL;
+			continue;
+		}
+		if (chosen && chosen != row && row->command != OPTS_HELP &&
+		    row->command != OPTS_VERSION)
+			return err_set(e, ERR_USAGE, EINVAL, "--%s and --%s exclude each other",
+				       chosen->name, row->name);
+		chosen = row;
+		o->command = row->command;
+		if (o->command == OPTS_HELP || o->command == OPTS_VERSION)
+			return 0;
+	}
+	for (size_t i = 0; i < ROWS; i++)
+		if (given[i] && rows[i].commands && !(rows[i].commands & IN(o->command)))
+			return err_set(e, ERR_USAGE, EINVAL, "--%s has no meaning %s%s", rows[i].name,
+				       chosen ? "with --" : "when attaching",
+				       chosen ? chosen->name : "");
+	return 0;
+}
+
+int opts_device(const char *operand, unsigned *index, struct err *e)
+{
+	char shown[256];
+	char *real = NULL;
+	int ret = text_nbd_index(operand, index);
+
+	if (ret && strchr(operand, '/')) {
+		real = realpath(operand, NULL);
+		if (real)
+			ret = text_nbd_index(real, index);
+		free(real);
+	}
+	if (ret) {
+		text_escape(shown, sizeof(shown), operand, strlen(operand));
+		return err_set(e, ERR_USAGE, EINVAL, "%s is no nbd device: /dev/nbdN or nbdN is "
+			       "needed, a whole disk", shown);
+	}
+	return 0;
+}
+
+static int set_export(struct opts *o, const char *export, struct err *e)
+{
+	if (strlen(export) > URI_EXPORT_MAX)
+		return err_set(e, ERR_USAGE, ENAMETOOLONG, "the export's name has more than %d bytes",
+			       URI_EXPORT_MAX);
+	if (!text_is_utf8(export, strlen(export)))
+		return err_set(e, ERR_USAGE, EILSEQ, "the export's name is not UTF-8");
+	memcpy(o->where.export, export, strlen(export) + 1);
+	return 0;
+}
+
+/*
+ * Takes the operands that say where the export is. Returns how many these are, or -EINVAL. At most
+ * count - after are taken.
+ */
+static int where(struct opts *o, char **operand, unsigned count, unsigned after, struct err *e)
+{
+	unsigned mine = count > after ? count - after : 0;
+
+	if (o->argv) {
+		/* [EXPORT] */
+		if (mine > 1)
+			return usage(e, "too many operands before --");
+		if (mine && set_export(o, operand[0], e))
+			return -EINVAL;
+		return (int)mine;
+	}
+	if (!mine)
+		return usage(e, "no HOST or URI is given");
+	if (uri_looks_like(operand[0]))
+		return uri_parse(&o->where, operand[0], e) ? -EINVAL : 1;
+	if (o->command == OPTS_EXPORTS)
+		return uri_from_host(&o->where, operand[0], "", e) ? -EINVAL : 1;
+	if (mine < 2)
+		return usage(e, "HOST and EXPORT are needed (\"\" is the default export)");
+	return uri_from_host(&o->where, operand[0], operand[1], e) ? -EINVAL : 2;
+}
+
+static int operands(struct opts *o, char **operand, unsigned count, struct err *e)
+{
+	unsigned after = o->command == OPTS_ATTACH && !o->find;
+	int used = 0;
+
+	switch (o->command) {
+	case OPTS_ATTACH:
+	case OPTS_EXPORTS:
+	case OPTS_INFO:
+		used = where(o, operand, count, after, e);
+		if (used < 0)
+			return used;
+		if (count < (unsigned)used + after)
+			return usage(e, "no DEVICE is given (--find takes any)");
+		if (count > (unsigned)used + after)
+			return usage(e, o->find ? "--find chooses the device, none may be given" :
+						  "too many operands");
+		if (!after)
+			return 0;
+		break;
+	case OPTS_DETACH:
+		if (!count)
+			return usage(e, "no DEVICE is given");
+		break;
+	case OPTS_CHECK:
+		if (count != 1)
+			return usage(e, "one DEVICE is needed");
+		break;
+	default:
+		break;
+	}
+	o->devices = operand + used;
+	o->device_count = count - (unsigned)used;
+	/* All are looked at now: a wrong one must not be found when others are detached already. */
+	for (unsigned i = o->device_count; i > 0; i--)
+		if (opts_device(o->devices[i - 1], &o->index, e))
+			return -EINVAL;
+	return 0;
+}
+
+int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
+{
+	bool given[ROWS] = { false };
+	bool command = false;
+	int words = argc, ret;
+
+	memset(o, 0, sizeof(*o));
+	o->timeout_s = PLAN_TIMEOUT_DEFAULT;
+	o->connect_timeout_ms = CONNECT_TIMEOUT_DEFAULT_MS;
+	/* getopt forgets where "--" was, and what follows it belongs to --command */
+	for (int i = 1; i < words; i++)
+		if (!strcmp(argv[i], "--"))
+			words = i;
+	ret = options(words, argv, o, given, &command, e);
+	if (ret || o->command == OPTS_HELP || o->command == OPTS_VERSION)
+		return ret;
+	if (command && words + 1 >= argc)
+		return usage(e, "--command needs the server's command line after --");
+	if (command)
+		o->argv = argv + words + 1;
+	if (o->show && !o->find)
+		return usage(e, "--show is for --find");
+	if (!command && words < argc) {
+		/* operands after "--" join those before it */
+		memmove(argv + words, argv + words + 1, sizeof(*argv) * (size_t)(argc - words));
+		argc--;
+		words = argc;
+	}
+	return operands(o, argv + optind, (unsigned)(words - optind), e);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * opts: the command line as a struct, checked as a whole: every option that is given is used by
+ * the command it is given to, or refused. Touches nothing but argv.
+ */
+#ifndef NBD_ATTACH_OPTS_H
+#define NBD_ATTACH_OPTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "err.h"
+#include "uri.h"
+
+enum opts_command {
+	OPTS_ATTACH,
+	OPTS_DETACH,
+	OPTS_LIST,
+	OPTS_CHECK,
+	OPTS_EXPORTS,
+	OPTS_INFO,
+	OPTS_HELP,
+	OPTS_VERSION,
+	OPTS_COMMANDS,
+};
+
+struct opts {
+	enum opts_command command;
+	bool find;
+	bool show;
+	bool read_only;
+	bool force;
+	bool no_headings;
+	bool json;
+	bool bytes;
+	const char *columns;   /* of -O, or NULL; points into argv, as do the next two */
+	uint32_t block_size;   /* 0: not given */
+	uint32_t timeout_s;
+	uint32_t dead_timeout_s;
+	uint32_t connect_timeout_ms;
+	struct uri where;      /* of attach, exports and info; of a command only the export */
+	char **argv;           /* of --command, NULL-terminated, or NULL */
+	char **devices;        /* operands of detach, list and check, and the one of attach */
+	unsigned device_count;
+	unsigned index;        /* of attach (unless find) and check */
+};
+
+/*
+ * Parses argv, which is reordered. ERR_USAGE with a text for one line otherwise. All else than
+ * pointers into argv is copied.
+ */
+int opts_parse(int argc, char *argv[], struct opts *o, struct err *e);
+
+/*
+ * The number of the device of an operand: "nbd3", "/dev/nbd3", or a link to such a node.
+ */
+int opts_device(const char *operand, unsigned *index, struct err *e);
+
+/* --help, generated from the table that opts_parse uses. */
+void opts_help(FILE *f);
+
+#endif
