@@ -16,6 +16,8 @@ static void err_format(struct err *e, enum err_kind kind, int code, const char *
 {
 	e->kind = kind;
 	e->code = code;
+	/* all of it: a struct err is copied to other processes as a whole */
+	memset(e->text, 0, sizeof(e->text));
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 }
 

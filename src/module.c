@@ -83,8 +83,8 @@ static int not_found(struct kmod_ctx *ctx, const char *name, struct err *e)
 		return err_set(e, ERR_KERNEL, ENOENT,
 			       "no kernel module %s: the running kernel %s has no modules in %s",
 			       name, u.release, dir);
-	return err_set(e, ERR_KERNEL, ENOENT, "no kernel module %s for the running kernel %s",
-		       name, u.release);
+	return err_set(e, ERR_KERNEL, ENOENT, "no kernel module %s for the running kernel %s", name,
+		       u.release);
 }
 
 int module_load(const char *name, struct err *e)
@@ -110,7 +110,8 @@ int module_load(const char *name, struct err *e)
 			r = not_found(ctx, name, e);
 		goto out;
 	}
-	kmod_list_foreach(item, list) {
+	kmod_list_foreach(item, list)
+	{
 		struct kmod_module *mod = kmod_module_get_module(item);
 
 		r = insert(mod, name, e);

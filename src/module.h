@@ -10,7 +10,9 @@
 
 /*
  * Loads name. 0 when it is loaded, already was, or is built in. Errors are ERR_KERNEL and say which
- * it is: no such module for the running kernel (-ENOENT), not permitted (-EPERM), refused by the kernel.
+ * it is: no such module for the running kernel (-ENOENT), not permitted or kept away by modprobe.d
+ * (-EPERM), refused by the kernel. As with modprobe a blacklist stops aliases, not the name itself,
+ * and an "install" line of modprobe.d is run by the shell.
  */
 int module_load(const char *name, struct err *e);
 

@@ -214,9 +214,11 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 		const struct option_row *row = row_of(value);
 
 		if (!row) {
-			/* getopt may have moved on: of a cluster of letters only one is wrong */
+			/* getopt names a letter, even of a long option, and 0 for an unknown one */
 			char letter[] = { '-', (char)optopt, '\0' }, shown[80];
-			const char *word = optopt && optopt < 256 ? letter : argv[optind - 1];
+			const char *last = argv[optind - 1];
+			bool is_long = !optopt || (row_of(optopt) && !strncmp(last, "--", 2));
+			const char *word = is_long ? last : letter;
 
 			text_escape(shown, sizeof(shown), word, strlen(word));
 			return err_set(e, ERR_USAGE, EINVAL, value == ':' ?

@@ -112,9 +112,10 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 		     /* text_escape has done it, and the library would escape its escapes */
 		     scols_table_enable_noencoding(o->table, 1)))
 		ret = out_of_memory(e);
-	if (!ret && o->format.properties && (!scols_table_new_column(o->table, "NAME", 0, 0) ||
-					     !scols_table_new_column(o->table, "VALUE", 0, 0)))
-		ret = out_of_memory(e);
+	/* the value comes last, alone without headings */
+	for (int i = f->no_headings; i < 2 && !ret && o->format.properties; i++)
+		if (!scols_table_new_column(o->table, i ? "" : "NAME", 0, 0))
+			ret = out_of_memory(e);
 	if (!ret)
 		ret = choose_columns(o, e);
 	if (ret) {
@@ -158,7 +159,7 @@ static int set(struct output *o, size_t column, const char *text, struct err *e)
 		return scols_line_set_data(line, (size_t)place, text) ? out_of_memory(e) : 0;
 	line = scols_table_get_line(o->table, scols_table_get_nlines(o->table) -
 					      (size_t)(o->chosen - place));
-	return line && !scols_line_set_data(line, 1, text) ? 0 : out_of_memory(e);
+	return line && !scols_line_set_data(line, !o->format.no_headings, text) ? 0 : out_of_memory(e);
 }
 
 int output_text(struct output *o, size_t column, const char *text, struct err *e)
@@ -195,6 +196,10 @@ static void human_size(uint64_t v, char *buf, size_t cap)
 	if (rest == 10) {
 		v++;
 		rest = 0;
+	}
+	if (v == 1024 && units[unit + 1]) {
+		v = 1;
+		unit++;
 	}
 	if (rest)
 		snprintf(buf, cap, "%" PRIu64 ".%" PRIu64 "%c", v, rest, units[unit]);

@@ -176,6 +176,12 @@ int stream_unix(const char *path, struct err *e)
 	return fd;
 }
 
+/* A caller that has closed its own standard descriptors gets others under their numbers. */
+static int above_standard(int fd)
+{
+	return fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
+
 __attribute__((noreturn))
 static void run_command(char *const argv[], int fd, int log, int report)
 {
@@ -188,6 +194,9 @@ static void run_command(char *const argv[], int fd, int log, int report)
 	signal(SIGINT, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
+	fd = above_standard(fd);
+	log = above_standard(log);
+	report = above_standard(report);
 	if (dup2(fd, STDIN_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0 &&
 	    dup2(log, STDERR_FILENO) >= 0)
 		execvp(argv[0], argv);
@@ -209,6 +218,7 @@ int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
 	/* pair, log pipe, and a pipe that closes at exec or reports its failure */
 	int fds[6] = { -1, -1, -1, -1, -1, -1 };
 	char shown[256];
+	pid_t child;
 	int code = 0;
 	ssize_t n;
 
@@ -219,13 +229,13 @@ int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
 		close_all(fds, 6);
 		return err_sys(e, ERR_FAILED, code, "start %s: descriptors", shown);
 	}
-	*pid = fork();
-	if (*pid < 0) {
+	child = fork();
+	if (child < 0) {
 		code = errno;
 		close_all(fds, 6);
 		return err_sys(e, ERR_FAILED, code, "start %s: fork", shown);
 	}
-	if (!*pid)
+	if (!child)
 		run_command(argv, fds[1], fds[3], fds[5]);
 	close(fds[1]);
 	close(fds[3]);
@@ -235,7 +245,7 @@ int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
 	} while (n < 0 && errno == EINTR);
 	close(fds[4]);
 	if (n == (ssize_t)sizeof(code)) {
-		waitpid(*pid, NULL, 0);
+		waitpid(child, NULL, 0);
 		close(fds[0]);
 		close(fds[2]);
 		return err_sys(e, ERR_USAGE, code, "start %s", shown);
@@ -244,6 +254,7 @@ int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
 	fcntl(fds[2], F_SETFL, O_NONBLOCK);
 	/* Room for a talkative server until somebody reads; the default will do where this fails. */
 	fcntl(fds[2], F_SETPIPE_SZ, 1 << 20);
+	*pid = child;
 	*log = fds[2];
 	return fds[0];
 }

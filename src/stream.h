@@ -54,7 +54,8 @@ int stream_unix(const char *path, struct err *e);
  * Starts argv (NULL-terminated, looked up in PATH) with one end of a socket pair as its standard
  * input and output and the write end of a pipe as its standard error. Returns our end of the
  * pair, non-blocking; *pid is a child of the caller, *log the pipe's other end, non-blocking.
- * A command that cannot be started is -errno (ERR_USAGE), and no process is left.
+ * A command that cannot be started is -errno (ERR_USAGE), no process is left, *pid and *log are as
+ * they were.
  */
 int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e);
 

@@ -78,8 +78,8 @@ static int attr_text(int dirfd, const char *disk, const char *name, char *buf, s
 }
 
 /* A number, 0 when there is no such attribute. */
-static int attr_number(int dirfd, const char *disk, const char *name, uint64_t max,
-		       uint64_t *value, struct err *e)
+static int attr_number(int dirfd, const char *disk, const char *name, uint64_t max, uint64_t *value,
+		       struct err *e)
 {
 	char buf[SHORT_ATTR];
 	int r;
@@ -108,7 +108,8 @@ static int attr_dev(int dirfd, const char *disk, const char *name, dev_t *dev, s
 	colon = strchr(buf, ':');
 	if (colon)
 		*colon = '\0';
-	if (!colon || strlen(colon + 1) > 7 || text_number(buf, false, 0, (1U << 12) - 1, &major_nr) ||
+	if (!colon || strlen(colon + 1) > 7 ||
+	    text_number(buf, false, 0, (1U << 12) - 1, &major_nr) ||
 	    text_number(colon + 1, false, 0, MINORS - 1, &minor_nr))
 		return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/%s is not a device number",
 			       disk, name);
@@ -228,7 +229,7 @@ static bool number_after(const char *name, const char *prefix, unsigned *number)
 	return true;
 }
 
-/* The numbers of all entries of the directory whose names are the prefix and a number, ascending. */
+/* The numbers of all entries of the directory that are called prefix and a number, ascending. */
 static int numbers_after(int atfd, const char *path, const char *prefix, unsigned **numbers,
 			 size_t *count)
 {
@@ -483,10 +484,10 @@ static int write_max_sectors(int fd, const char *disk, uint32_t wanted, struct e
 	if (have && have <= wanted)
 		return 0;
 	if (failed)
-		return err_sys(e, ERR_KERNEL, -failed, "write %u to /sys/block/%s/%s", wanted,
-			       disk, name);
-	return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/%s is %llu after %u was written",
-		       disk, name, (unsigned long long)have, wanted);
+		return err_sys(e, ERR_KERNEL, -failed, "write %u to /sys/block/%s/%s", wanted, disk,
+			       name);
+	return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/%s is %llu after %u was written", disk,
+		       name, (unsigned long long)have, wanted);
 }
 
 /*

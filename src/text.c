@@ -127,7 +127,7 @@ size_t text_escape(char *dst, size_t cap, const void *src, size_t len)
 	return used;
 }
 
-/* Reads digits (at least one), and says whether their value is too large. NULL when there is none. */
+/* Reads digits and says whether their value is too large. NULL when there is not even one. */
 static const char *read_digits(const char *s, uint64_t *value, bool *overflow)
 {
 	if (*s < '0' || *s > '9')

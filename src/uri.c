@@ -174,7 +174,7 @@ static bool zone_valid(const char *s, size_t len)
 	return true;
 }
 
-/* An IPv6 address, with "%zone" (RFC 4007, section 11) or without. Names of interfaces have case. */
+/* An IPv6 address, perhaps with "%zone" (RFC 4007, section 11). Interfaces' names have case. */
 static int set_address(struct uri *u, const char *s, size_t len, struct err *e)
 {
 	struct in6_addr unused;

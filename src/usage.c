@@ -16,9 +16,9 @@
 #include "sysfs.h"
 #include "text.h"
 
-#define DISK_MAX_PARTS 256  /* linux/genhd.h, block/partitions: no disk has more */
-#define LINE_MAX_BYTES 65536 /* two paths of PATH_MAX bytes, each one written as \NNN, and the rest */
-#define NAME_LEN 256
+#define DISK_MAX_PARTS 256 /* linux/genhd.h, block/partitions: no disk has more */
+#define LINE_MAX_BYTES 65536 /* two paths of PATH_MAX bytes, each written as \NNN, and more */
+#define NAME_LEN       256
 
 struct seek {
 	unsigned index;
@@ -140,9 +140,9 @@ static bool is_ours_text(const struct seek *s, char *text)
 
 /*
  * proc_pid_mountinfo(5): "id parent major:minor root mount-point options [tag...] - type source
- * options". btrfs and others mount with a number that is no disk's, there only the source tells. For
- * fuse any user chooses the source, so it must not make a disk look used; fuseblk, which only root
- * mounts, has the number of its disk.
+ * options". btrfs and others mount with a number that is no disk's, there only the source tells.
+ * For fuse any user chooses the source, so it must not make a disk look used; fuseblk, which only
+ * root mounts, has the number of its disk.
  */
 static void mount_line(struct seek *s, char *line)
 {

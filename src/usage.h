@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * usage: who uses an nbd device, so that a refusal to detach can say it: mounts, swap, holders, loop
- * devices and open descriptors, for the disk and its partitions. It explains; the caller's O_EXCL
- * open decides for mounts in other namespaces and for swap. Works below descriptors that stand for
- * /proc and /sys.
+ * usage: who uses an nbd device, so that a refusal to detach can say it: mounts, swap, holders,
+ * loop devices and open descriptors, for the disk and its partitions. It explains; the caller's
+ * O_EXCL open decides for mounts in other namespaces and for swap (but not for loop devices and
+ * plain descriptors, which claim nothing). Works below descriptors that stand for /proc and /sys.
  */
 #ifndef NBD_ATTACH_USAGE_H
 #define NBD_ATTACH_USAGE_H
@@ -23,9 +23,9 @@ struct usage {
 
 /*
  * Looks at PROC/self/mountinfo, PROC/swaps, SYS/block/nbdN/holders, SYS/block/loop* and the fds of
- * all processes in PROC (the calling process excepted; processes that end meanwhile are passed over,
- * and so are those whose descriptors may not be read). A descriptor counts when it is a block device
- * with the number of the disk or of one of its partitions. An absent device has no users.
+ * all processes in PROC (the calling process excepted; processes that end meanwhile are passed
+ * over, and so are those whose descriptors may not be read). A descriptor counts when it is a block
+ * device with the number of the disk or of one of its partitions. An absent device has no users.
  */
 int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct err *e);
 

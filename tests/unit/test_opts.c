@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "opts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "unit.h"
+
+enum { MAX_WORDS = 16 };
+
+/* A command line as one string; words are split at blanks, "''" is an empty one. */
+static int parse(const char *line, char **argv, char *copy, size_t cap, struct opts *o,
+		 struct err *e)
+{
+	char *save = NULL, *word;
+	int argc = 0;
+
+	ck_assert_uint_lt(strlen(line), cap);
+	strcpy(copy, line);
+	argv[argc++] = copy + strlen(line); /* "": the program's name is never looked at */
+	for (word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+		ck_assert_int_lt(argc, MAX_WORDS);
+		argv[argc++] = strcmp(word, "''") ? word : word + 2;
+	}
+	argv[argc] = NULL;
+	err_clear(e);
+	return opts_parse(argc, argv, o, e);
+}
+
+struct words {
+	char *argv[MAX_WORDS + 1];
+	char copy[512];
+};
+
+#define PARSE(w, line, o, e) parse(line, (w)->argv, (w)->copy, sizeof((w)->copy), o, e)
+
+static const struct {
+	const char *line;
+	const char *says; /* part of the text */
+} wrong[] = {
+	{ "", "no HOST or URI" },
+	{ "--bogus", "unknown option --bogus" },
+	{ "-q", "unknown option -q" },
+	{ "-rq host x nbd0", "unknown option -q" },
+	{ "-b", "-b needs an argument" },
+	{ "--timeout", "--timeout needs an argument" },
+	{ "--read-only=yes host x nbd0", "--read-only=yes" },
+	{ "host", "no HOST or URI" },
+	{ "host nbd0", "HOST and EXPORT are needed" },
+	{ "-f host", "HOST and EXPORT are needed" },
+	{ "host x", "HOST and EXPORT are needed" },
+	{ "nbd://host/x", "no HOST or URI" },
+	{ "nbd://host/x nbd0 nbd1", "too many operands" },
+	{ "host x nbd0 nbd1", "too many operands" },
+	{ "-f host x nbd0", "none may be given" },
+	{ "-f nbd://host/x nbd0", "none may be given" },
+	{ "host x sda", "no nbd device" },
+	{ "host x /dev/nbd0p1", "whole disk" },
+	{ "host x nbd01", "no nbd device" },
+	{ "host x nbd1048576", "no nbd device" },
+	{ "host x /nowhere/at/all", "no nbd device" },
+	{ "host:0 x nbd0", "port" },
+	{ "http://host/x nbd0", "scheme" },
+	{ "nbd://host/%00 nbd0", "export" },
+	{ "host \xff nbd0", "UTF-8" },
+	{ "-b 1000 host x nbd0", "power of two" },
+	{ "-b 256 host x nbd0", "power of two" },
+	{ "-b 4Q host x nbd0", "a number" },
+	{ "-b 2M host x nbd0", "a number" },
+	{ "-t -1 host x nbd0", "a number" },
+	{ "-t 300000001 host x nbd0", "a number" },
+	{ "-t 1.5 host x nbd0", "a number" },
+	{ "-t 5K host x nbd0", "a number" },
+	{ "--dead-timeout x host x nbd0", "a number" },
+	{ "--connect-timeout 0 host x nbd0", "seconds" },
+	{ "--connect-timeout 86401 host x nbd0", "seconds" },
+	{ "--connect-timeout 1s host x nbd0", "seconds" },
+	{ "--show host x nbd0", "--show is for --find" },
+	{ "--list --detach nbd0", "exclude each other" },
+	{ "--list -r", "--read-only has no meaning with --list" },
+	{ "--detach -f nbd0", "--find has no meaning with --detach" },
+	{ "--force host x nbd0", "--force has no meaning when attaching" },
+	{ "--json host x nbd0", "--json has no meaning when attaching" },
+	{ "--info -t 5 host x", "--timeout has no meaning with --info" },
+	{ "--check --json nbd0", "--json has no meaning with --check" },
+	{ "--list --command -- true", "--command has no meaning with --list" },
+	{ "--detach", "no DEVICE" },
+	{ "--detach nbd0 bogus", "no nbd device" },
+	{ "--check", "one DEVICE" },
+	{ "--check nbd0 nbd1", "one DEVICE" },
+	{ "--list bogus", "no nbd device" },
+	{ "--exports", "no HOST or URI" },
+	{ "--exports host x", "too many operands" },
+	{ "--info host", "HOST and EXPORT are needed" },
+	{ "--info nbd://host/x nbd0", "too many operands" },
+	{ "--command nbd0", "needs the server's command line" },
+	{ "--command nbd0 --", "needs the server's command line" },
+	{ "--command -- true", "no DEVICE" },
+	{ "--command x y nbd0 -- true", "too many operands" },
+	{ "-f --command x y -- true", "too many operands" },
+	{ "--exports --command x y -- true", "too many operands" },
+};
+
+START_TEST(wrong_lines)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, wrong[_i].line, &o, &e), -EINVAL);
+	ck_assert_msg(e.kind == ERR_USAGE, "%s: kind %d", wrong[_i].line, e.kind);
+	ck_assert_msg(strstr(e.text, wrong[_i].says) != NULL, "%s: %s", wrong[_i].line, e.text);
+	ck_assert_ptr_null(strchr(e.text, '\n'));
+}
+END_TEST
+
+/* What the wrong ones differ from; all that is not named has its default. */
+static const struct {
+	const char *line;
+	enum opts_command command;
+	unsigned index;
+	unsigned devices;
+	const char *host, *export;
+} right[] = {
+	{ "host x nbd0", OPTS_ATTACH, 0, 1, "host", "x" },
+	{ "host x /dev/nbd15", OPTS_ATTACH, 15, 1, "host", "x" },
+	{ "host '' nbd7", OPTS_ATTACH, 7, 1, "host", "" },
+	{ "nbd://host/x nbd3", OPTS_ATTACH, 3, 1, "host", "x" },
+	{ "host -r x nbd0", OPTS_ATTACH, 0, 1, "host", "x" },
+	{ "-- host x nbd1", OPTS_ATTACH, 1, 1, "host", "x" },
+	{ "host -- -x nbd1", OPTS_ATTACH, 1, 1, "host", "-x" },
+	{ "-f host x", OPTS_ATTACH, 0, 0, "host", "x" },
+	{ "--find --show nbd://host/x", OPTS_ATTACH, 0, 0, "host", "x" },
+	{ "--command nbd2 -- true", OPTS_ATTACH, 2, 1, "", "" },
+	{ "--command disk nbd2 -- true --list", OPTS_ATTACH, 2, 1, "", "disk" },
+	{ "-f --command -- true", OPTS_ATTACH, 0, 0, "", "" },
+	{ "-f --command disk -- true", OPTS_ATTACH, 0, 0, "", "disk" },
+	{ "-d nbd1", OPTS_DETACH, 1, 1, "", "" },
+	{ "--detach --force nbd4 nbd5", OPTS_DETACH, 4, 2, "", "" },
+	{ "-l", OPTS_LIST, 0, 0, "", "" },
+	{ "--list --json -O SIZE --bytes nbd1 nbd2", OPTS_LIST, 1, 2, "", "" },
+	{ "-c nbd9", OPTS_CHECK, 9, 1, "", "" },
+	{ "--exports host", OPTS_EXPORTS, 0, 0, "host", "" },
+	{ "--exports nbd://host/x", OPTS_EXPORTS, 0, 0, "host", "x" },
+	{ "--exports --command -- true", OPTS_EXPORTS, 0, 0, "", "" },
+	{ "--info host x", OPTS_INFO, 0, 0, "host", "x" },
+	{ "--info nbd://host/x", OPTS_INFO, 0, 0, "host", "x" },
+	{ "--info --command x -- true", OPTS_INFO, 0, 0, "", "x" },
+	{ "--help", OPTS_HELP, 0, 0, "", "" },
+	{ "--list --help", OPTS_HELP, 0, 0, "", "" },
+	{ "-V", OPTS_VERSION, 0, 0, "", "" },
+};
+
+START_TEST(right_lines)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_msg(!PARSE(&w, right[_i].line, &o, &e), "%s: %s", right[_i].line, e.text);
+	ck_assert_int_eq((int)o.command, (int)right[_i].command);
+	ck_assert_uint_eq(o.device_count, right[_i].devices);
+	ck_assert_uint_eq(o.index, right[_i].index);
+	ck_assert_str_eq(o.where.host, right[_i].host);
+	ck_assert_str_eq(o.where.export, right[_i].export);
+}
+END_TEST
+
+START_TEST(defaults)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, "host x nbd0", &o, &e), 0);
+	ck_assert_uint_eq(o.block_size, 0);
+	ck_assert_uint_eq(o.timeout_s, 30);
+	ck_assert_uint_eq(o.dead_timeout_s, 0);
+	ck_assert_uint_eq(o.connect_timeout_ms, 30000);
+	ck_assert(!o.find && !o.show && !o.read_only && !o.force);
+	ck_assert_ptr_null(o.argv);
+}
+END_TEST
+
+START_TEST(values)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, "-b 4K -t 0 --dead-timeout 60 --connect-timeout 0.25 -r host x "
+				   "nbd0", &o, &e), 0);
+	ck_assert_uint_eq(o.block_size, 4096);
+	ck_assert_uint_eq(o.timeout_s, 0);
+	ck_assert_uint_eq(o.dead_timeout_s, 60);
+	ck_assert_uint_eq(o.connect_timeout_ms, 250);
+	ck_assert(o.read_only);
+	ck_assert_int_eq(PARSE(&w, "-f --show host x", &o, &e), 0);
+	ck_assert(o.find && o.show);
+	ck_assert_int_eq(PARSE(&w, "--list -n --json --bytes -O SIZE,RO", &o, &e), 0);
+	ck_assert(o.no_headings && o.json && o.bytes);
+	ck_assert_str_eq(o.columns, "SIZE,RO");
+}
+END_TEST
+
+START_TEST(command_words)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, "--command nbd0 -- nbdkit -s -- --list", &o, &e), 0);
+	ck_assert_str_eq(o.argv[0], "nbdkit");
+	ck_assert_str_eq(o.argv[1], "-s");
+	ck_assert_str_eq(o.argv[2], "--");
+	ck_assert_str_eq(o.argv[3], "--list");
+	ck_assert_ptr_null(o.argv[4]);
+}
+END_TEST
+
+START_TEST(long_export)
+{
+	char line[URI_EXPORT_MAX + 64], copy[sizeof(line)], *argv[MAX_WORDS + 1];
+	struct opts o;
+	struct err e;
+	int n = sprintf(line, "-f --command ");
+
+	memset(line + n, 'x', URI_EXPORT_MAX);
+	strcpy(line + n + URI_EXPORT_MAX, " -- true");
+	ck_assert_int_eq(parse(line, argv, copy, sizeof(copy), &o, &e), 0);
+	memset(line + n, 'x', URI_EXPORT_MAX + 1);
+	strcpy(line + n + URI_EXPORT_MAX + 1, " -- true");
+	ck_assert_int_lt(parse(line, argv, copy, sizeof(copy), &o, &e), 0);
+	ck_assert_ptr_nonnull(strstr(e.text, "4096"));
+}
+END_TEST
+
+START_TEST(device_by_link)
+{
+	char dir[] = "/tmp/test_opts.XXXXXX", path[64];
+	struct err e;
+	unsigned index = 0;
+
+	/* /dev/nbd0 need not exist: a link that leads nowhere is none, one to another name neither */
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/link", dir);
+	ck_assert_int_eq(symlink("/dev/null", path), 0);
+	ck_assert_int_eq(opts_device(path, &index, &e), -EINVAL);
+	unlink(path);
+	if (!access("/dev/nbd5", F_OK)) {
+		ck_assert_int_eq(symlink("/dev/nbd5", path), 0);
+		ck_assert_int_eq(opts_device(path, &index, &e), 0);
+		ck_assert_uint_eq(index, 5);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+END_TEST
+
+START_TEST(help_names_every_option)
+{
+	static const char *const names[] = {
+		"--detach", "--list", "--check", "--exports", "--info", "--help", "--version",
+		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
+		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
+		"--output COLUMNS", "--noheadings", "--json", "--bytes",
+	};
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	opts_help(f);
+	fclose(f);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		ck_assert_msg(strstr(text, names[i]) != NULL, "%s is not in --help", names[i]);
+	free(text);
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("opts");
+	TCase *t = tcase_create("opts");
+
+	tcase_add_loop_test(t, wrong_lines, 0, sizeof(wrong) / sizeof(wrong[0]));
+	tcase_add_loop_test(t, right_lines, 0, sizeof(right) / sizeof(right[0]));
+	tcase_add_test(t, defaults);
+	tcase_add_test(t, values);
+	tcase_add_test(t, command_words);
+	tcase_add_test(t, long_export);
+	tcase_add_test(t, device_by_link);
+	tcase_add_test(t, help_names_every_option);
+	suite_add_tcase(s, t);
+	return s;
+}
