@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -302,19 +303,50 @@ static void settle(const void *arg, void *out)
 	err_sys(e, ERR_FAILED, errno, "open %s", node);
 }
 
-static int check_settled(struct session *s, unsigned index)
+/* POLLIN is not looked at: what arrives belongs to the kernel. */
+static bool is_hung_up(const struct session *s)
 {
 	struct pollfd p = { .fd = s->link->fd, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static int hung_up(struct session *s)
+{
+	return err_set(s->e, ERR_UNREACHABLE, ECONNRESET,
+		       "the server closed the connection, or sent what the kernel cannot read, "
+		       "right after the handshake; see its log and the kernel's");
+}
+
+/*
+ * A descriptor that is readable when the connection has ended, or when cancel_fd is: the kernel gives up a
+ * request that was on its way then only when the request's own time is over. -errno on failure.
+ */
+static int open_watch(struct session *s)
+{
+	struct epoll_event cancelled = { .events = EPOLLIN }, ended = { .events = EPOLLRDHUP };
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(s->e, ERR_FAILED, errno, "watch the connection");
+	if (epoll_ctl(fd, EPOLL_CTL_ADD, s->link->fd, &ended) ||
+	    (s->cancel_fd >= 0 && epoll_ctl(fd, EPOLL_CTL_ADD, s->cancel_fd, &cancelled))) {
+		err_sys(s->e, ERR_FAILED, errno, "watch the connection");
+		close(fd);
+		return -s->e->code;
+	}
+	return fd;
+}
+
+static int check_settled(struct session *s, unsigned index)
+{
 	struct sysfs_device d;
 	int ret = sysfs_device(s->sysfd, index, &d, s->e);
 
 	if (ret)
 		return ret;
-	/* POLLIN is not looked at: what arrives belongs to the kernel. */
-	if (poll(&p, 1, 0) > 0)
-		return err_set(s->e, ERR_UNREACHABLE, ECONNRESET,
-			       "the server closed the connection, or sent what the kernel cannot "
-			       "read, right after the handshake; see its log and the kernel's");
+	if (is_hung_up(s))
+		return hung_up(s);
 	if (!d.attached || d.size != s->plan.size || d.block_size != s->plan.block_size)
 		return err_set(s->e, ERR_KERNEL, EIO,
 			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
@@ -339,10 +371,15 @@ static int make_usable(struct session *s, unsigned index)
 		},
 	};
 	struct err inside;
-	int ret;
+	int ret, watch;
 
-	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->link.timeout_ms, s->cancel_fd,
-		       s->e);
+	watch = open_watch(s);
+	if (watch < 0)
+		return watch;
+	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->link.timeout_ms, watch, s->e);
+	close(watch);
+	if (ret == -ECANCELED && is_hung_up(s))
+		return hung_up(s);
 	if (ret == -ETIMEDOUT)
 		return err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
 			       "the server does not answer the first read within %.3g s",

@@ -11,6 +11,7 @@ int cmd_attach(const struct opts *o, struct err *e)
 {
 	struct attach_request *rq = calloc(1, sizeof(*rq));
 	struct attach_result r;
+	struct err undo;
 	int ret;
 
 	if (!rq)
@@ -31,7 +32,14 @@ int cmd_attach(const struct opts *o, struct err *e)
 		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n", r.index);
 	if (r.made_read_only)
 		fprintf(stderr, "nbd-attach: the export is read-only, and so is /dev/nbd%u\n", r.index);
-	if (o->show)
-		printf("/dev/nbd%u\n", r.index);
-	return 0;
+	if (!o->show)
+		return 0;
+	printf("/dev/nbd%u\n", r.index);
+	if (!fflush(stdout))
+		return 0;
+	/* Nobody would know which device it is. */
+	err_sys(e, ERR_FAILED, errno, "write the output");
+	if (attach_undo(r.index, &undo))
+		return err_wrap(e, "nbd%u could not be released (%s) after", r.index, undo.text);
+	return -e->code;
 }

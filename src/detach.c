@@ -21,6 +21,7 @@ enum {
 	POLL_MS = 20,
 	GONE_MS = 5000,
 	TICK_MS = 100,
+	USERS_RETRY_MS = 1000,
 };
 
 struct release {
@@ -101,13 +102,17 @@ static void release(const void *arg, void *out)
 		return;
 
 	r->stage = USERS;
-	if (!rl->force) {
+	for (int i = 0; !rl->force; i++) {
 		if (find_users(rl->index, &u, &r->err))
 			return;
-		if (u.users) {
+		if (!u.users)
+			break;
+		/* udev has it open for a moment after each event */
+		if (i == USERS_RETRY_MS / TICK_MS) {
 			refuse(rl->index, u.text, &r->err);
 			return;
 		}
+		poll(NULL, 0, TICK_MS);
 	}
 
 	/* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */

@@ -12,6 +12,7 @@ void err_clear(struct err *e)
 	e->text[0] = '\0';
 }
 
+__attribute__((format(printf, 4, 0)))
 static void err_format(struct err *e, enum err_kind kind, int code, const char *fmt, va_list ap)
 {
 	e->kind = kind;

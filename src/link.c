@@ -204,8 +204,13 @@ static void quote_log(struct link_result *rs, struct err *e)
 	size_t len = 0;
 	ssize_t n;
 	struct pollfd p = { .fd = rs->command_log, .events = POLLIN };
+	const long long end = task_now_ms() + 200;
 
-	while (len < sizeof(raw) && poll(&p, 1, 200) > 0) {
+	while (len < sizeof(raw)) {
+		long long left = end - task_now_ms();
+
+		if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0)
+			break;
 		n = read(rs->command_log, raw + len, sizeof(raw) - len);
 		if (n <= 0)
 			break;

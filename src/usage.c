@@ -25,6 +25,7 @@ struct seek {
 	dev_t devs[1 + DISK_MAX_PARTS];
 	size_t count;
 	struct usage *u;
+	pid_t server; /* that serves the device itself, or 0 */
 };
 
 /* One user more; the first one is kept in words: before, name escaped, after. */
@@ -293,6 +294,20 @@ static void note_process(struct seek *s, int pidfd, const char *pid)
 	note(s, before, comm, ")");
 }
 
+/*
+ * A device set up by ioctl lives in a process that has it open all the time: nbd-client itself, or a
+ * thread of qemu-nbd. /sys/block/nbdN/pid is that thread's.
+ */
+static bool is_server(const struct seek *s, int pidfd)
+{
+	char task[32];
+
+	if (!s->server)
+		return false;
+	snprintf(task, sizeof(task), "task/%d", (int)s->server);
+	return !faccessat(pidfd, task, F_OK, 0);
+}
+
 static int seek_processes(struct seek *s, int procfd, struct err *e)
 {
 	char self[32] = "";
@@ -317,7 +332,8 @@ static int seek_processes(struct seek *s, int procfd, struct err *e)
 		}
 		r = process_has(s, pidfd);
 		if (r > 0) {
-			note_process(s, pidfd, entry->d_name);
+			if (!is_server(s, pidfd))
+				note_process(s, pidfd, entry->d_name);
 			r = 0;
 		}
 		close(pidfd);
@@ -342,6 +358,7 @@ int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct er
 	if (r || !d.present)
 		return r;
 	s.devs[0] = d.dev;
+	s.server = d.has_backend ? 0 : d.pid;
 	r = sysfs_partitions(sysfd, index, s.devs + 1, DISK_MAX_PARTS, &parts, e);
 	if (r)
 		return r;

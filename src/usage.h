@@ -25,7 +25,8 @@ struct usage {
  * Looks at PROC/self/mountinfo, PROC/swaps, SYS/block/nbdN/holders, SYS/block/loop* and the fds of
  * all processes in PROC (the calling process excepted; processes that end meanwhile are passed
  * over, and so are those whose descriptors may not be read). A descriptor counts when it is a block
- * device with the number of the disk or of one of its partitions. An absent device has no users.
+ * device with the number of the disk or of one of its partitions. The process that serves a device
+ * set up by ioctl is no user of it. An absent device has no users.
  */
 int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct err *e);
 
