@@ -254,7 +254,7 @@ static void end_command(struct link_result *rs)
 {
 	static const int signals[] = { 0, SIGTERM, SIGKILL };
 
-	for (size_t s = 0; rs->command && s < sizeof(signals) / sizeof(signals[0]); s++) {
+	for (size_t s = 0; rs->command > 0 && s < sizeof(signals) / sizeof(signals[0]); s++) {
 		kill(rs->command, signals[s]);
 		for (int i = 0; i < 100; i++) {
 			if (waitpid(rs->command, NULL, WNOHANG)) {

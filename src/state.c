@@ -26,6 +26,7 @@ static const struct {
 	{ key, kind, offsetof(struct state, member), sizeof(((struct state *)0)->member) }
 	FIELD("pid", NUMBER, pid),
 	FIELD("connections", NUMBER, connections),
+	FIELD("read-only", NUMBER, read_only),
 	FIELD("backend", TEXT, backend),
 	FIELD("host", TEXT, host),
 	FIELD("export", TEXT, export),

@@ -18,6 +18,7 @@
 struct state {
 	pid_t pid;             /* that did CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
+	int read_only;         /* 1: asked for by the user, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
 	char host[512];        /* "host:port", a socket's path or a command's name */
 	char export[URI_EXPORT_MAX + 1];
