@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,16 +100,35 @@ int attach_check_kernel(struct err *e)
 	return ret;
 }
 
+static int pause_or_cancel(const struct session *s)
+{
+	struct pollfd p = { .fd = s->cancel_fd, .events = POLLIN };
+
+	if (poll(&p, 1, POLL_MS) > 0)
+		return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
+	return 0;
+}
+
+/* Reads the record of what is attached there; false when there is none. */
+static bool recorded(const struct sysfs_device *d, struct state *st)
+{
+	struct err ignored;
+
+	return !state_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && state_fits(st, d);
+}
+
 /*
  * 1 when the device is attached to what the request wants, 0 when it is free, -EBUSY when it is
- * attached to anything else.
+ * attached to anything else, -EAGAIN when another process is about to attach it to what the request wants.
  */
-static int compare(struct session *s, unsigned index)
+static int compare_once(struct session *s, unsigned index)
 {
 	const struct attach_request *rq = s->rq;
 	char shown[512];
 	struct sysfs_device d;
+	struct state st;
 	int ret = sysfs_device(s->sysfd, index, &d, s->e);
+	bool known;
 
 	if (ret)
 		return ret;
@@ -129,7 +149,30 @@ static int compare(struct session *s, unsigned index)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, with blocks of %u bytes", index,
 			       d.block_size);
+	known = recorded(&d, &st);
+	if (!rq->plan.read_only && d.read_only && known && st.read_only)
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached to this export already, but read-only", index);
+	/* The record is the last thing that an attach does; without one it may still fail. */
+	if (!known && !kill(d.pid, 0))
+		return err_set(s->e, ERR_BUSY, EAGAIN,
+			       "process %d is attaching nbd%u to this export and does not get on",
+			       (int)d.pid, index);
 	return 1;
+}
+
+/* As compare_once, but waits for the other process. */
+static int compare(struct session *s, unsigned index)
+{
+	long long deadline = task_now_ms() + s->rq->link.timeout_ms;
+	int ret;
+
+	while ((ret = compare_once(s, index)) == -EAGAIN && task_now_ms() < deadline) {
+		ret = pause_or_cancel(s);
+		if (ret)
+			return ret;
+	}
+	return ret;
 }
 
 static bool is_stale(const struct session *s, const struct sysfs_device *d)
@@ -164,15 +207,6 @@ static int pick(struct session *s, int64_t *index)
 	free(indices);
 	*index = stale == NBDNL_ANY_INDEX ? stale : fit == NBDNL_ANY_INDEX ? stale : fit;
 	return ret;
-}
-
-static int pause_or_cancel(const struct session *s)
-{
-	struct pollfd p = { .fd = s->cancel_fd, .events = POLLIN };
-
-	if (poll(&p, 1, POLL_MS) > 0)
-		return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
-	return 0;
 }
 
 /*
@@ -242,6 +276,7 @@ static int connect_device(struct session *s, uint32_t *index)
 {
 	long long deadline = task_now_ms() + BUSY_RETRY_MS;
 	struct err last;
+	bool late;
 	int ret;
 
 	for (;;) {
@@ -249,6 +284,7 @@ static int connect_device(struct session *s, uint32_t *index)
 		if (ret != -EBUSY && ret != -EINVAL)
 			return ret;
 		last = *s->e;
+		late = task_now_ms() >= deadline;
 		if (!s->rq->find) {
 			ret = compare(s, s->rq->index);
 			if (ret) {
@@ -256,7 +292,7 @@ static int connect_device(struct session *s, uint32_t *index)
 				return ret;
 			}
 		}
-		if (task_now_ms() >= deadline)
+		if (late)
 			break;
 		ret = pause_or_cancel(s);
 		if (ret)
@@ -403,6 +439,7 @@ static int record(struct session *s, unsigned index)
 		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
 	st->pid = getpid();
 	st->connections = 1;
+	st->read_only = s->rq->plan.read_only;
 	memcpy(st->backend, s->backend, sizeof(st->backend));
 	memcpy(st->export, l->where.export, sizeof(st->export));
 	memcpy(st->peer, s->link->peer, sizeof(st->peer));

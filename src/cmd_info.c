@@ -75,6 +75,21 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 	return ret;
 }
 
+/*
+ * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO makes it
+ * look.
+ */
+static int look_again(struct link_request *rq, struct link_result *rs, struct err *e)
+{
+	int ret;
+
+	rq->goal = NEG_GOAL_GO;
+	ret = link_open(rq, -1, NULL, NULL, rs, e);
+	if (!ret)
+		link_close(rs, false);
+	return ret;
+}
+
 int cmd_info(const struct opts *o, struct err *e)
 {
 	const struct output_format format = {
@@ -96,6 +111,8 @@ int cmd_info(const struct opts *o, struct err *e)
 		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
 	if (!ret)
 		ret = link_open(rq, -1, NULL, NULL, rs, e);
+	if (!ret && !rs->export.size)
+		ret = look_again(rq, rs, e);
 	if (!ret)
 		ret = fill(out, rq, rs, e);
 	if (!ret)

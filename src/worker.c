@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,38 +74,34 @@ static void work(const struct attach_request *rq, int control, const sigset_t *m
 	_exit(0);
 }
 
-/* 0: a report, -EINTR: a signal came first, -EPIPE: the child died. */
-static int await_report(int control, int signals, struct report *rp)
+/* What the caller of an attach waits for. */
+struct watch {
+	int control; /* the report; closed by all of the child's side: see death */
+	int signals;
+	int death;   /* the child's pidfd: its own children can keep control open, waiting in the kernel */
+};
+
+/* 0: a report, -EINTR: a signal came first (if that matters), -EPIPE: the child died. */
+static int await_report(const struct watch *w, bool heed_signals, struct report *rp)
 {
-	struct pollfd p[2] = {
-		{ .fd = control, .events = POLLIN },
-		{ .fd = signals, .events = POLLIN },
+	struct pollfd p[3] = {
+		{ .fd = w->control, .events = POLLIN },
+		{ .fd = w->death, .events = POLLIN },
+		{ .fd = heed_signals ? w->signals : -1, .events = POLLIN },
 	};
 
-	while (poll(p, 2, -1) < 0 && errno == EINTR)
+	while (poll(p, 3, -1) < 0 && errno == EINTR)
 		;
-	if (p[0].revents)
-		return recv(control, rp, sizeof(*rp), 0) == (ssize_t)sizeof(*rp) ? 0 : -EPIPE;
+	if (p[0].revents || p[1].revents)
+		return recv(w->control, rp, sizeof(*rp), MSG_DONTWAIT) == (ssize_t)sizeof(*rp) ? 0 :
+										      -EPIPE;
 	return -EINTR;
 }
 
-static int supervise(const struct attach_request *rq, pid_t child, int control, int signals,
-		     struct report *rp, struct err *e)
+static int undo_of_dead(const struct attach_request *rq, pid_t child, struct err *e)
 {
-	int ret = await_report(control, signals, rp);
+	int ret;
 
-	if (!ret) {
-		*e = rp->err;
-		return rp->ret;
-	}
-	if (ret == -EINTR) {
-		/* The child gives up at its next look; what it reports may still be success. */
-		shutdown(control, SHUT_WR);
-		if (recv(control, rp, sizeof(*rp), 0) == (ssize_t)sizeof(*rp) && !rp->ret &&
-		    !rp->result.already)
-			attach_undo(rp->result.index, e);
-		return err_set(e, ERR_FAILED, EINTR, "interrupted; nothing is attached");
-	}
 	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
 	ret = attach_undo_of(rq, child, e);
@@ -114,41 +111,87 @@ static int supervise(const struct attach_request *rq, pid_t child, int control, 
 	return err_set(e, ERR_FAILED, EINTR, "the working process was killed; nothing is attached");
 }
 
+static int supervise(const struct attach_request *rq, pid_t child, const struct watch *w,
+		     struct report *rp, struct err *e)
+{
+	int ret = await_report(w, true, rp);
+
+	if (!ret) {
+		*e = rp->err;
+		return rp->ret;
+	}
+	if (ret == -EPIPE)
+		return undo_of_dead(rq, child, e);
+	/* The child gives up at its next look; what it reports may still be success. */
+	shutdown(w->control, SHUT_WR);
+	ret = await_report(w, false, rp);
+	if (ret)
+		return undo_of_dead(rq, child, e);
+	if (!rp->ret && !rp->result.already && attach_undo(rp->result.index, e))
+		return err_wrap(e, "interrupted, and nbd%u could not be released", rp->result.index);
+	return err_set(e, ERR_FAILED, EINTR, "interrupted; nothing is attached");
+}
+
+/* Those that would end us; one that is ignored (nohup, a shell's background) stays ignored. */
+static void interrupts(sigset_t *set)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction now;
+
+	sigemptyset(set);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (!sigaction(signals[i], NULL, &now) && now.sa_handler != SIG_IGN)
+			sigaddset(set, signals[i]);
+}
+
+/* They were heeded, or came too late: none may end us after that. */
+static void forget_signals(int signals)
+{
+	struct signalfd_siginfo si;
+
+	while (read(signals, &si, sizeof(si)) > 0)
+		;
+}
+
 int worker_attach(const struct attach_request *rq, struct attach_result *r, struct err *e)
 {
 	struct report rp = { 0 };
-	int pair[2], signals = -1, ret;
+	struct watch w = { -1, -1, -1 };
+	int pair[2], ret;
 	sigset_t caught, mask;
 	pid_t child;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "socket pair");
-	sigemptyset(&caught);
-	sigaddset(&caught, SIGINT);
-	sigaddset(&caught, SIGTERM);
-	sigaddset(&caught, SIGHUP);
+	interrupts(&caught);
 	sigprocmask(SIG_BLOCK, &caught, &mask);
-	signals = signalfd(-1, &caught, SFD_CLOEXEC);
-	child = signals < 0 ? -1 : fork();
+	w.control = pair[0];
+	w.signals = signalfd(-1, &caught, SFD_CLOEXEC | SFD_NONBLOCK);
+	child = w.signals < 0 ? -1 : fork();
 	if (child < 0) {
 		ret = err_sys(e, ERR_FAILED, errno, "start the working process");
 		goto out;
 	}
 	if (!child) {
 		close(pair[0]);
-		close(signals);
+		close(w.signals);
 		work(rq, pair[1], &mask);
 	}
 	close(pair[1]);
 	pair[1] = -1;
-	ret = supervise(rq, child, pair[0], signals, &rp, e);
+	w.death = (int)syscall(SYS_pidfd_open, child, 0);
+	ret = supervise(rq, child, &w, &rp, e);
 	*r = rp.result;
 out:
 	close(pair[0]);
 	if (pair[1] >= 0)
 		close(pair[1]);
-	if (signals >= 0)
-		close(signals);
+	if (w.death >= 0)
+		close(w.death);
+	if (w.signals >= 0) {
+		forget_signals(w.signals);
+		close(w.signals);
+	}
 	sigprocmask(SIG_SETMASK, &mask, NULL);
 	return ret;
 }

@@ -21,6 +21,7 @@
 
 enum {
 	LIMIT_MS = 400,  /* of link_open, where it is to run out */
+	STEPS_MS = 2000, /* where it is to run out at a later step: enough for those before */
 	LONG_MS = 60000, /* where it is not */
 	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
 	HELD = 16,
@@ -41,7 +42,8 @@ static void say_greeting(struct script *s, uint16_t flags)
 	bytes_put_u16(&s->w, flags);
 }
 
-static void say_reply(struct script *s, uint32_t option, uint32_t type, const void *data, size_t len)
+static void say_reply(struct script *s, uint32_t option, uint32_t type, const void *data,
+		      size_t len)
 {
 	bytes_put_u64(&s->w, NBD_REP_MAGIC);
 	bytes_put_u32(&s->w, option);
@@ -484,37 +486,40 @@ END_TEST
 
 /* --- time limits ------------------------------------------------------------------------------ */
 
-static void expect_in_time(long long start)
+static void expect_in_time(long long start, int limit_ms)
 {
-	ck_assert_int_ge(task_now_ms() - start, LIMIT_MS);
-	ck_assert_int_lt(task_now_ms() - start, LIMIT_MS + 4000);
+	ck_assert_int_ge(task_now_ms() - start, limit_ms);
+	ck_assert_int_lt(task_now_ms() - start, limit_ms + 4000);
 }
 
 /* Ten seconds in single bytes: each is progress, none moves the deadline. */
 START_TEST(dripping_server)
 {
+	char path[URI_PATH_MAX + 1];
 	static struct script s;
-	struct loopback l;
 	struct server server;
 	struct link_request rq;
 	struct err e;
 	long long start;
+	int listener;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	for (int i = 0; i < 5; i++)
-		say_reply(&s, NBD_OPT_GO, NBD_REP_INFO, "\0\2a long description of a slow disk", 36);
+		say_reply(&s, NBD_OPT_GO, NBD_REP_INFO, "\0\2a long description of a slow disk",
+			  36);
 	ck_assert_uint_gt(s.w.len, 200);
-	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
+	new_path(path, sizeof(path), "s");
+	listener = loopback_unix(path, 1);
+	server_start(&server, listener, (const struct step[]){
 		{ DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
-	request(&rq, NEG_GOAL_GO, &l);
+	request_unix(&rq, NEG_GOAL_GO, path);
 	rq.timeout_ms = LIMIT_MS;
 	start = task_now_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
-	expect_in_time(start);
-	expect_text(&e, l.text, "handshake was not done in time");
+	expect_in_time(start, LIMIT_MS);
+	expect_text(&e, path, "handshake was not done in time");
 	server_kill(&server);
-	close(l.fd);
+	close(listener);
 }
 END_TEST
 
@@ -536,7 +541,7 @@ static void dawdle(void *ctx, const struct neg_item *item)
 		ck_assert_int_eq(write(d->cancel, "", 1), 1);
 }
 
-/* A server that keeps the client busy, all its bytes being there, does not get around the limits. */
+/* A server that keeps the client busy, all its bytes being there, does not escape the limits. */
 START_TEST(limits_while_bytes_are_there)
 {
 	struct dawdler d = { .cancel = -1 };
@@ -562,7 +567,8 @@ START_TEST(limits_while_bytes_are_there)
 	else
 		rq.timeout_ms = LIMIT_MS;
 	ck_assert_int_eq(link_open(&rq, fds[0], dawdle, &d, &rs, &e), _i ? -ECANCELED : -ETIMEDOUT);
-	ck_assert_uint_eq(d.items, 1);
+	/* none, where the machine is so busy that time is over before */
+	ck_assert_uint_le(d.items, 1);
 	expect_nothing_held(&rs);
 	server_kill(&server);
 	close(fds[0]);
@@ -573,20 +579,22 @@ END_TEST
 
 START_TEST(silent_server)
 {
-	struct loopback l;
+	char path[URI_PATH_MAX + 1];
 	struct link_request rq;
 	struct err e;
 	long long start;
+	int listener;
 
 	/* the kernel accepts, nobody takes the connection up */
-	loopback_open(&l, 4);
-	request(&rq, NEG_GOAL_GO, &l);
+	new_path(path, sizeof(path), "s");
+	listener = loopback_unix(path, 1);
+	request_unix(&rq, NEG_GOAL_GO, path);
 	rq.timeout_ms = LIMIT_MS;
 	start = task_now_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
-	expect_in_time(start);
-	expect_text(&e, l.text, "still waiting for its greeting");
-	close(l.fd);
+	expect_in_time(start, LIMIT_MS);
+	expect_text(&e, path, "still waiting for its greeting");
+	close(listener);
 	ck_assert(leak_no_child());
 }
 END_TEST
@@ -605,10 +613,10 @@ START_TEST(server_that_falls_silent)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = LIMIT_MS;
+	rq.timeout_ms = STEPS_MS;
 	start = task_now_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
-	expect_in_time(start);
+	expect_in_time(start, STEPS_MS);
 	expect_text(&e, l.text, "still waiting for NBD_OPT_GO");
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
@@ -628,11 +636,11 @@ START_TEST(server_that_cannot_be_reached)
 	loopback_open(&l, 0);
 	held_count = loopback_fill(&l, held, HELD);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = LIMIT_MS;
+	rq.timeout_ms = STEPS_MS;
 	start = task_now_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
-	expect_in_time(start);
-	expect_text(&e, l.text, ": connect: not done within 0.4 s");
+	expect_in_time(start, STEPS_MS);
+	expect_text(&e, l.text, ": connect: not done within 2 s");
 	loopback_drop(held, held_count);
 	close(l.fd);
 }
@@ -816,7 +824,8 @@ START_TEST(nobody_there)
 	loopback_open(&l, LOOPBACK_REFUSE);
 	request(&rq, NEG_GOAL_GO, &l);
 	expect_failure(&rq, -1, ECONNREFUSED, ERR_UNREACHABLE, &e);
-	snprintf(expected, sizeof(expected), "%s: connect to %s: Connection refused", l.text, l.text);
+	snprintf(expected, sizeof(expected), "%s: connect to %s: Connection refused", l.text,
+		 l.text);
 	ck_assert_str_eq(e.text, expected);
 	close(l.fd);
 	ck_assert(leak_no_child());
@@ -867,7 +876,8 @@ START_TEST(refusals)
 		  "it says: \"no such disk\\x1b[2J\"", true },
 		{ NBD_REP_ERR_POLICY, "", EACCES, ERR_REFUSED, "NBD_REP_ERR_POLICY", true },
 		{ NBD_REP_ERR_TLS_REQD, "", EPROTONOSUPPORT, ERR_TLS, "requires TLS", true },
-		{ NBD_REP_META_CONTEXT, "", EPROTO, ERR_PROTOCOL, "breaks the NBD protocol", false },
+		{ NBD_REP_META_CONTEXT, "", EPROTO, ERR_PROTOCOL, "breaks the NBD protocol",
+		  false },
 	};
 	static struct script s;
 	struct loopback l;
@@ -1209,10 +1219,10 @@ START_TEST(command_that_is_silent_as_a_server_only)
 	long long start = task_now_ms();
 	struct err e;
 
-	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c",
-						"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do "
-						"for k in 1 2 3 4 5 6 7 8 9 10; do "
-						"echo hm >&2; sleep 0.1; done; done"));
+	request_command(&rq, NEG_GOAL_GO,
+			WORDS("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do "
+					       "for k in 1 2 3 4 5 6 7 8 9 10; do "
+					       "echo hm >&2; sleep 0.1; done; done"));
 	rq.timeout_ms = LIMIT_MS;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
@@ -1311,7 +1321,8 @@ END_TEST
 /* As many words as there may be arrive as that many arguments. */
 START_TEST(command_of_many_words)
 {
-	char sh[] = "/bin/sh", c[] = "-c", x[] = "x", script[] = "echo \"got $# words\" >&2; exit 1";
+	char script[] = "echo \"got $# words\" >&2; exit 1";
+	char sh[] = "/bin/sh", c[] = "-c", x[] = "x";
 	char *argv[LINK_ARGS_MAX + 1];
 	struct link_request rq;
 	struct err e = { 0 };

@@ -124,7 +124,9 @@ END_TEST
 START_TEST(connect_sends_zeroes)
 {
 	static const struct plan zero = { .size = 512, .block_size = 512, .server_flags = 1 };
-	const struct nbdnl_connect c = { .plan = &zero, .index = 0, .sockets = sockets, .count = 1 };
+	const struct nbdnl_connect c = {
+		.plan = &zero, .index = 0, .sockets = sockets, .count = 1,
+	};
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	struct nl_msg *m = connect_message(&c, attrs);
 

@@ -41,7 +41,8 @@ static const struct row {
 	{ "minimum as large as a page", .size = MIB, .min = 4096, .max = 33554432,
 	  .block_size = 4096 },
 	{ "minimum above the page", .size = MIB, .min = 8192, .max = 33554432,
-	  .code = EOPNOTSUPP, .kind = ERR_FAILED, .says = { "8192", "4096", "server has to allow" } },
+	  .code = EOPNOTSUPP, .kind = ERR_FAILED,
+	  .says = { "8192", "4096", "server has to allow" } },
 	{ "minimum above the page is no matter of -b", .size = MIB, .min = 65536, .max = 33554432,
 	  .rq.block_size = 4096, .code = EOPNOTSUPP, .kind = ERR_FAILED, .says = { "65536" } },
 	{ "minimum 65536 with such pages", .size = MIB, .min = 65536, .max = 33554432,
@@ -259,8 +260,8 @@ START_TEST(backend_is_equal_for_equal_exports_only)
 		"nbd://server/disk", "NBD://Server:10809/disk", "nbd://server:10809/%64isk",
 	};
 	static const char *const others[] = {
-		"nbd://server/dis", "nbd://server/diskk", "nbd://server/Disk", "nbd://server:1/disk",
-		"nbd://servers/disk", "nbds://server/disk", "nbd+unix:///disk?socket=/server",
+		"nbd://server/dis", "nbd://server/diskk", "nbd://server/Disk",
+		"nbd://server:1/disk", "nbd://servers/disk", "nbds://server/disk", "nbd+unix:///disk?socket=/server",
 	};
 	char first[BACKEND_SIZE], backend[BACKEND_SIZE];
 	struct uri u;

@@ -398,7 +398,10 @@ START_TEST(corrupt_by_length)
 		const char *key;
 		size_t max;
 	} table[] = {
-		{ "backend", PLAN_BACKEND_MAX }, { "host", 511 }, { "export", 4096 }, { "peer", 79 },
+		{ "backend", PLAN_BACKEND_MAX },
+		{ "host", 511 },
+		{ "export", 4096 },
+		{ "peer", 79 },
 	};
 	char path[PATH_MAX], text[8192];
 	int fd = new_dir(path);

@@ -262,7 +262,8 @@ START_TEST(refusal_everywhere_names_the_count_and_the_last)
 	ck_assert_int_eq(dial_at(&d, 0, &e), -ECONNREFUSED);
 	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
 	snprintf(expected, sizeof(expected),
-		 "none of 3 addresses answers; the last: connect to %s: Connection refused", c.text);
+		 "none of 3 addresses answers; the last: connect to %s: Connection refused",
+		 c.text);
 	ck_assert_str_eq(e.text, expected);
 	close(a.fd);
 	close(b.fd);

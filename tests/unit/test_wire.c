@@ -356,12 +356,12 @@ START_TEST(request_header)
 	struct bytes_writer w;
 
 	bytes_write_init(&w, buf, sizeof(buf));
-	wire_put_request(&w, NBD_CMD_FLAG_FUA, NBD_CMD_WRITE, UINT64_C(0x1112131415161718),
+	wire_put_request(&w, 0x0102, 0x0304, UINT64_C(0x1112131415161718),
 			 UINT64_C(0x2122232425262728), 0x31323334);
 	ck_assert(!w.bad);
 	ck_assert_uint_eq(w.len, sizeof(buf));
 	ck_assert_mem_eq(buf,
-			 "\x25\x60\x95\x13\0\1\0\1\x11\x12\x13\x14\x15\x16\x17\x18"
+			 "\x25\x60\x95\x13\1\2\3\4\x11\x12\x13\x14\x15\x16\x17\x18"
 			 "\x21\x22\x23\x24\x25\x26\x27\x28\x31\x32\x33\x34",
 			 sizeof(buf));
 }
