@@ -1220,7 +1220,7 @@ START_TEST(command_that_is_silent_as_a_server_only)
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
-			WORDS("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do "
+			WORDS("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
 					       "for k in 1 2 3 4 5 6 7 8 9 10; do "
 					       "echo hm >&2; sleep 0.1; done; done"));
 	rq.timeout_ms = LIMIT_MS;

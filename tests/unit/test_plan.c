@@ -261,7 +261,8 @@ START_TEST(backend_is_equal_for_equal_exports_only)
 	};
 	static const char *const others[] = {
 		"nbd://server/dis", "nbd://server/diskk", "nbd://server/Disk",
-		"nbd://server:1/disk", "nbd://servers/disk", "nbds://server/disk", "nbd+unix:///disk?socket=/server",
+		"nbd://server:1/disk", "nbd://servers/disk", "nbds://server/disk",
+		"nbd+unix:///disk?socket=/server",
 	};
 	char first[BACKEND_SIZE], backend[BACKEND_SIZE];
 	struct uri u;
