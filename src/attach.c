@@ -119,7 +119,8 @@ static bool recorded(const struct sysfs_device *d, struct state *st)
 
 /*
  * 1 when the device is attached to what the request wants, 0 when it is free, -EBUSY when it is
- * attached to anything else, -EAGAIN when another process is about to attach it to what the request wants.
+ * attached to anything else, -EAGAIN when another process is about to attach it to what the
+ * request wants.
  */
 static int compare_once(struct session *s, unsigned index)
 {
@@ -355,8 +356,9 @@ static int hung_up(struct session *s)
 }
 
 /*
- * A descriptor that is readable when the connection has ended, or when cancel_fd is: the kernel gives up a
- * request that was on its way then only when the request's own time is over. -errno on failure.
+ * A descriptor that is readable when the connection has ended, or when cancel_fd is: the kernel
+ * gives up a request that was on its way then only when the request's own time is over. -errno on
+ * failure.
  */
 static int open_watch(struct session *s)
 {

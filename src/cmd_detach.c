@@ -5,8 +5,11 @@
 
 #include "detach.h"
 
-/* A disk of the server that has to spin up takes some ten seconds. */
-enum { SILENCE_MS = 30000, SILENCE_FORCED_MS = 5000 };
+/*
+ * A disk of the server that has to spin up takes some ten seconds; by the default of --timeout, 30
+ * seconds, the kernel itself would have given the connection up.
+ */
+enum { SILENCE_MS = 20000, SILENCE_FORCED_MS = 5000 };
 
 static int detach(const struct opts *o, const char *operand, struct err *e)
 {

@@ -20,6 +20,7 @@
 enum {
 	POLL_MS = 20,
 	GONE_MS = 5000,
+	SIZE_MS = 2000,
 	TICK_MS = 100,
 	USERS_RETRY_MS = 1000,
 };
@@ -83,6 +84,32 @@ static int open_node(const char *node, const struct release *rl, struct err *e)
 }
 
 /*
+ * The kernel drops the partitions at the next open, but only when the device has no size any more.
+ * One that was set up by ioctl keeps it until the process that did it is awake and has closed it;
+ * an open before that would try to read the partitions, from nobody.
+ */
+static void drop_partitions(unsigned index, const char *node)
+{
+	struct sysfs_device d = { .size = 1 };
+	struct err ignored;
+	int sysfd = sysfs_open("/sys", &ignored);
+	int fd;
+
+	for (int i = 0; sysfd >= 0 && i < SIZE_MS / POLL_MS; i++) {
+		if (sysfs_device(sysfd, index, &d, &ignored) || !d.size)
+			break;
+		poll(NULL, 0, POLL_MS);
+	}
+	if (sysfd >= 0)
+		close(sysfd);
+	if (d.size)
+		return;
+	fd = open(node, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+}
+
+/*
  * The whole of a release, in a child process: each step can wait for the server. The claim is held
  * until the end, so that nothing is mounted between the check and the disconnection.
  */
@@ -135,10 +162,7 @@ static void release(const void *arg, void *out)
 	nbdnl_close(nl);
 	if (fd >= 0)
 		close(fd);
-	/* The kernel drops the partitions at the next open, when the device has no size any more. */
-	fd = open(node, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0)
-		close(fd);
+	drop_partitions(rl->index, node);
 	r->stage = RELEASED;
 }
 

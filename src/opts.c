@@ -302,7 +302,8 @@ static int where(struct opts *o, char **operand, unsigned count, unsigned after,
 	if (o->command == OPTS_EXPORTS)
 		return uri_from_host(&o->where, operand[0], "", e) ? -EINVAL : 1;
 	if (mine < 2)
-		return usage(e, "HOST and EXPORT are needed (\"\" is the default export)");
+		return usage(e, after ? "HOST, EXPORT and DEVICE are needed (\"\" is the default export)" :
+					"HOST and EXPORT are needed (\"\" is the default export)");
 	return uri_from_host(&o->where, operand[0], operand[1], e) ? -EINVAL : 2;
 }
 
