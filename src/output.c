@@ -223,18 +223,48 @@ int output_bool(struct output *o, size_t column, bool v, struct err *e)
 	return set(o, column, v ? "1" : "0", e);
 }
 
-int output_print(struct output *o, FILE *f, struct err *e)
+/* The table as text, the caller's; NULL without memory. */
+static char *to_text(struct output *o)
 {
-	bool empty = !scols_table_get_nlines(o->table);
+	char *text = NULL, *guarded;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
 
-	if (empty && o->format.json) {
+	if (!f)
+		return NULL;
+	if (scols_table_get_nlines(o->table)) {
+		scols_table_set_stream(o->table, f);
+		if (scols_print_table(o->table)) {
+			fclose(f);
+			free(text);
+			return NULL;
+		}
+	} else if (o->format.json) {
 		/* the library prints nothing at all for an empty table */
 		fprintf(f, "{\n   \"%s\": []\n}\n", scols_table_get_name(o->table));
-	} else if (!empty) {
-		scols_table_set_stream(o->table, f);
-		if (scols_print_table(o->table))
-			return out_of_memory(e);
 	}
+	if (fclose(f)) {
+		free(text);
+		return NULL;
+	}
+	if (!o->format.json)
+		return text;
+	/* the library escapes what JSON forbids, not what a terminal obeys */
+	guarded = malloc(6 * len + 1);
+	if (guarded)
+		text_guard_json(guarded, text, len);
+	free(text);
+	return guarded;
+}
+
+int output_print(struct output *o, FILE *f, struct err *e)
+{
+	char *text = to_text(o);
+
+	if (!text)
+		return out_of_memory(e);
+	fputs(text, f);
+	free(text);
 	if (fflush(f) || ferror(f))
 		return err_sys(e, ERR_FAILED, errno ? errno : EIO, "write the output");
 	return 0;

@@ -114,7 +114,8 @@ int state_write(const char *dir, unsigned index, const struct state *s, struct e
 	if (dirfd < 0)
 		return err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
 	snprintf(name, sizeof(name), "nbd%u", index);
-	snprintf(temporary, sizeof(temporary), ".nbd%u.%d", index, (int)getpid());
+	/* Only one process can have the device; what a killed one leaves is found by its name. */
+	snprintf(temporary, sizeof(temporary), ".nbd%u", index);
 	fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	code = fd < 0 ? errno : put_fields(fd, s);
 	if (!code && renameat(dirfd, temporary, dirfd, name))
@@ -201,6 +202,8 @@ void state_remove(const char *dir, unsigned index)
 	char path[4096];
 
 	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/.nbd%u", dir, index);
 	unlink(path);
 }
 

@@ -2,6 +2,7 @@
 #include "text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define DOTS "..."
@@ -122,6 +123,30 @@ size_t text_escape(char *dst, size_t cap, const void *src, size_t len)
 			cut = used;
 		s += taken;
 		len -= taken;
+	}
+	dst[used] = '\0';
+	return used;
+}
+
+size_t text_guard_json(char *dst, const char *src, size_t len)
+{
+	const unsigned char *s = (const unsigned char *)src;
+	size_t used = 0;
+	uint32_t c = 0;
+
+	for (size_t n; len > 0; s += n, len -= n) {
+		n = utf8_char(s, len, &c);
+		if (n == 0 || c < 0x20 || !is_unsafe(c)) {
+			n = n > 0 ? n : 1;
+			memcpy(dst + used, s, n);
+			used += n;
+		} else if (c < 0x10000) {
+			used += (size_t)snprintf(dst + used, 7, "\\u%04x", c);
+		} else {
+			/* RFC 8259, section 7: two halves of a UTF-16 pair */
+			used += (size_t)snprintf(dst + used, 13, "\\u%04x\\u%04x",
+						 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+		}
 	}
 	dst[used] = '\0';
 	return used;

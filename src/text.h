@@ -22,6 +22,13 @@
  */
 size_t text_escape(char *dst, size_t cap, const void *src, size_t len);
 
+/*
+ * Copies len bytes of a JSON document to dst (6 * len + 1 bytes, NUL-terminated), which stays the
+ * same document: what text_escape would not show becomes \uNNNN. In JSON as it is made here such
+ * characters are in strings only. Bytes that are not UTF-8 are copied. Returns the bytes in dst.
+ */
+size_t text_guard_json(char *dst, const char *src, size_t len);
+
 /* True when the len bytes are UTF-8 as RFC 3629 has it (no surrogate, nothing overlong), no NUL. */
 bool text_is_utf8(const void *src, size_t len);
 

@@ -148,6 +148,11 @@ START_TEST(hostile_text)
 
 	ck_assert_ptr_nonnull(strstr(text, "gr\xc3\xbc\xc3\x9f"));
 	free(text);
+
+	/* what a terminal obeys is written otherwise, and is the same to who reads JSON */
+	text = print(&formats[2], "\xc2\x9b\xe2\x80\xae\xf3\xa0\x80\x81\x7f", NULL);
+	ck_assert_ptr_nonnull(strstr(text, "\"\\u009b\\u202e\\udb40\\udc01\\u007f\""));
+	free(text);
 }
 END_TEST
 
