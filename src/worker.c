@@ -41,8 +41,14 @@ static void keep_command(struct link_result *rs)
 	char dropped[4096];
 
 	leave_terminal();
-	if (rs->fd >= 0)
-		close(rs->fd); /* the kernel's end alone tells the command when it is over */
+	/*
+	 * The kernel's end of the connection alone tells the command when it is over; and a descriptor
+	 * of the caller's (a lock, a pipe) is for the command at most, not for us.
+	 */
+	if (rs->command_log != 3 && dup2(rs->command_log, 3) == 3)
+		rs->command_log = 3;
+	if (rs->command_log == 3)
+		close_range(4, ~0U, 0);
 	fcntl(rs->command_log, F_SETFL, 0);
 	while (read(rs->command_log, dropped, sizeof(dropped)) > 0)
 		;
