@@ -122,6 +122,18 @@ static void send_info(struct neg *n, uint32_t option)
 
 static void send_first_option(struct neg *n)
 {
+	if (n->params.tls && !n->tls) {
+		if (!n->fixed) {
+			err_set(&n->failure, ERR_TLS, EPROTONOSUPPORT,
+				"TLS is required, and the server speaks the unfixed newstyle handshake, "
+				"which has none; nothing was sent in plain text");
+			end(n);
+			return;
+		}
+		send_option(n, NBD_OPT_STARTTLS, NULL);
+		expect_reply(n);
+		return;
+	}
 	if (!n->fixed) {
 		/* "Newstyle negotiation": without "fixed" any other option ends the session */
 		if (n->params.goal == NEG_GOAL_LIST) {
@@ -204,6 +216,10 @@ static void on_ack(struct neg *n)
 		violation(n, "NBD_REP_ACK to %s carries %u bytes", option_name(n), n->reply.length);
 		return;
 	}
+	if (n->option == NBD_OPT_STARTTLS) {
+		n->state = NEG_S_TLS;
+		return;
+	}
 	if (n->option != NBD_OPT_LIST && !n->has_export) {
 		violation(n, "it accepts %s without NBD_INFO_EXPORT", option_name(n));
 		return;
@@ -216,11 +232,24 @@ static void on_ack(struct neg *n)
 	}
 }
 
+/* Besides ACK and errors. */
+static uint32_t expected_reply(const struct neg *n)
+{
+	switch (n->option) {
+	case NBD_OPT_LIST:
+		return NBD_REP_SERVER;
+	case NBD_OPT_STARTTLS:
+		return NBD_REP_ACK;
+	default:
+		return NBD_REP_INFO;
+	}
+}
+
 static void on_reply(struct neg *n)
 {
 	struct bytes_reader r;
 	struct wire_reply *h = &n->reply;
-	uint32_t expected = n->option == NBD_OPT_LIST ? NBD_REP_SERVER : NBD_REP_INFO;
+	uint32_t expected = expected_reply(n);
 	uint32_t limit = n->option == NBD_OPT_LIST ? NEG_MAX_EXPORTS : NEG_MAX_INFO_REPLIES;
 
 	bytes_read_init(&r, n->in, n->got);
@@ -411,7 +440,7 @@ static const struct {
 	{ NBD_REP_ERR_PLATFORM, ERR_REFUSED, EOPNOTSUPP,
 	  "its platform or build does not support it", "another build of the server is needed" },
 	{ NBD_REP_ERR_TLS_REQD, ERR_TLS, EPROTONOSUPPORT,
-	  "it requires TLS", "this version has no TLS yet; allow plain text on the server" },
+	  "it requires TLS", "use --tls or an nbds:// address" },
 	{ NBD_REP_ERR_UNKNOWN, ERR_REFUSED, ENOENT,
 	  "there is no such export", "nbd-attach --exports HOST shows what there is" },
 	{ NBD_REP_ERR_SHUTDOWN, ERR_REFUSED, ESHUTDOWN,
@@ -443,7 +472,7 @@ static void on_error_text(struct neg *n)
 		kind = errors[i].kind;
 		code = errors[i].code;
 	}
-	if (n->option != NBD_OPT_LIST) {
+	if (n->option == NBD_OPT_GO || n->option == NBD_OPT_INFO) {
 		text_escape(name, sizeof(name), n->params.export, strlen(n->params.export));
 		snprintf(about, sizeof(about), " export \"%s\"", name);
 	}
@@ -454,6 +483,10 @@ static void on_error_text(struct neg *n)
 		n->got ? "\"" : "");
 	if (!wire_reply_name(n->reply.type))
 		err_wrap(e, "reply 0x%08x", n->reply.type);
+	if (n->option == NBD_OPT_STARTTLS) {
+		err_wrap(e, "TLS is required; nothing was sent in plain text");
+		e->kind = ERR_TLS;
+	}
 	expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
 }
 
@@ -577,6 +610,8 @@ enum neg_want neg_want(struct neg *n, struct neg_buf *buf)
 		return n->failure.kind == ERR_NONE ? NEG_DONE : NEG_FAILED;
 	if (n->state == NEG_S_ITEM)
 		return NEG_ITEM;
+	if (n->state == NEG_S_TLS)
+		return NEG_TLS;
 	buf->in = n->in + n->got;
 	buf->len = n->want - n->got;
 	return NEG_READ;
@@ -592,6 +627,9 @@ void neg_moved(struct neg *n, size_t len)
 		n->out_len = 0;
 	} else if (n->state == NEG_S_ITEM) {
 		expect_reply(n);
+	} else if (n->state == NEG_S_TLS) {
+		n->tls = true;
+		send_first_option(n);
 	} else if (n->state != NEG_S_END) {
 		n->got += len;
 		if (n->got == n->want)

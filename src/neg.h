@@ -7,6 +7,7 @@
  *	case NEG_WRITE: neg_moved(&n, write(fd, buf.out, buf.len)); break;
  *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_eof)
  *	case NEG_ITEM:  use neg_item(&n); neg_moved(&n, 0); break;
+ *	case NEG_TLS:   TLS handshake; neg_moved(&n, 0); break;
  *	case NEG_DONE:  ... case NEG_FAILED: ...
  *	}
  *
@@ -41,6 +42,7 @@ enum neg_goal {
 
 struct neg_params {
 	enum neg_goal goal;
+	bool tls; /* required: nothing but NBD_OPT_STARTTLS is sent before it, or the handshake fails */
 	char export[NBD_MAX_STRING + 1];
 };
 
@@ -48,6 +50,7 @@ enum neg_want {
 	NEG_READ,
 	NEG_WRITE,
 	NEG_ITEM,
+	NEG_TLS, /* the server waits for a TLS handshake; any byte that is there already is forged */
 	NEG_DONE,
 	NEG_FAILED,
 };
@@ -79,6 +82,7 @@ enum neg_state {
 	NEG_S_SKIP,
 	NEG_S_EXPORT_NAME,
 	NEG_S_ZEROES,
+	NEG_S_TLS,
 	NEG_S_END,
 };
 
@@ -90,6 +94,7 @@ struct neg {
 	bool no_zeroes;       /* agreed on */
 	bool has_export;      /* NBD_INFO_EXPORT has come */
 	bool transmission;
+	bool tls;             /* has begun: everything from here on goes through it */
 	uint32_t option;      /* in progress */
 	uint32_t replies;     /* to that option */
 	struct wire_reply reply;
@@ -111,7 +116,10 @@ void neg_init(struct neg *n, const struct neg_params *p);
 /* What is wanted now; buf is filled for NEG_READ and NEG_WRITE, whose len is never 0. */
 enum neg_want neg_want(struct neg *n, struct neg_buf *buf);
 
-/* len of the bytes that neg_want named were moved, at most all; or the item was used (len 0). */
+/*
+ * len of the bytes that neg_want named were moved, at most all; or the item was used or TLS is
+ * established (len 0).
+ */
 void neg_moved(struct neg *n, size_t len);
 
 /*

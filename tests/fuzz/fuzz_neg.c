@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The input is a server: one byte for the goal, one for the length of the export's name, one for
+ * The input is a server: one byte for the goal (bit 6: TLS is required), one for the length of the export's name, one for
  * how small the pieces are in which bytes move (0: as large as asked for), and the stream itself.
  * The handshake is driven in one piece and in small ones; both must ask for the same bytes, send
  * the same and end the same, within bounds that follow from the stream's length.
@@ -16,8 +16,11 @@
 
 enum {
 	HEADER = 3,
-	/* client flags, NBD_OPT_GO, NBD_OPT_EXPORT_NAME and NBD_OPT_ABORT with the longest name */
-	CLIENT_MAX = 4 + (16 + 4 + NBD_MAX_STRING + 2 + 2 * 4) + (16 + NBD_MAX_STRING) + 16,
+	TLS_BIT = 0x40,
+	/* client flags, NBD_OPT_STARTTLS */
+	PLAIN_MAX = 4 + 16,
+	/* NBD_OPT_GO, NBD_OPT_EXPORT_NAME and NBD_OPT_ABORT with the longest name */
+	CLIENT_MAX = PLAIN_MAX + (16 + 4 + NBD_MAX_STRING + 2 + 2 * 4) + (16 + NBD_MAX_STRING) + 16,
 };
 
 /* What one drive did. */
@@ -29,6 +32,7 @@ struct drive {
 	uint64_t sent_hash;
 	uint64_t items_hash;
 	bool starved; /* the stream was over before the handshake */
+	bool secured; /* TLS has begun */
 	bool farewell; /* the last thing sent was NBD_OPT_ABORT */
 	uint8_t out[CLIENT_MAX];
 };
@@ -99,8 +103,9 @@ static void check_export(const struct neg *n)
 }
 
 /* Nothing that comes after the end changes it. */
-static void check_end(struct neg *n, enum neg_goal goal)
+static void check_end(struct neg *n, const struct neg_params *params, bool secured)
 {
+	enum neg_goal goal = params->goal;
 	struct neg_buf buf;
 	enum neg_want end = neg_want(n, &buf);
 	bool transmission = neg_in_transmission(n);
@@ -112,6 +117,7 @@ static void check_end(struct neg *n, enum neg_goal goal)
 		require(!transmission);
 	} else {
 		require(neg_failure(n)->kind == ERR_NONE);
+		require(secured == params->tls);
 		require(goal != NEG_GOAL_GO || transmission);
 		require(goal != NEG_GOAL_LIST || !transmission);
 		require(goal != NEG_GOAL_INFO || transmission == neg_export(n)->by_export_name);
@@ -135,7 +141,7 @@ static void check_end(struct neg *n, enum neg_goal goal)
 }
 
 /* Whoever gives up here gets an error, or what had been reached when only the farewell is left. */
-static void check_giving_up(const struct drive *d, enum neg_goal goal)
+static void check_giving_up(const struct drive *d, const struct neg_params *params)
 {
 	for (int i = 0; i < 3; i++) {
 		struct neg n = d->n;
@@ -149,7 +155,7 @@ static void check_giving_up(const struct drive *d, enum neg_goal goal)
 		end = neg_want(&n, &buf);
 		if (d->starved)
 			require(end == NEG_FAILED);
-		check_end(&n, goal);
+		check_end(&n, params, d->secured);
 	}
 }
 
@@ -190,7 +196,7 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 				len = size - d->consumed;
 			if (len == 0) {
 				d->starved = true;
-				check_giving_up(d, params->goal);
+				check_giving_up(d, params);
 				return;
 			}
 			memcpy(buf.in, stream + d->consumed, len);
@@ -203,6 +209,8 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 			memcpy(d->out + d->sent, buf.out, len);
 			d->sent += len;
 			hash(&d->sent_hash, buf.out, len);
+			/* In plain text there may be a farewell (NBD_OPT_ABORT), and no name ever. */
+			require(!params->tls || d->secured || d->sent <= PLAIN_MAX + 16);
 			break;
 		case NEG_ITEM:
 			require(buf.len == 0 && params->goal == NEG_GOAL_LIST);
@@ -213,6 +221,11 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 			     strlen(neg_item(n)->description) + 1);
 			require(++d->items <= NEG_MAX_EXPORTS);
 			break;
+		case NEG_TLS:
+			require(buf.len == 0 && params->tls && !d->secured);
+			require(d->sent == PLAIN_MAX);
+			d->secured = true;
+			break;
 		case NEG_DONE:
 		case NEG_FAILED:
 			d->farewell = d->sent >= 16 && memcmp(d->out + d->sent - 16,
@@ -222,11 +235,11 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 				require(!d->farewell || neg_failure(n)->kind != ERR_PROTOCOL);
 			else
 				require(d->farewell == !neg_in_transmission(n));
-			check_end(n, params->goal);
+			check_end(n, params, d->secured);
 			return;
 		}
 		if (steps % 64 == 0 || (want == NEG_WRITE && d->sent < 64))
-			check_giving_up(d, params->goal);
+			check_giving_up(d, params);
 		neg_moved(n, len);
 	}
 }
@@ -238,7 +251,7 @@ static void check_same(const struct drive *a, const struct drive *b)
 	require(a->consumed == b->consumed && a->starved == b->starved);
 	require(a->sent == b->sent && a->sent_hash == b->sent_hash);
 	require(a->items == b->items && a->items_hash == b->items_hash);
-	require(a->farewell == b->farewell);
+	require(a->farewell == b->farewell && a->secured == b->secured);
 	require(neg_in_transmission(&a->n) == neg_in_transmission(&b->n));
 	require(strcmp(neg_failure(&a->n)->text, neg_failure(&b->n)->text) == 0);
 	require(x->size == y->size && x->flags == y->flags && x->has_name == y->has_name);
@@ -263,7 +276,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	whole = malloc(sizeof(*whole));
 	pieces = malloc(sizeof(*pieces));
 	require(params && whole && pieces);
-	params->goal = goals[data[0] % 3];
+	params->goal = goals[(data[0] & ~TLS_BIT) % 3];
+	params->tls = data[0] & TLS_BIT;
 	name = data[1] == UINT8_MAX ? NBD_MAX_STRING : data[1];
 	/* ESC among the letters: the name is quoted in errors too. */
 	for (size_t i = 0; i < name; i++)

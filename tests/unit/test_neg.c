@@ -71,6 +71,8 @@ enum { EXPORT_NAME = 1, ABORT = 2, LIST = 3, STARTTLS = 5, ASK = 6, GO = 7 };
 #define HELLO_LIST(flags) U32(flags), OPTION(LIST, 0), TURN
 #define BY_NAME OPTION(EXPORT_NAME, 4), RAW("disk"), TURN
 #define FAREWELL OPTION(ABORT, 0)
+#define ASK_FOR_TLS(flags) U32(flags), OPTION(STARTTLS, 0), TURN
+#define ASK_INSIDE(option) OPTION(option, 4 + 4 + 10), U32(4), RAW("disk"), WANTED, TURN
 /* clang-format on */
 
 struct bytes {
@@ -165,6 +167,8 @@ struct replay {
 	enum neg_goal goal;
 	const char *export; /* "disk" */
 	size_t export_len; /* so many 'n' instead */
+	bool tls;     /* is required */
+	bool secured; /* and comes about: after the server's second stretch */
 	const struct piece *server;
 	const struct piece *client;
 	/* failures */
@@ -1088,12 +1092,212 @@ static const struct replay replays[] = {
 		.pref = 0x80000000,
 		.max = 0xfffffffe,
 	},
+	/* --- NBD_OPT_STARTTLS (its refusals: see below) --- */
+	{
+		.name = "tls, go",
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, DISK(GO), ACK(GO)),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(GO)),
+		ITS_DISK,
+	},
+	{
+		.name = "tls, info",
+		.goal = NEG_GOAL_INFO,
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, DISK(ASK),
+				 INFO_BLOCK_SIZE(ASK, 512, 4096, 65536), ACK(ASK)),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(ASK), FAREWELL),
+		.got = BLOCK_SIZE,
+		.size = 1048576,
+		.flags = 0x105,
+		.min = 512,
+		.pref = 4096,
+		.max = 65536,
+	},
+	{
+		.name = "tls, list",
+		.goal = NEG_GOAL_LIST,
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, SERVER(4, 0), RAW("disk"),
+				 ACK(LIST)),
+		.client = PIECES(ASK_FOR_TLS(3), OPTION(LIST, 0), TURN, FAREWELL),
+		.items = PIECES(RAW("disk\0\0")),
+	},
+	{
+		.name = "tls, the longest name",
+		.export_len = 4096,
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(1), ACK(STARTTLS), TURN, DISK(GO), ACK(GO)),
+		.client = PIECES(ASK_FOR_TLS(1), OPTION(GO, 4110), U32(4096), FILL('n', 4096),
+				 WANTED, TURN),
+		ITS_DISK,
+	},
+	{
+		.name = "tls, go is unknown, no zeroes",
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, UNSUP(GO), U64(1048576),
+				 U16(0x105)),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(GO), BY_NAME),
+		.got = TRANSMISSION | OLD_OPTION,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "tls, info is unknown, zeroes",
+		.goal = NEG_GOAL_INFO,
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(1), ACK(STARTTLS), TURN, UNSUP(ASK), U64(1048576),
+				 U16(0x105), FILL(0, 124)),
+		.client = PIECES(ASK_FOR_TLS(1), ASK_INSIDE(ASK), BY_NAME),
+		.got = TRANSMISSION | OLD_OPTION,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "tls, refused inside is no failure of tls",
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, ERROR(GO, 6, 4), RAW("none")),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(GO), FAREWELL),
+		.kind = ERR_REFUSED,
+		.code = ENOENT,
+		.text = { "the server refuses export \"disk\"", "it says: \"none\"" },
+	},
+	{
+		.name = "tls, a breach inside",
+		.tls = true,
+		.secured = true,
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, ACK(STARTTLS)),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(GO)),
+		BREACH,
+		.text = { "answers option 5 when asked for NBD_OPT_GO" },
+	},
+	{
+		.name = "tls, a text about the refusal",
+		.tls = true,
+		.server = PIECES(GREETING(3), ERROR(STARTTLS, 2, 9), RAW("no\x1b[2Jtls")),
+		.client = PIECES(ASK_FOR_TLS(3), FAREWELL),
+		.kind = ERR_TLS,
+		.code = EACCES,
+		.text = { "it says: \"no\\x1b[2Jtls\"" },
+	},
+	{
+		.name = "tls, unfixed newstyle",
+		.tls = true,
+		.server = PIECES(GREETING(2)),
+		.client = PIECES(U32(2)),
+		.kind = ERR_TLS,
+		.code = EPROTONOSUPPORT,
+		.text = { "unfixed newstyle", "TLS is required", "nothing was sent in plain text" },
+	},
+	{
+		.name = "tls, unfixed newstyle, info, zeroes",
+		.goal = NEG_GOAL_INFO,
+		.tls = true,
+		.server = PIECES(GREETING(0)),
+		.client = PIECES(U32(0)),
+		.kind = ERR_TLS,
+		.code = EPROTONOSUPPORT,
+		.text = { "unfixed newstyle", "nothing was sent in plain text" },
+	},
+	{
+		.name = "tls, unfixed newstyle, list",
+		.goal = NEG_GOAL_LIST,
+		.tls = true,
+		.server = PIECES(GREETING(2)),
+		.client = PIECES(U32(2)),
+		.kind = ERR_TLS,
+		.code = EPROTONOSUPPORT,
+		.text = { "unfixed newstyle", "nothing was sent in plain text" },
+	},
+	{
+		.name = "tls, oldstyle",
+		.tls = true,
+		.server = PIECES(RAW("NBDMAGIC"), U64(0x420281861253)),
+		.client = NULL,
+		.kind = ERR_PROTOCOL,
+		.code = EPROTONOSUPPORT,
+		.text = { "oldstyle" },
+	},
+	{
+		.name = "tls, consent with a payload",
+		.tls = true,
+		.server = PIECES(GREETING(3), REPLY(STARTTLS, 1, 4)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "NBD_REP_ACK to NBD_OPT_STARTTLS carries 4 bytes" },
+	},
+	{
+		.name = "tls, consent to what was not asked for",
+		.tls = true,
+		.server = PIECES(GREETING(3), ACK(GO)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "answers option 7 when asked for NBD_OPT_STARTTLS" },
+	},
+	{
+		.name = "tls, an export in plain text",
+		.tls = true,
+		.server = PIECES(GREETING(3), REPLY(STARTTLS, 3, 12)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "answers NBD_OPT_STARTTLS with reply type 3" },
+	},
+	{
+		.name = "tls, a list in plain text",
+		.goal = NEG_GOAL_LIST,
+		.tls = true,
+		.server = PIECES(GREETING(3), REPLY(STARTTLS, 2, 8)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "answers NBD_OPT_STARTTLS with reply type 2" },
+	},
+	{
+		.name = "tls, reply type 0",
+		.tls = true,
+		.server = PIECES(GREETING(3), REPLY(STARTTLS, 0, 0)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "answers NBD_OPT_STARTTLS with reply type 0" },
+	},
+	{
+		.name = "tls, an oversize refusal",
+		.tls = true,
+		.server = PIECES(GREETING(3), ERROR(STARTTLS, 1, (1 << 20) + 1)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "a reply to NBD_OPT_STARTTLS of 1048577 bytes" },
+	},
+	{
+		.name = "tls, a record of tls instead of an answer",
+		.tls = true,
+		.server = PIECES(GREETING(3), RAW("\x16\x03\x03\0\x7a\x02\0\0\x76\x03\x03"),
+				 FILL(0xaa, 9)),
+		.client = PIECES(ASK_FOR_TLS(3)),
+		BREACH,
+		.text = { "a reply to NBD_OPT_STARTTLS begins with 0x160303007a020000" },
+	},
+	{
+		.name = "tls is required by the server only",
+		.server = PIECES(GREETING(3), ERROR(GO, 5, 0)),
+		.client = PIECES(HELLO(3, GO), FAREWELL),
+		.kind = ERR_TLS,
+		.code = EPROTONOSUPPORT,
+		.text = { "NBD_REP_ERR_TLS_REQD to NBD_OPT_GO", "it requires TLS", "--tls" },
+	},
 };
 
 static const char *const option_names[] = {
 	[EXPORT_NAME] = "NBD_OPT_EXPORT_NAME",
 	[ABORT] = "NBD_OPT_ABORT",
 	[LIST] = "NBD_OPT_LIST",
+	[STARTTLS] = "NBD_OPT_STARTTLS",
 	[ASK] = "NBD_OPT_INFO",
 	[GO] = "NBD_OPT_GO",
 };
@@ -1104,6 +1308,7 @@ struct drive {
 	const struct replay *r;
 	struct bytes server, client, items;
 	size_t read, written, shown;
+	bool secured;  /* the server's and the client's bytes from here on are inside TLS */
 	size_t stride; /* breaks come at every so many bytes */
 	struct neg *n; /* on the heap, for AddressSanitizer */
 };
@@ -1141,6 +1346,7 @@ static void begin(struct drive *d, const struct replay *r)
 	d->n = malloc(sizeof(*d->n));
 	ck_assert(p && d->n);
 	p->goal = r->goal;
+	p->tls = r->tls;
 	if (r->export_len)
 		memset(p->export, 'n', r->export_len);
 	else
@@ -1264,6 +1470,8 @@ static unsigned current_option(const struct drive *d, enum neg_want want)
 				     : stretch(&d->server, d->read);
 	size_t at;
 
+	if (want == NEG_TLS)
+		return STARTTLS;
 	if (want != NEG_WRITE) {
 		if (i == 0)
 			return 0;
@@ -1360,6 +1568,13 @@ static void on_write(struct drive *d, const struct neg_buf *buf, size_t limit)
 	     buf->len - (d->client.len - d->written));
 	must(d, memcmp(buf->out, d->client.data + d->written, buf->len) == 0,
 	     "other bytes to send");
+	/* Whatever the case says: in plain text nothing is said about what is wanted. */
+	if (d->r->tls && !d->secured) {
+		must(d, !memmem(buf->out, buf->len, "disk", 4));
+		must(d, !memmem(buf->out, buf->len, "nnnn", 4));
+		must(d, d->written + buf->len <= 4 + 2 * 16, "%zu bytes in plain text",
+		     d->written + buf->len);
+	}
 	d->written += len;
 	neg_moved(d->n, len);
 }
@@ -1379,6 +1594,15 @@ static void on_item(struct drive *d, const struct neg_buf *buf)
 		     "\"%.100s\"", texts[i]);
 		d->shown += len;
 	}
+	neg_moved(d->n, 0);
+}
+
+static void on_tls(struct drive *d, const struct neg_buf *buf)
+{
+	must(d, !buf->in && !buf->out && buf->len == 0);
+	must(d, d->r->secured && !d->secured);
+	must(d, d->read == d->server.turns[1] && d->written == d->client.turns[0]);
+	d->secured = true;
 	neg_moved(d->n, 0);
 }
 
@@ -1406,9 +1630,12 @@ static void drive(const struct replay *r, size_t limit, bool breaking)
 			on_read(&d, &buf, limit);
 		else if (want == NEG_WRITE)
 			on_write(&d, &buf, limit);
+		else if (want == NEG_TLS)
+			on_tls(&d, &buf);
 		else
 			on_item(&d, &buf);
 	}
+	must(&d, d.secured == r->secured);
 	must(&d, d.read == d.server.len, "%s", neg_failure(d.n)->text);
 	must(&d, d.written == d.client.len, "%s", neg_failure(d.n)->text);
 	must(&d, d.shown == d.items.len, "%s", neg_failure(d.n)->text);
@@ -1498,6 +1725,37 @@ START_TEST(refusal)
 	r.server = PIECES(GREETING(3), ERROR(option, refusals[i].number, 0));
 	r.text[3] = NULL;
 	drive(&r, 1, true);
+}
+END_TEST
+
+/* Each code, unknown ones too, means the end where TLS is required, and each says what was not done. */
+START_TEST(refusal_of_tls)
+{
+	static const struct {
+		uint32_t number;
+		const char *name;
+		int code;
+	} unsup = { 1, "NBD_REP_ERR_UNSUP", EOPNOTSUPP };
+	size_t i = (size_t)_i / COUNT(goals), g = (size_t)_i % COUNT(goals);
+	bool first = i == COUNT(refusals);
+	uint32_t number = first ? unsup.number : refusals[i].number;
+	struct replay r = {
+		.name = "refusal of tls",
+		.goal = goals[g].goal,
+		.tls = true,
+		.client = PIECES(ASK_FOR_TLS(3), FAREWELL),
+		.kind = ERR_TLS,
+		.code = first ? unsup.code : refusals[i].code,
+		.text = { "TLS is required", "nothing was sent in plain text", "NBD_OPT_STARTTLS",
+			  first ? unsup.name : refusals[i].name },
+	};
+
+	r.server = PIECES(GREETING(3), ERROR(STARTTLS, number, 0));
+	drive(&r, SIZE_MAX, false);
+	drive(&r, 1, true);
+	r.server = PIECES(GREETING(3), ERROR(STARTTLS, number, 600), FILL('t', 600));
+	r.text[4] = "ttt...\"";
+	drive(&r, 1, false);
 }
 END_TEST
 
@@ -1641,6 +1899,8 @@ START_TEST(cases_are_complete)
 				on_read(&d, &buf, 1);
 			else if (want == NEG_WRITE)
 				on_write(&d, &buf, 1);
+			else if (want == NEG_TLS)
+				on_tls(&d, &buf);
 			else
 				on_item(&d, &buf);
 		}
@@ -1665,6 +1925,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, replay_in_odd_pieces, 0, n);
 	tcase_add_loop_test(t, replay_broken_off_at_each_byte, 0, n);
 	tcase_add_loop_test(t, refusal, 0, (int)(COUNT(refusals) * COUNT(goals)));
+	tcase_add_loop_test(t, refusal_of_tls, 0, (int)((COUNT(refusals) + 1) * COUNT(goals)));
 	tcase_add_test(t, each_refusal_has_its_own_words);
 	tcase_add_test(t, the_longest_refusal_fits);
 	tcase_add_test(t, an_unterminated_name_is_cut);
