@@ -236,6 +236,15 @@ static int take_export(struct uri *u, const UriUriA *parsed, struct err *e)
 static int take_parameter(struct uri *u, const char *key, const char *value, struct err *e)
 {
 	static const char part[] = "the URI's parameter";
+	const struct {
+		const char *key;
+		char *value;
+		size_t size;
+	} slots[] = {
+		{ "tls-hostname", u->tls_hostname, sizeof(u->tls_hostname) },
+		{ "tls-psk-file", u->tls_psk_file, sizeof(u->tls_psk_file) },
+		{ "tls-certificates", u->tls_certificates, sizeof(u->tls_certificates) },
+	};
 
 	if (strcmp(key, "socket") == 0) {
 		if (u->transport != URI_UNIX)
@@ -246,6 +255,20 @@ static int take_parameter(struct uri *u, const char *key, const char *value, str
 		if (!value)
 			return refuse(e, part, key, strlen(key), "has no value");
 		return set_path(u, value, strlen(value), e);
+	}
+	for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+		if (strcmp(key, slots[i].key) != 0)
+			continue;
+		if (!u->tls)
+			return refuse(e, part, key, strlen(key), "is for nbds and nbds+unix only");
+		if (slots[i].value[0])
+			return refuse(e, part, key, strlen(key), "is given twice");
+		if (!value || !value[0])
+			return refuse(e, part, key, strlen(key), "has no value");
+		if (strlen(value) >= slots[i].size)
+			return refuse(e, part, key, strlen(key), "is too long");
+		strcpy(slots[i].value, value);
+		return 0;
 	}
 	if (strncmp(key, "tls-", 4) == 0)
 		return refuse(e, part, key, strlen(key), "is not supported by this version");

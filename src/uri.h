@@ -14,6 +14,7 @@
 
 #define URI_HOST_MAX 255    /* RFC 1035, and a zone for IPv6 */
 #define URI_PATH_MAX 107    /* sun_path without its NUL, unix(7) */
+#define URI_FILE_MAX 1023
 #define URI_EXPORT_MAX 4096 /* NBD specification, "Conventions": strings */
 #define URI_PORT_DEFAULT "10809"
 /* The longest text uri_format makes: every byte of a name, host and path percent-encoded. */
@@ -32,6 +33,10 @@ struct uri {
 	char port[6];                    /* TCP: decimal, 1..65535 */
 	char path[URI_PATH_MAX + 1];     /* Unix: file system path; abstract sockets are refused */
 	char export[URI_EXPORT_MAX + 1]; /* "" is the default export */
+	/* How to get in, not where: parameters of nbds URIs, "" when missing; uri_format leaves them out */
+	char tls_hostname[URI_HOST_MAX + 1];
+	char tls_psk_file[URI_FILE_MAX + 1];
+	char tls_certificates[URI_FILE_MAX + 1];
 };
 
 /* True when s begins with a scheme and "://", so that it is meant as a URI. */
@@ -48,8 +53,8 @@ bool uri_looks_like(const char *s);
  * an empty host or one that is neither a name (letters, digits, "-._" and what is not ASCII) nor an
  * address, a user name (nothing here could use it), a fragment, a port outside 1..65535, a part
  * that is too long, a parameter given twice, and any unknown parameter (the document asks to
- * diagnose these; tls-* ones are named as not supported by this version). nbds only sets tls:
- * whoever connects decides what to do about it. -ENOMEM (ERR_FAILED) without memory. After an error
+ * diagnose these). nbds only sets tls, and takes tls-hostname, tls-psk-file and tls-certificates:
+ * whoever connects decides what to do about them. -ENOMEM (ERR_FAILED) without memory. After an error
  * *u is all zero bytes, and two equal structs are equal under memcmp always.
  */
 int uri_parse(struct uri *u, const char *s, struct err *e);
@@ -64,8 +69,8 @@ int uri_from_host(struct uri *u, const char *host, const char *export, struct er
 /*
  * The canonical text: lower-case scheme and host, the port always, everything outside RFC 3986's
  * unreserved characters percent-encoded with upper-case hex, but for '/' in the export's name and
- * the socket's path. For what uri_parse or uri_from_host made, uri_parse of the result gives an
- * equal struct. cap at least URI_TEXT_MAX. Returns the length.
+ * the socket's path. For what uri_parse or uri_from_host made, uri_parse of the result gives a
+ * struct that is equal but for the tls_ parameters. cap at least URI_TEXT_MAX. Returns the length.
  */
 size_t uri_format(const struct uri *u, char *buf, size_t cap);
 

@@ -45,7 +45,7 @@ static void check_error(const struct uri *u, int rc, const struct err *e)
 	require(memcmp(u, &zero, sizeof(*u)) == 0);
 }
 
-static void check_uri(const struct uri *u)
+static void check_uri(struct uri *u)
 {
 	char text[URI_TEXT_MAX], twice[URI_TEXT_MAX], endpoint[64];
 	struct uri again;
@@ -67,6 +67,10 @@ static void check_uri(const struct uri *u)
 	check_safe(text, len);
 	require(uri_looks_like(text));
 	require(uri_parse(&again, text, &e) == 0);
+	require(u->tls || !(u->tls_hostname[0] || u->tls_psk_file[0] || u->tls_certificates[0]));
+	memset(u->tls_hostname, 0, sizeof(u->tls_hostname));
+	memset(u->tls_psk_file, 0, sizeof(u->tls_psk_file));
+	memset(u->tls_certificates, 0, sizeof(u->tls_certificates));
 	require(memcmp(&again, u, sizeof(again)) == 0);
 	require(uri_format(&again, twice, sizeof(twice)) == len && strcmp(text, twice) == 0);
 

@@ -280,7 +280,15 @@ static const struct {
 	{ "nbds://h/?tls-type=x509",
 	  "the URI's parameter \"tls-type\" is not supported by this version" },
 	{ "nbd://h/?tls-hostname=h",
-	  "the URI's parameter \"tls-hostname\" is not supported by this version" },
+	  "the URI's parameter \"tls-hostname\" is for nbds and nbds+unix only" },
+	{ "nbds://h/?tls-hostname",
+	  "the URI's parameter \"tls-hostname\" has no value" },
+	{ "nbds://h/?tls-psk-file=",
+	  "the URI's parameter \"tls-psk-file\" has no value" },
+	{ "nbds://h/?tls-psk-file=a&tls-psk-file=b",
+	  "the URI's parameter \"tls-psk-file\" is given twice" },
+	{ "nbd+unix:///?tls-certificates=d&socket=s",
+	  "the URI's parameter \"tls-certificates\" is for nbds and nbds+unix only" },
 	{ "nbd+unix:///?tls-verify-peer=0&socket=s",
 	  "the URI's parameter \"tls-verify-peer\" is not supported by this version" },
 	{ "nbd+unix:///?socket=s&x-mine=1", "the URI's parameter \"x-mine\" is not known" },
@@ -613,10 +621,39 @@ START_TEST(format_never_leaves_its_buffer)
 }
 END_TEST
 
+START_TEST(tls_parameters)
+{
+	static struct uri u;
+	char text[URI_TEXT_MAX], *p = text;
+	struct err e;
+
+	ck_assert_int_eq(uri_parse(&u, "nbds://h/x?tls-hostname=n.example&tls-psk-file=/a%20b&"
+				       "tls-certificates=/c", &e), 0);
+	ck_assert(u.tls);
+	ck_assert_str_eq(u.tls_hostname, "n.example");
+	ck_assert_str_eq(u.tls_psk_file, "/a b");
+	ck_assert_str_eq(u.tls_certificates, "/c");
+	uri_format(&u, text, sizeof(text));
+	ck_assert_str_eq(text, "nbds://h:10809/x");
+	ck_assert_int_eq(uri_parse(&u, "nbds+unix:///?socket=s&tls-hostname=n", &e), 0);
+	ck_assert_str_eq(u.tls_hostname, "n");
+
+	p += sprintf(p, "nbds://h/?tls-psk-file=");
+	memset(p, 'x', URI_FILE_MAX + 1);
+	p[URI_FILE_MAX] = '\0';
+	ck_assert_int_eq(uri_parse(&u, text, &e), 0);
+	p[URI_FILE_MAX] = 'x';
+	p[URI_FILE_MAX + 1] = '\0';
+	ck_assert_int_lt(uri_parse(&u, text, &e), 0);
+	ck_assert_ptr_nonnull(strstr(e.text, "is too long"));
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("uri");
 	TCase *t = tcase_create("uri");
+	tcase_add_test(t, tls_parameters);
 
 	tcase_add_loop_test(t, parse_takes_the_parts, 0, COUNT(good));
 	tcase_add_loop_test(t, parse_names_what_is_wrong, 0, COUNT(bad));
