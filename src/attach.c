@@ -445,6 +445,9 @@ static int record(struct session *s, unsigned index)
 	memcpy(st->backend, s->backend, sizeof(st->backend));
 	memcpy(st->export, l->where.export, sizeof(st->export));
 	memcpy(st->peer, s->link->peer, sizeof(st->peer));
+	if (s->link->encrypted)
+		snprintf(st->tls, sizeof(st->tls), "%s %s %s", s->link->tls.version,
+			 s->link->tls.cipher, s->link->relayed ? "relay" : "kernel");
 	link_endpoint(l, st->host, sizeof(st->host));
 	ret = state_write(NBD_ATTACH_STATEDIR, index, st, s->e);
 	free(st);
@@ -569,6 +572,9 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 			goto out;
 		}
 	}
+	/* What fails here is told by whoever needs it, and what is built in needs none. */
+	if (rq->link.where.tls && rq->link.offload != LINK_OFFLOAD_NO)
+		module_load("tls", &(struct err){ 0 });
 	ret = link_open(&rq->link, cancel_fd, NULL, NULL, rs, e);
 	if (ret)
 		goto out;

@@ -9,6 +9,7 @@
 
 enum {
 	URI, NAME, DESCRIPTION, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS, PEER,
+	TLS, TLS_PEER,
 };
 
 static const struct output_column columns[] = {
@@ -22,6 +23,8 @@ static const struct output_column columns[] = {
 	[MAX_PAYLOAD] = { "MAX-PAYLOAD", OUTPUT_NUMBER },
 	[FLAGS] = { "FLAGS", OUTPUT_TEXT },
 	[PEER] = { "PEER", OUTPUT_TEXT },
+	[TLS] = { "TLS", OUTPUT_TEXT },
+	[TLS_PEER] = { "TLS-PEER", OUTPUT_TEXT },
 };
 
 /* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
@@ -46,7 +49,7 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 		struct err *e)
 {
 	const struct export *x = &rs->export;
-	char uri[URI_TEXT_MAX], flags[512];
+	char uri[URI_TEXT_MAX], flags[512], tls[64];
 	int ret = output_row(out, e);
 
 	if (!ret && !rq->command_args) {
@@ -72,6 +75,12 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 		ret = output_text(out, FLAGS, flags, e);
 	if (!ret)
 		ret = output_text(out, PEER, rs->peer, e);
+	if (!ret && rs->encrypted) {
+		snprintf(tls, sizeof(tls), "%s %s", rs->tls.version, rs->tls.cipher);
+		ret = output_text(out, TLS, tls, e);
+	}
+	if (!ret && rs->encrypted)
+		ret = output_text(out, TLS_PEER, rs->tls.peer, e);
 	return ret;
 }
 

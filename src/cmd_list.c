@@ -11,7 +11,7 @@
 #include "state.h"
 #include "sysfs.h"
 
-enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER };
+enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS };
 
 static const struct output_column columns[] = {
 	[DEVICE] = { "DEVICE", OUTPUT_TEXT },
@@ -24,6 +24,7 @@ static const struct output_column columns[] = {
 	[PID] = { "PID", OUTPUT_NUMBER },
 	[URI] = { "URI", OUTPUT_TEXT },
 	[PEER] = { "PEER", OUTPUT_TEXT },
+	[TLS] = { "TLS", OUTPUT_TEXT },
 };
 
 static int fill_record(struct output *out, const struct sysfs_device *d, struct state *st,
@@ -40,6 +41,8 @@ static int fill_record(struct output *out, const struct sysfs_device *d, struct 
 			ret = output_text(out, EXPORT, st->export, e);
 		if (!ret)
 			ret = output_text(out, PEER, st->peer, e);
+		if (!ret && st->tls[0])
+			ret = output_text(out, TLS, st->tls, e);
 		if (!ret)
 			ret = output_number(out, CONNECTIONS, st->connections, e);
 		return ret;

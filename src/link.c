@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "ktls.h"
+#include "relay.h"
 #include "resolve.h"
 #include "stream.h"
 #include "task.h"
@@ -146,8 +148,63 @@ static int command(const struct link_request *rq, struct link_result *rs, struct
 	return stream_command(argv, &rs->command, &rs->command_log, e);
 }
 
-/* Bytes between neg and the descriptor until neg is done or has failed. */
-static int handshake(int fd, const struct limit *l, struct neg *n,
+/* A connection during the handshake: in plain text until tls is established. */
+struct conn {
+	int fd;
+	struct tls *tls; /* NULL: none wanted */
+	bool encrypted;
+	bool answered;   /* something has come through it */
+};
+
+/* Both return what was moved, 0 for the end (conn_recv), or -errno. */
+static ssize_t conn_send(struct conn *c, const void *buf, size_t len)
+{
+	ssize_t n;
+
+	if (c->encrypted)
+		return tls_send(c->tls, buf, len);
+	n = send(c->fd, buf, len, MSG_NOSIGNAL);
+	return n < 0 ? -errno : n;
+}
+
+static ssize_t conn_recv(struct conn *c, void *buf, size_t len)
+{
+	ssize_t n;
+
+	if (c->encrypted) {
+		n = tls_recv(c->tls, buf, len);
+		c->answered |= n > 0;
+		return n;
+	}
+	n = recv(c->fd, buf, len, 0);
+	return n < 0 ? -errno : n;
+}
+
+static int encrypt(struct conn *c, const struct limit *l, struct err *e)
+{
+	struct pollfd p[2];
+	char forged;
+	int ret;
+
+	/* The server speaks second in TLS: who speaks first here is somebody in between. */
+	if (recv(c->fd, &forged, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+		return err_set(e, ERR_TLS, EPROTO,
+			       "there is plain text where the TLS handshake begins: the server is broken, "
+			       "or somebody interferes");
+	while ((ret = tls_handshake(c->tls, c->fd, e)) == -EAGAIN) {
+		p[0] = (struct pollfd){
+			.fd = c->fd, .events = tls_wants_write(c->tls) ? POLLOUT : POLLIN,
+		};
+		ret = wait_for(l, p, 1, -1);
+		if (ret)
+			return gave_up(l, ret, "TLS handshake", e);
+	}
+	c->encrypted = !ret;
+	return ret;
+}
+
+/* Bytes between neg and the connection until neg is done or has failed. */
+static int handshake(struct conn *c, const struct limit *l, struct neg *n,
 		     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		     struct err *e)
 {
@@ -158,17 +215,24 @@ static int handshake(int fd, const struct limit *l, struct neg *n,
 
 	for (;;) {
 		enum neg_want want = neg_want(n, &buf);
+		bool out = want == NEG_WRITE;
 
 		switch (want) {
 		case NEG_WRITE:
-			moved = send(fd, buf.out, buf.len, MSG_NOSIGNAL);
+			moved = conn_send(c, buf.out, buf.len);
 			break;
 		case NEG_READ:
-			moved = recv(fd, buf.in, buf.len, 0);
+			moved = conn_recv(c, buf.in, buf.len);
 			break;
 		case NEG_ITEM:
 			if (item)
 				item(ctx, neg_item(n));
+			neg_moved(n, 0);
+			continue;
+		case NEG_TLS:
+			ret = encrypt(c, l, e);
+			if (ret)
+				return ret;
 			neg_moved(n, 0);
 			continue;
 		case NEG_DONE:
@@ -179,16 +243,20 @@ static int handshake(int fd, const struct limit *l, struct neg *n,
 		}
 		if (moved > 0) {
 			neg_moved(n, (size_t)moved);
-		} else if (!moved) {
-			neg_broken(n, 0);
-			continue;
-		} else if (errno != EAGAIN && errno != EINTR) {
+		} else if (moved != -EAGAIN && moved != -EINTR) {
 			/* A server that closes with our bytes unread resets: the same as an end */
-			neg_broken(n, errno == ECONNRESET || errno == EPIPE ? 0 : errno);
+			bool ended = !moved || moved == -ECONNRESET || moved == -EPIPE;
+
+			neg_broken(n, ended ? 0 : (int)-moved);
+			/* What a server thinks of our certificate or key may come after the handshake only */
+			if (c->encrypted && (!ended || !c->answered) && neg_want(n, &buf) == NEG_FAILED)
+				return tls_failure(c->tls, e);
 			continue;
+		} else if (c->encrypted) {
+			out = tls_wants_write(c->tls);
 		}
 		/* Also after progress, or a stream of single bytes would never see the deadline. */
-		p[0] = (struct pollfd){ .fd = fd, .events = want == NEG_WRITE ? POLLOUT : POLLIN };
+		p[0] = (struct pollfd){ .fd = c->fd, .events = out ? POLLOUT : POLLIN };
 		ret = wait_for(l, p, moved > 0 ? 0 : 1, moved > 0 ? 0 : -1);
 		if (ret == -ETIMEDOUT)
 			neg_timed_out(n);
@@ -225,28 +293,31 @@ static void quote_log(struct link_result *rs, struct err *e)
 	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
 }
 
-static void send_disc(int fd)
+static void send_disc(struct conn *c)
 {
 	uint8_t request[WIRE_REQUEST_SIZE];
 	struct bytes_writer w;
 
 	bytes_write_init(&w, request, sizeof(request));
 	wire_put_request(&w, 0, NBD_CMD_DISC, 0, 0, 0);
+	fcntl(c->fd, F_SETFL, O_NONBLOCK);
 	/* A courtesy ("Terminating the transmission phase"): a server that is gone needs none. */
-	if (send(fd, request, sizeof(request), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (conn_send(c, request, sizeof(request)) < 0)
 		return;
 }
 
-static void hang_up(struct link_result *rs, bool transmission)
+static void hang_up(struct conn *c, bool transmission)
 {
-	if (rs->fd < 0)
+	if (c->fd < 0)
 		return;
 	if (transmission)
-		send_disc(rs->fd);
+		send_disc(c);
+	if (c->encrypted)
+		tls_bye(c->tls);
 	/* Not a plain close: bytes of the server still unread would make that a reset. */
-	shutdown(rs->fd, SHUT_WR);
-	close(rs->fd);
-	rs->fd = -1;
+	shutdown(c->fd, SHUT_WR);
+	close(c->fd);
+	c->fd = -1;
 }
 
 /* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
@@ -277,8 +348,76 @@ void link_close(struct link_result *rs, bool kernel_has_it)
 		rs->fd = -1;
 		return;
 	}
-	hang_up(rs, true);
+	/* where it is encrypted the kernel does it by now */
+	hang_up(&(struct conn){ .fd = rs->fd }, true);
+	rs->fd = -1;
 	end_command(rs);
+}
+
+/* Credentials are looked at before anybody is contacted. */
+static int prepare_tls(const struct link_request *rq, struct conn *c, struct err *e)
+{
+	struct tls_params params;
+	int ret;
+
+	if (!rq->where.tls)
+		return 0;
+	params = rq->tls;
+	if (!params.hostname[0] && !rq->command_args && rq->where.transport == URI_TCP)
+		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
+	ret = tls_new(&c->tls, &params, e);
+	explicit_bzero(&params, sizeof(params));
+	return ret;
+}
+
+/* The descriptor with the plain data: c's own, whose records are the kernel's now, or a relay's. */
+static int offload(const struct link_request *rq, struct conn *c, bool *relayed, struct err *e)
+{
+	int ret = -EOPNOTSUPP;
+
+	if (tls_pending(c->tls))
+		return err_set(e, ERR_PROTOCOL, EPROTO,
+			       "the server breaks the NBD protocol: it sends more after the handshake "
+			       "than it was asked for");
+	if (rq->offload != LINK_OFFLOAD_NO)
+		ret = ktls_enable(c->fd, c->tls, e);
+	if (!ret)
+		return c->fd;
+	if (ret != -EOPNOTSUPP || rq->offload == LINK_OFFLOAD_REQUIRE)
+		return ret;
+	ret = relay_start(c->tls, c->fd, e);
+	if (ret >= 0) {
+		*relayed = true;
+		close(c->fd);
+	}
+	return ret;
+}
+
+/* From here on the descriptor is for somebody who knows nothing of TLS. */
+static int hand_over(const struct link_request *rq, struct conn *c, struct link_result *rs,
+		     struct err *e)
+{
+	int fd = c->fd;
+
+	if (c->encrypted)
+		fd = offload(rq, c, &rs->relayed, e);
+	if (fd < 0)
+		return fd;
+	fcntl(fd, F_SETFL, 0);
+	rs->fd = fd;
+	c->encrypted = false;
+	c->fd = -1;
+	return 0;
+}
+
+static int connect_to(const struct link_request *rq, const struct limit *l,
+		      struct link_result *rs, struct err *e)
+{
+	if (rq->command_args)
+		return command(rq, rs, e);
+	if (rq->where.transport == URI_UNIX)
+		return stream_unix(rq->where.path, e);
+	return dial(&rq->where, l, e);
 }
 
 int link_open(const struct link_request *rq, int cancel_fd,
@@ -290,29 +429,23 @@ int link_open(const struct link_request *rq, int cancel_fd,
 		.deadline = task_now_ms() + rq->timeout_ms,
 		.cancel_fd = cancel_fd,
 	};
-	struct neg_params params = { .goal = rq->goal };
-	char endpoint[512];
+	struct neg_params params = { .goal = rq->goal, .tls = rq->where.tls };
+	struct conn c = { .fd = -1 };
 	struct neg *n = NULL;
+	char endpoint[512];
 	int ret;
 
 	memset(rs, 0, sizeof(*rs));
 	rs->fd = -1;
 	rs->command_log = -1;
-	link_endpoint(rq, endpoint, sizeof(endpoint));
-	if (!rq->command_args && rq->where.tls)
-		return err_set(e, ERR_TLS, EPROTONOSUPPORT,
-			       "%s: TLS is asked for, which this version does not have yet; use an "
-			       "nbd:// address where plain text is acceptable", endpoint);
-	if (rq->command_args)
-		ret = command(rq, rs, e);
-	else if (rq->where.transport == URI_UNIX)
-		ret = stream_unix(rq->where.path, e);
-	else
-		ret = dial(&rq->where, &l, e);
+	ret = prepare_tls(rq, &c, e);
+	if (ret)
+		goto out;
+	ret = connect_to(rq, &l, rs, e);
 	if (ret < 0)
 		goto out;
-	rs->fd = ret;
-	stream_peer(rs->fd, rs->peer, sizeof(rs->peer));
+	c.fd = ret;
+	stream_peer(c.fd, rs->peer, sizeof(rs->peer));
 
 	n = malloc(sizeof(*n));
 	if (!n) {
@@ -321,23 +454,28 @@ int link_open(const struct link_request *rq, int cancel_fd,
 	}
 	memcpy(params.export, rq->where.export, sizeof(params.export));
 	neg_init(n, &params);
-	ret = handshake(rs->fd, &l, n, item, ctx, e);
+	ret = handshake(&c, &l, n, item, ctx, e);
 	if (ret)
 		goto out;
 	rs->export = *neg_export(n);
-	if (rq->goal != NEG_GOAL_GO)
-		hang_up(rs, neg_in_transmission(n));
+	rs->encrypted = c.encrypted;
+	if (c.encrypted)
+		tls_describe(c.tls, &rs->tls);
+	if (rq->goal == NEG_GOAL_GO)
+		ret = hand_over(rq, &c, rs, e);
 	else
-		fcntl(rs->fd, F_SETFL, 0);
+		hang_up(&c, neg_in_transmission(n));
 out:
 	free(n);
 	if (ret) {
 		if (rs->command)
 			quote_log(rs, e);
-		hang_up(rs, false);
+		hang_up(&c, false);
+		link_endpoint(rq, endpoint, sizeof(endpoint));
 		err_wrap(e, "%s", endpoint);
 	}
 	if (ret || rq->goal != NEG_GOAL_GO)
 		end_command(rs);
+	tls_free(c.tls);
 	return ret;
 }

@@ -13,15 +13,25 @@
 #include "err.h"
 #include "export.h"
 #include "neg.h"
+#include "tls.h"
 #include "uri.h"
 
 #define LINK_COMMAND_MAX 8192
 #define LINK_ARGS_MAX 256
 
+/* Who does the record layer of TLS, once the handshake is done. */
+enum link_offload {
+	LINK_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
+	LINK_OFFLOAD_REQUIRE, /* the kernel, or failure */
+	LINK_OFFLOAD_NO,      /* a relay process */
+};
+
 struct link_request {
 	enum neg_goal goal;
 	unsigned timeout_ms;   /* for everything together */
-	struct uri where;      /* but for a command's, of which only the export counts */
+	struct uri where;      /* but for a command's, of which only the export and tls count */
+	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */
+	enum link_offload offload;
 	unsigned command_args; /* 0: no command */
 	char command[LINK_COMMAND_MAX]; /* that many NUL-terminated strings */
 };
@@ -31,6 +41,9 @@ struct link_result {
 	pid_t command;     /* our child that serves the other end, or 0 */
 	int command_log;   /* its standard error, non-blocking, or -1 */
 	char peer[80];     /* numeric address, or "local" */
+	bool encrypted;    /* by TLS; for NEG_GOAL_GO fd takes plain data all the same */
+	bool relayed;      /* by a process that ends with fd, not by the kernel */
+	struct tls_info tls;
 	struct export export;
 };
 
@@ -48,8 +61,9 @@ void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
  * and nothing after the handshake has been read from it. For other goals the connection is ended
  * in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
  * be NULL for other goals. cancel_fd (or -1) ends it with -ECANCELED when it is readable or hangs up.
- * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS (TLS is not supported yet: refused
- * before the server is contacted), ERR_USAGE for a command that cannot be started. Nothing is
+ * With TLS nothing but the wish for it is sent
+ * in plain text, and there is no way back to that.
+ * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_USAGE for a command that cannot be started. Nothing is
  * left behind then, and rs holds nothing.
  */
 int link_open(const struct link_request *rq, int cancel_fd,

@@ -48,16 +48,6 @@ static void open_standard_descriptors(void)
 		close(fd);
 }
 
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
-		     struct err *e)
-{
-	memset(rq, 0, sizeof(*rq));
-	rq->goal = goal;
-	rq->timeout_ms = o->connect_timeout_ms;
-	rq->where = o->where;
-	return o->argv ? link_set_command(rq, o->argv, e) : 0;
-}
-
 static int run(const struct opts *o, struct err *e)
 {
 	switch (o->command) {

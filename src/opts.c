@@ -30,6 +30,18 @@ enum {
 	OPT_INFO,
 	OPT_JSON,
 	OPT_BYTES,
+	OPT_TLS,
+	OPT_TLS_OFFLOAD,
+	OPT_TLS_CA,
+	OPT_TLS_CRL,
+	OPT_TLS_CERT,
+	OPT_TLS_KEY,
+	OPT_TLS_CERTIFICATES,
+	OPT_TLS_HOSTNAME,
+	OPT_TLS_NO_VERIFY,
+	OPT_TLS_PSK_FILE,
+	OPT_TLS_PSK_USER,
+	OPT_TLS_PRIORITY,
 };
 
 static const struct option_row {
@@ -61,6 +73,25 @@ static const struct option_row {
 	  "limit for name resolution, connection and handshake together (default 30)" },
 	{ OPT_COMMAND, "command", NULL, NETWORK, 0,
 	  "the server is the command after --, on its standard input and output" },
+	{ OPT_TLS, "tls", NULL, NETWORK, 0, "require TLS; implied by an nbds URI and by all that follow" },
+	{ OPT_TLS_OFFLOAD, "tls-offload", "WHO", IN(OPTS_ATTACH), 0,
+	  "who encrypts: auto (the kernel, else a relay process), require (the kernel), no (a relay)" },
+	{ OPT_TLS_CA, "tls-ca", "FILE", NETWORK, 0,
+	  "authorities that may have signed the server's certificate (default: the system's)" },
+	{ OPT_TLS_CRL, "tls-crl", "FILE", NETWORK, 0, "certificates that are revoked" },
+	{ OPT_TLS_CERT, "tls-cert", "FILE", NETWORK, 0, "our certificate" },
+	{ OPT_TLS_KEY, "tls-key", "FILE|URI", NETWORK, 0, "its private key, a file or a pkcs11: URI" },
+	{ OPT_TLS_CERTIFICATES, "tls-certificates", "DIR", NETWORK, 0,
+	  "directory with ca-cert.pem, client-cert.pem, client-key.pem, ca-crl.pem" },
+	{ OPT_TLS_HOSTNAME, "tls-hostname", "NAME", NETWORK, 0,
+	  "name expected in the server's certificate (default: HOST)" },
+	{ OPT_TLS_NO_VERIFY, "tls-no-verify", NULL, NETWORK, 0,
+	  "accept any certificate: no protection against a false server" },
+	{ OPT_TLS_PSK_FILE, "tls-psk-file", "FILE", NETWORK, 0,
+	  "pre-shared key: lines of user:key, instead of certificates" },
+	{ OPT_TLS_PSK_USER, "tls-psk-user", "NAME", NETWORK, 0, "which line of it (default: the only one)" },
+	{ OPT_TLS_PRIORITY, "tls-priority", "STRING", NETWORK, 0,
+	  "GnuTLS priority string (default: the system's, TLS 1.2 and 1.3)" },
 	{ OPT_FORCE, "force", NULL, IN(OPTS_DETACH), 0,
 	  "detach in spite of users and of a silent server; unwritten data is lost" },
 	{ 'O', "output", "COLUMNS", TABLES, 0, "columns to show, comma-separated; see nbd-attach(8)" },
@@ -99,7 +130,7 @@ void opts_help(FILE *f)
 	}
 	fprintf(f,
 		"\nHOST is a name or an address, with :PORT unless it is 10809, or the path of a Unix socket.\n"
-		"URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH.\n"
+		"URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, with nbds for TLS.\n"
 		"DEVICE is /dev/nbdN or nbdN. Exit statuses and examples are in nbd-attach(8).\n");
 }
 
@@ -130,9 +161,45 @@ static int number(const struct option_row *row, const char *s, bool suffixes, ui
 	return 0;
 }
 
+/* Options of TLS that are a text of their own: where it goes. */
+static int take_tls_text(struct opts *o, const struct option_row *row, const char *argument,
+			 struct err *e)
+{
+	struct tls_params *t = &o->tls;
+	const struct {
+		int value;
+		char *slot;
+		size_t size;
+	} slots[] = {
+		{ OPT_TLS_CA, t->ca, sizeof(t->ca) },
+		{ OPT_TLS_CRL, t->crl, sizeof(t->crl) },
+		{ OPT_TLS_CERT, t->cert, sizeof(t->cert) },
+		{ OPT_TLS_KEY, t->key, sizeof(t->key) },
+		{ OPT_TLS_HOSTNAME, t->hostname, sizeof(t->hostname) },
+		{ OPT_TLS_PSK_FILE, t->psk_file, sizeof(t->psk_file) },
+		{ OPT_TLS_PSK_USER, t->psk_user, sizeof(t->psk_user) },
+		{ OPT_TLS_PRIORITY, t->priority, sizeof(t->priority) },
+	};
+
+	for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+		if (slots[i].value != row->value)
+			continue;
+		if (!argument[0] || strlen(argument) >= slots[i].size)
+			return err_set(e, ERR_USAGE, EINVAL, "--%s needs 1 to %zu bytes", row->name,
+				       slots[i].size - 1);
+		strcpy(slots[i].slot, argument);
+	}
+	return 0;
+}
+
 static int take(struct opts *o, const struct option_row *row, const char *argument, bool *command,
 		struct err *e)
 {
+	static const char *const offloads[] = {
+		[LINK_OFFLOAD_AUTO] = "auto",
+		[LINK_OFFLOAD_REQUIRE] = "require",
+		[LINK_OFFLOAD_NO] = "no",
+	};
 	char shown[80];
 	uint64_t ms;
 
@@ -176,7 +243,25 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->timeout_s, e);
 	case OPT_DEAD_TIMEOUT:
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->dead_timeout_s, e);
-	default: /* OPT_CONNECT_TIMEOUT */
+	case OPT_TLS:
+		return 0;
+	case OPT_TLS_NO_VERIFY:
+		o->tls.no_verify = true;
+		return 0;
+	case OPT_TLS_OFFLOAD:
+		for (size_t i = 0; i < sizeof(offloads) / sizeof(offloads[0]); i++) {
+			if (strcmp(argument, offloads[i]))
+				continue;
+			o->offload = (enum link_offload)i;
+			return 0;
+		}
+		return err_set(e, ERR_USAGE, EINVAL, "--%s needs auto, require or no", row->name);
+	case OPT_TLS_CERTIFICATES:
+		o->tls_directory = argument;
+		return 0;
+	default:
+		return take_tls_text(o, row, argument, e);
+	case OPT_CONNECT_TIMEOUT:
 		text_escape(shown, sizeof(shown), argument, strlen(argument));
 		if (text_seconds(argument, 1, CONNECT_TIMEOUT_MAX_MS, &ms))
 			return err_set(e, ERR_USAGE, EINVAL,
@@ -307,6 +392,15 @@ static int where(struct opts *o, char **operand, unsigned count, unsigned after,
 	return uri_from_host(&o->where, operand[0], operand[1], e) ? -EINVAL : 2;
 }
 
+/* Any option of TLS means that it is required, whatever the address says. */
+static bool tls_given(const bool given[])
+{
+	for (size_t i = 0; i < ROWS; i++)
+		if (given[i] && rows[i].value >= OPT_TLS && rows[i].value <= OPT_TLS_PRIORITY)
+			return true;
+	return false;
+}
+
 static int operands(struct opts *o, char **operand, unsigned count, struct err *e)
 {
 	unsigned after = o->command == OPTS_ATTACH && !o->find;
@@ -375,5 +469,7 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 		argc--;
 		words = argc;
 	}
-	return operands(o, argv + optind, (unsigned)(words - optind), e);
+	ret = operands(o, argv + optind, (unsigned)(words - optind), e);
+	o->where.tls |= tls_given(given);
+	return ret;
 }

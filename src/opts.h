@@ -11,6 +11,8 @@
 #include <stdio.h>
 
 #include "err.h"
+#include "link.h"
+#include "tls.h"
 #include "uri.h"
 
 enum opts_command {
@@ -39,7 +41,10 @@ struct opts {
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t connect_timeout_ms;
-	struct uri where;      /* of attach, exports and info; of a command only the export */
+	struct uri where;      /* of attach, exports and info; of a command only the export and tls */
+	struct tls_params tls; /* for where.tls, which any option of TLS sets */
+	enum link_offload offload;
+	const char *tls_directory; /* of --tls-certificates, or NULL */
 	char **argv;           /* of --command, NULL-terminated, or NULL */
 	char **devices;        /* operands of detach, list and check, and the one of attach */
 	unsigned device_count;

@@ -31,6 +31,7 @@ static const struct {
 	FIELD("host", TEXT, host),
 	FIELD("export", TEXT, export),
 	FIELD("peer", TEXT, peer),
+	FIELD("tls", TEXT, tls),
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 

@@ -23,6 +23,7 @@ struct state {
 	char host[512];        /* "host:port", a socket's path or a command's name */
 	char export[URI_EXPORT_MAX + 1];
 	char peer[80];         /* numeric address in use */
+	char tls[64];          /* "TLS1.3 AES-128-GCM kernel", "" for none */
 };
 
 /*

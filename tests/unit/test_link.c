@@ -901,7 +901,7 @@ START_TEST(refusals)
 END_TEST
 
 /* Refused before the server is contacted: nothing of what was to be secret is seen. */
-START_TEST(tls_is_refused_before_connecting)
+START_TEST(bad_credentials_are_found_before_connecting)
 {
 	char path[URI_PATH_MAX + 1];
 	struct link_request rq;
@@ -912,16 +912,17 @@ START_TEST(tls_is_refused_before_connecting)
 	loopback_open(&l, 4);
 	request(&rq, NEG_GOAL_GO, &l);
 	rq.where.tls = true;
-	expect_failure(&rq, -1, EPROTONOSUPPORT, ERR_TLS, &e);
-	expect_text(&e, l.text, "TLS");
+	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	expect_failure(&rq, -1, ENOENT, ERR_TLS, &e);
+	expect_text(&e, l.text, "/no/such/keys.psk");
 
 	new_path(path, sizeof(path), "s");
 	request_unix(&rq, NEG_GOAL_INFO, path);
 	rq.where.tls = true;
 	p[0] = (struct pollfd){ .fd = l.fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = loopback_unix(path, 4), .events = POLLIN };
-	expect_failure(&rq, -1, EPROTONOSUPPORT, ERR_TLS, &e);
-	expect_text(&e, path, "TLS");
+	expect_failure(&rq, -1, EINVAL, ERR_USAGE, &e);
+	expect_text(&e, path, "--tls-hostname");
 	ck_assert_int_eq(poll(p, 2, 200), 0);
 	close(l.fd);
 	close(p[1].fd);
@@ -1083,8 +1084,6 @@ START_TEST(go_with_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
 						"sh", says, heard));
-	/* of the place only the export counts */
-	rq.where.tls = true;
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
@@ -1405,7 +1404,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, no_unix_socket_there);
 	tcase_add_test(t, no_such_host);
 	tcase_add_loop_test(t, refusals, 0, 4);
-	tcase_add_test(t, tls_is_refused_before_connecting);
+	tcase_add_test(t, bad_credentials_are_found_before_connecting);
 
 	t = new_case(s, "queries");
 	tcase_add_loop_test(t, list, 0, 2);

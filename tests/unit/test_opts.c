@@ -2,6 +2,7 @@
 #include "opts.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -101,6 +102,26 @@ static const struct {
 	{ "--command x y nbd0 -- true", "too many operands" },
 	{ "-f --command x y -- true", "too many operands" },
 	{ "--exports --command x y -- true", "too many operands" },
+	{ "--list --tls", "--tls has no meaning with --list" },
+	{ "--list --tls-ca f", "--tls-ca has no meaning with --list" },
+	{ "--check --tls-no-verify nbd0", "--tls-no-verify has no meaning with --check" },
+	{ "--detach --tls-psk-file f nbd0", "--tls-psk-file has no meaning with --detach" },
+	{ "--tls=yes host x nbd0", "--tls=yes" },
+	{ "--tls-no-verify=1 host x nbd0", "--tls-no-verify=1" },
+	{ "--tls-offload host x nbd0", "--tls-offload needs auto, require or no" },
+	{ "--tls-offload yes host x nbd0", "--tls-offload needs auto" },
+	{ "--tls-offload '' host x nbd0", "--tls-offload" },
+	{ "--info --tls-offload no host x", "--tls-offload has no meaning with --info" },
+	{ "--tls-ca", "--tls-ca needs an argument" },
+	{ "--tls-priority", "--tls-priority needs an argument" },
+	{ "--tls-ca '' host x nbd0", "--tls-ca needs 1 to 1023 bytes" },
+	{ "--tls-crl '' host x nbd0", "--tls-crl needs 1 to 1023 bytes" },
+	{ "--tls-cert '' host x nbd0", "--tls-cert needs 1 to 1023 bytes" },
+	{ "--tls-key '' host x nbd0", "--tls-key needs 1 to 1023 bytes" },
+	{ "--tls-psk-file '' host x nbd0", "--tls-psk-file needs 1 to 1023 bytes" },
+	{ "--tls-psk-user '' host x nbd0", "--tls-psk-user needs 1 to 255 bytes" },
+	{ "--tls-hostname '' host x nbd0", "--tls-hostname needs 1 to 255 bytes" },
+	{ "--tls-priority '' host x nbd0", "--tls-priority needs 1 to 511 bytes" },
 };
 
 START_TEST(wrong_lines)
@@ -237,6 +258,120 @@ START_TEST(long_export)
 }
 END_TEST
 
+/* --- TLS -------------------------------------------------------------------------------------- */
+
+/* Where each text of TLS goes, and how long it may be. */
+static const struct {
+	const char *name;
+	size_t offset, max;
+} tls_texts[] = {
+	{ "--tls-ca", offsetof(struct tls_params, ca), 1023 },
+	{ "--tls-crl", offsetof(struct tls_params, crl), 1023 },
+	{ "--tls-cert", offsetof(struct tls_params, cert), 1023 },
+	{ "--tls-key", offsetof(struct tls_params, key), 1023 },
+	{ "--tls-psk-file", offsetof(struct tls_params, psk_file), 1023 },
+	{ "--tls-psk-user", offsetof(struct tls_params, psk_user), 255 },
+	{ "--tls-hostname", offsetof(struct tls_params, hostname), 255 },
+	{ "--tls-priority", offsetof(struct tls_params, priority), 511 },
+};
+enum { TLS_TEXTS = sizeof(tls_texts) / sizeof(tls_texts[0]) };
+
+static const char *tls_text(const struct opts *o, size_t i)
+{
+	return (const char *)&o->tls + tls_texts[i].offset;
+}
+
+/* The text is where it belongs and nowhere else, and means that TLS is required. */
+START_TEST(tls_text_goes_to_its_place)
+{
+	static const struct {
+		const char *before, *after;
+	} around[] = {
+		{ "", "host x nbd0" },
+		{ "-f", "nbd://host/x" },
+		{ "--info", "host x" },
+		{ "--exports", "host" },
+		{ "--command", "nbd0 -- true" },
+		{ "nbd+unix:///x?socket=s nbd0", "" },
+	};
+	char line[128];
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	for (size_t f = 0; f < sizeof(around) / sizeof(around[0]); f++) {
+		snprintf(line, sizeof(line), "%s %s /a/b:c %s", around[f].before,
+			 tls_texts[_i].name, around[f].after);
+		ck_assert_msg(!PARSE(&w, line, &o, &e), "%s: %s", line, e.text);
+		ck_assert_msg(o.where.tls, "%s does not require TLS", line);
+		ck_assert(!o.tls.no_verify && !o.tls_directory);
+		for (size_t i = 0; i < TLS_TEXTS; i++)
+			ck_assert_msg(!strcmp(tls_text(&o, i), i == (size_t)_i ? "/a/b:c" : ""),
+				      "%s: %s is \"%s\"", line, tls_texts[i].name,
+				      tls_text(&o, i));
+	}
+}
+END_TEST
+
+START_TEST(tls_text_has_a_length)
+{
+	char value[1100], name[64], host[] = "host", x[] = "x", dev[] = "nbd0";
+	char *argv[] = { host, name, value, host, x, dev, NULL };
+	size_t max = tls_texts[_i].max;
+	struct opts o;
+	struct err e;
+
+	strcpy(name, tls_texts[_i].name);
+	memset(value, 'v', sizeof(value));
+	value[max] = '\0';
+	ck_assert_int_eq(opts_parse(6, argv, &o, &e), 0);
+	ck_assert_str_eq(tls_text(&o, (size_t)_i), value);
+	memset(value, 'v', sizeof(value));
+	value[max + 1] = '\0';
+	ck_assert_int_eq(opts_parse(6, argv, &o, &e), -EINVAL);
+	ck_assert_int_eq(e.kind, ERR_USAGE);
+	ck_assert_ptr_nonnull(strstr(e.text, tls_texts[_i].name));
+}
+END_TEST
+
+START_TEST(tls_without_a_text)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, "host x nbd0", &o, &e), 0);
+	ck_assert(!o.where.tls && !o.tls.no_verify && !o.tls_directory);
+	ck_assert_int_eq(PARSE(&w, "nbd://host/x nbd0", &o, &e), 0);
+	ck_assert(!o.where.tls);
+	ck_assert_int_eq(PARSE(&w, "nbds://host/x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls);
+	ck_assert_int_eq(PARSE(&w, "--tls host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && !o.tls.no_verify && !o.tls_directory);
+	ck_assert_int_eq(PARSE(&w, "--tls nbd://host/x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls);
+	ck_assert_int_eq(PARSE(&w, "--command --tls nbd0 -- true", &o, &e), 0);
+	ck_assert(o.where.tls);
+	/* those of a command are its own */
+	ck_assert_int_eq(PARSE(&w, "--command nbd0 -- true --tls", &o, &e), 0);
+	ck_assert(!o.where.tls);
+	ck_assert_int_eq(PARSE(&w, "--tls-no-verify host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && o.tls.no_verify);
+	ck_assert_int_eq(PARSE(&w, "--tls-certificates /d host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls);
+	ck_assert_str_eq(o.tls_directory, "/d");
+	for (size_t i = 0; i < TLS_TEXTS; i++)
+		ck_assert_str_eq(tls_text(&o, i), "");
+	ck_assert_int_eq((int)o.offload, LINK_OFFLOAD_AUTO);
+	ck_assert_int_eq(PARSE(&w, "--tls-offload auto host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_AUTO);
+	ck_assert_int_eq(PARSE(&w, "--tls-offload require host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_REQUIRE);
+	ck_assert_int_eq(PARSE(&w, "--tls-offload no host x nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_NO);
+}
+END_TEST
+
 START_TEST(device_by_link)
 {
 	char dir[] = "/tmp/test_opts.XXXXXX", path[64];
@@ -266,6 +401,9 @@ START_TEST(help_names_every_option)
 		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
 		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
 		"--output COLUMNS", "--noheadings", "--json", "--bytes",
+		"--tls ", "--tls-ca FILE", "--tls-crl FILE", "--tls-cert FILE", "--tls-key FILE",
+		"--tls-certificates DIR", "--tls-offload WHO", "--tls-hostname NAME", "--tls-no-verify",
+		"--tls-psk-file FILE", "--tls-psk-user NAME", "--tls-priority STRING",
 	};
 	char *text = NULL;
 	size_t len = 0;
@@ -290,6 +428,9 @@ Suite *unit_suite(void)
 	tcase_add_test(t, values);
 	tcase_add_test(t, command_words);
 	tcase_add_test(t, long_export);
+	tcase_add_loop_test(t, tls_text_goes_to_its_place, 0, TLS_TEXTS);
+	tcase_add_loop_test(t, tls_text_has_a_length, 0, TLS_TEXTS);
+	tcase_add_test(t, tls_without_a_text);
 	tcase_add_test(t, device_by_link);
 	tcase_add_test(t, help_names_every_option);
 	suite_add_tcase(s, t);

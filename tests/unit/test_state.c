@@ -60,6 +60,7 @@ static void sample(struct state *s)
 	strcpy(s->host, "server:10809");
 	strcpy(s->export, "disk");
 	strcpy(s->peer, "192.0.2.1:10809");
+	strcpy(s->tls, "TLS1.3 AES-128-GCM kernel");
 }
 
 static void expect_equal(const struct state *a, const struct state *b)
@@ -71,6 +72,7 @@ static void expect_equal(const struct state *a, const struct state *b)
 	ck_assert_str_eq(a->host, b->host);
 	ck_assert_str_eq(a->export, b->export);
 	ck_assert_str_eq(a->peer, b->peer);
+	ck_assert_str_eq(a->tls, b->tls);
 }
 
 /* Written and read again, over memory that has other contents. */
@@ -136,6 +138,7 @@ START_TEST(round_trip_of_the_longest)
 	memset(s.host, '\xff', sizeof(s.host) - 1);
 	memset(s.export, '%', sizeof(s.export) - 1);
 	memset(s.peer, '\x01', sizeof(s.peer) - 1);
+	memset(s.tls, '\x02', sizeof(s.tls) - 1);
 	ck_assert_uint_eq(strlen(s.export), 4096);
 	round_trip(&s);
 }
@@ -158,7 +161,8 @@ START_TEST(file_has_one_key_a_line)
 			 "backend=nbd://server:10809/disk\n"
 			 "host=server:10809\n"
 			 "export=my%20disk=100%25%0A\n"
-			 "peer=192.0.2.1:10809\n");
+			 "peer=192.0.2.1:10809\n"
+			 "tls=TLS1.3%20AES-128-GCM%20kernel\n");
 	close(fd);
 }
 END_TEST
@@ -402,6 +406,7 @@ START_TEST(corrupt_by_length)
 		{ "host", 511 },
 		{ "export", 4096 },
 		{ "peer", 79 },
+		{ "tls", 63 },
 	};
 	char path[PATH_MAX], text[8192];
 	int fd = new_dir(path);
@@ -452,7 +457,7 @@ START_TEST(keys_of_a_later_version_are_ignored)
 	struct err e = { 0 };
 	struct state s;
 
-	tree_put(fd, "nbd0", "version=7\nexport=a\npid=12\ntls=%not%encoded\npids=99\npeer=p\n=\n");
+	tree_put(fd, "nbd0", "version=7\nexport=a\npid=12\nlater=%not%encoded\npids=99\npeer=p\n=\n");
 	ck_assert_msg(!state_read(path, 0, &s, &e), "%s", e.text);
 	ck_assert_int_eq(s.pid, 12);
 	ck_assert_uint_eq(s.connections, 0);

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cmd.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(((struct uri *)0)->tls_hostname) == sizeof(((struct tls_params *)0)->hostname) &&
+	       sizeof(((struct uri *)0)->tls_psk_file) == sizeof(((struct tls_params *)0)->psk_file),
+	       "what a URI holds fits");
+
+/*
+ * What the options say, then the directory given, then the places where people keep such things,
+ * the user's before the system's.
+ */
+static int find_credentials(const struct opts *o, struct tls_params *t, struct err *e)
+{
+	const char *home = getenv("HOME");
+	char dir[TLS_PATH_MAX];
+
+	*t = o->tls;
+	/* an option wins over a parameter of the URI */
+	if (!t->hostname[0])
+		memcpy(t->hostname, o->where.tls_hostname, sizeof(t->hostname));
+	if (!t->psk_file[0])
+		memcpy(t->psk_file, o->where.tls_psk_file, sizeof(t->psk_file));
+	if (o->tls_directory)
+		return tls_use_directory(t, o->tls_directory, e);
+	if (o->where.tls_certificates[0])
+		return tls_use_directory(t, o->where.tls_certificates, e);
+	if (t->ca[0] || t->cert[0] || t->psk_file[0] || t->no_verify)
+		return 0;
+	if (home && (size_t)snprintf(dir, sizeof(dir), "%s/.pki/nbd", home) < sizeof(dir) &&
+	    !access(dir, X_OK))
+		return tls_use_directory(t, dir, e);
+	if (!access("/etc/pki/nbd", X_OK))
+		return tls_use_directory(t, "/etc/pki/nbd", e);
+	return 0;
+}
+
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
+		     struct err *e)
+{
+	memset(rq, 0, sizeof(*rq));
+	rq->goal = goal;
+	rq->timeout_ms = o->connect_timeout_ms;
+	rq->where = o->where;
+	rq->offload = o->offload;
+	if (rq->where.tls && find_credentials(o, &rq->tls, e))
+		return -e->code;
+	if (rq->tls.no_verify)
+		fprintf(stderr, "nbd-attach: the server's certificate is not verified: anybody in "
+			"between can read and change all data\n");
+	return o->argv ? link_set_command(rq, o->argv, e) : 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	/* Many requests at a time: what counts is the number of calls, not of bytes. */
+	PLAIN_SIZE = 256 * 1024,
+	/* as much again for records under way, and their headers */
+	SOCKET_BUFFER = 4 * 1024 * 1024,
+	FAREWELL_MS = 5000,
+};
+
+struct relay {
+	struct tls *t;
+	int net, local;
+	bool net_ended, local_ended;
+	size_t down_off, down_len; /* decrypted, not yet written to local */
+	uint8_t down[PLAIN_SIZE];
+	uint8_t up[PLAIN_SIZE];
+};
+
+static bool is_retry(void)
+{
+	return errno == EAGAIN || errno == EINTR;
+}
+
+/* What has arrived, decrypted as far as there is room for it; true when there was too little. */
+static bool receive(struct relay *r)
+{
+	ssize_t n;
+
+	if (r->down_off) {
+		memmove(r->down, r->down + r->down_off, r->down_len);
+		r->down_off = 0;
+	}
+	while (r->down_len < sizeof(r->down)) {
+		n = tls_recv(r->t, r->down + r->down_len, sizeof(r->down) - r->down_len);
+		if (n == -EAGAIN)
+			return false;
+		if (n <= 0) {
+			r->net_ended = true;
+			return false;
+		}
+		r->down_len += (size_t)n;
+	}
+	return true;
+}
+
+static void write_local(struct relay *r)
+{
+	ssize_t n = send(r->local, r->down + r->down_off, r->down_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n > 0) {
+		r->down_off += (size_t)n;
+		r->down_len -= (size_t)n;
+	} else if (n < 0 && !is_retry()) {
+		r->local_ended = true;
+		r->down_len = 0;
+	}
+}
+
+static void read_local(struct relay *r)
+{
+	ssize_t n = recv(r->local, r->up, sizeof(r->up), MSG_DONTWAIT);
+	size_t done = 0;
+
+	if (n < 0 && is_retry())
+		return;
+	if (n <= 0) {
+		r->local_ended = true;
+		return;
+	}
+	while (done < (size_t)n) {
+		ssize_t sent = tls_send(r->t, r->up + done, (size_t)n - done);
+
+		/* there is room for all of it, see tls_detach_io */
+		if (sent <= 0) {
+			r->net_ended = true;
+			return;
+		}
+		done += (size_t)sent;
+	}
+}
+
+/* Waits for what can go on. */
+static void wait_for_ends(const struct relay *r, struct pollfd p[2])
+{
+	/* The plain end is gone: the server may have what is left, but not for ever. */
+	int timeout_ms = r->local_ended ? FAREWELL_MS : -1;
+
+	p[0] = (struct pollfd){ .fd = r->net };
+	p[1] = (struct pollfd){ .fd = r->local };
+	if (!r->net_ended && r->down_len < sizeof(r->down))
+		p[0].events |= POLLIN;
+	if (tls_unsent(r->t))
+		p[0].events |= POLLOUT;
+	if (!r->local_ended && tls_room(r->t) >= PLAIN_SIZE)
+		p[1].events |= POLLIN;
+	if (r->down_len)
+		p[1].events |= POLLOUT;
+	/* a hang-up that is nobody's turn yet would be reported at once and for ever */
+	for (int i = 0; i < 2; i++)
+		if (!p[i].events)
+			p[i].fd = -1;
+	while (poll(p, 2, timeout_ms) < 0 && errno == EINTR)
+		;
+}
+
+void relay_run(struct tls *t, int net, int local)
+{
+	struct relay *r = calloc(1, sizeof(*r));
+	struct pollfd p[2];
+	bool full;
+
+	if (!r || tls_detach_io(t, PLAIN_SIZE))
+		goto out;
+	r->t = t;
+	r->net = net;
+	r->local = local;
+	for (;;) {
+		do {
+			full = receive(r);
+			if (r->down_len)
+				write_local(r);
+			/* what is decrypted or buffered already wakes no poll */
+		} while (full && r->down_len < sizeof(r->down));
+		if (tls_unsent(t) && tls_flush(t, net) < 0)
+			break;
+		if (r->net_ended ? !r->down_len : r->local_ended && !tls_unsent(t))
+			break;
+		wait_for_ends(r, p);
+		if (r->local_ended && !p[0].revents)
+			break;
+		if (p[0].revents & (POLLIN | POLLHUP | POLLERR) && tls_fill(t, net) < 0)
+			r->net_ended = true;
+		if (p[1].revents & (POLLIN | POLLHUP | POLLERR) && tls_room(t) >= PLAIN_SIZE)
+			read_local(r);
+	}
+	if (r->local_ended && !r->net_ended) {
+		tls_bye(t);
+		tls_flush(t, net);
+	}
+out:
+	free(r);
+	close(local);
+	close(net);
+}
+
+/* Nothing of the process it comes from is kept but the two ends. */
+__attribute__((noreturn))
+static void process(struct tls *t, int net, int local)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	setsid();
+	prctl(PR_SET_NAME, "nbd-relay");
+	if (chdir("/"))
+		_exit(1);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
+	/* first out of each other's way, then to the lowest places */
+	net = fcntl(net, F_DUPFD, 10);
+	local = fcntl(local, F_DUPFD, 10);
+	if (dup2(net, 3) < 0 || dup2(local, 4) < 0)
+		_exit(1);
+	close_range(5, ~0U, 0);
+	relay_run(t, 3, 4);
+	_exit(0);
+}
+
+int relay_start(struct tls *t, int fd, struct err *e)
+{
+	int pair[2], code, size = SOCKET_BUFFER;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, ERR_FAILED, errno, "TLS relay: socket pair");
+	for (int i = 0; i < 2; i++)
+		/* where it is not permitted the default does it, more slowly */
+		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	pid = fork();
+	if (pid < 0) {
+		code = errno;
+		close(pair[0]);
+		close(pair[1]);
+		return err_sys(e, ERR_FAILED, code, "TLS relay: fork");
+	}
+	if (!pid) {
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+		process(t, fd, pair[1]);
+	}
+	close(pair[1]);
+	return pair[0];
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * relay: a process that stands between a descriptor with plain data and a TLS session, for
+ * connections whose record layer the kernel cannot take over. Both directions at once: neither
+ * waits for the other, and each stops reading when its other end is full.
+ */
+#ifndef NBD_ATTACH_RELAY_H
+#define NBD_ATTACH_RELAY_H
+
+#include "err.h"
+#include "tls.h"
+
+/*
+ * Starts the process with the session t over fd, whose handshake is done and of which nothing is
+ * pending. Returns the descriptor with the plain data, a Unix stream socket, the caller's. Both stay
+ * the caller's too, who must not use them but for close and tls_free. The process ends when either end
+ * does: of the plain one after all that came from it was sent and a goodbye.
+ */
+int relay_start(struct tls *t, int fd, struct err *e);
+
+/* What the process does, until an end; takes both descriptors (non-blocking). */
+void relay_run(struct tls *t, int net, int local);
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A relay between a plain descriptor, which the test has, and a TLS server, which it plays. */
+#include "relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "leak.h"
+#include "tlspeer.h"
+#include "unit.h"
+
+enum { PATIENCE_MS = 20000 };
+
+static struct cert server_cert;
+
+static void setup(void)
+{
+	cert_make(&server_cert, &(struct cert_spec){ .dns = { "server.example" } });
+}
+
+static void teardown(void)
+{
+	cert_free(&server_cert);
+}
+
+struct talk {
+	struct peer p;
+	int local; /* plain */
+	int fd;    /* our copy of the relay's network end, closed at once */
+};
+
+static const char *const versions[] = {
+	"NORMAL:-VERS-ALL:+VERS-TLS1.2",
+	"NORMAL:-VERS-ALL:+VERS-TLS1.3",
+	"NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC", /* one that no kernel has */
+};
+
+static void start(struct talk *k, const char *priority)
+{
+	struct tls_params params = { .no_verify = true };
+	struct peer_spec spec = { .cert = &server_cert, .priority = priority };
+	int fds[2], ret = -EAGAIN;
+	struct tls *t;
+	struct err e;
+
+	memset(k, 0, sizeof(*k));
+	peer_unix(fds);
+	strcpy(params.priority, priority);
+	ck_assert_msg(!tls_new(&t, &params, &e), "%s", e.text);
+	peer_open(&k->p, fds[1], &spec);
+	for (int i = 0; i < 2000 && (ret || k->p.result); i++) {
+		if (ret == -EAGAIN)
+			ret = tls_handshake(t, fds[0], &e);
+		peer_step(&k->p);
+		if (ret || k->p.result)
+			poll(NULL, 0, 5);
+	}
+	ck_assert_msg(!ret && !k->p.result, "%d %d", ret, k->p.result);
+	k->local = relay_start(t, fds[0], &e);
+	ck_assert_msg(k->local >= 0, "%s", e.text);
+	fcntl(k->local, F_SETFL, O_NONBLOCK);
+	tls_free(t);
+	close(fds[0]);
+}
+
+/* The relay is our only child, and ends by itself when its ends do. */
+static void finish(struct talk *k)
+{
+	int status = -1;
+
+	if (k->local >= 0)
+		close(k->local);
+	peer_close(&k->p);
+	for (int i = 0; i < PATIENCE_MS / 5 && !waitpid(-1, &status, WNOHANG); i++)
+		poll(NULL, 0, 5);
+	ck_assert_int_eq(status, 0);
+}
+
+static unsigned char byte(size_t i, unsigned seed)
+{
+	return (unsigned char)(i * 31 + (i >> 11) + seed);
+}
+
+/* One direction of a conversation. */
+struct flow {
+	size_t len, sent, got;
+	unsigned seed;
+	bool paused;  /* the receiver does not read */
+};
+
+static bool check(struct flow *f, const unsigned char *buf, ssize_t n)
+{
+	for (ssize_t i = 0; i < n; i++)
+		if (buf[i] != byte(f->got + (size_t)i, f->seed))
+			return false;
+	f->got += (size_t)n;
+	return true;
+}
+
+/* Moves some of both; true when anything was moved. */
+static bool step(struct talk *k, struct flow *up, struct flow *down, size_t piece)
+{
+	unsigned char buf[65536];
+	bool moved = false;
+	ssize_t n;
+
+	if (up->sent < up->len) {
+		size_t want = up->len - up->sent < piece ? up->len - up->sent : piece;
+
+		for (size_t i = 0; i < want; i++)
+			buf[i] = byte(up->sent + i, up->seed);
+		n = send(k->local, buf, want, MSG_NOSIGNAL);
+		ck_assert(n > 0 || errno == EAGAIN);
+		up->sent += n > 0 ? (size_t)n : 0;
+		moved |= n > 0;
+	}
+	if (!up->paused && up->got < up->len) {
+		n = gnutls_record_recv(k->p.session, buf, sizeof(buf));
+		ck_assert(n > 0 || n == GNUTLS_E_AGAIN);
+		ck_assert(n < 0 || check(up, buf, n));
+		moved |= n > 0;
+	}
+	if (down->sent < down->len) {
+		size_t want = down->len - down->sent < piece ? down->len - down->sent : piece;
+
+		for (size_t i = 0; i < want; i++)
+			buf[i] = byte(down->sent + i, down->seed);
+		n = gnutls_record_send(k->p.session, buf, want);
+		ck_assert(n > 0 || n == GNUTLS_E_AGAIN);
+		down->sent += n > 0 ? (size_t)n : 0;
+		moved |= n > 0;
+	}
+	if (!down->paused && down->got < down->len) {
+		n = recv(k->local, buf, sizeof(buf), 0);
+		ck_assert(n > 0 || errno == EAGAIN);
+		ck_assert(n < 0 || check(down, buf, n));
+		moved |= n > 0;
+	}
+	return moved;
+}
+
+static bool all_there(const struct flow *f)
+{
+	return f->got == f->len;
+}
+
+static void converse(struct talk *k, struct flow *up, struct flow *down, size_t piece)
+{
+	for (int idle = 0; idle < PATIENCE_MS && !(all_there(up) && all_there(down)); idle++) {
+		if (step(k, up, down, piece))
+			idle = 0;
+		else
+			poll(NULL, 0, 1);
+	}
+	ck_assert_uint_eq(up->got, up->len);
+	ck_assert_uint_eq(down->got, down->len);
+}
+
+static const struct {
+	size_t up, down, piece;
+} sizes[] = {
+	{ 1, 1, 1 },
+	{ 28, 4096 + 16, 65536 },
+	{ 16384, 16385, 65536 },
+	{ 3 << 20, 5 << 20, 16384 },
+	{ 40000, 40000, 7 },
+};
+enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+
+START_TEST(both_ways)
+{
+	size_t i = (size_t)_i % SIZES;
+	struct flow up = { .len = sizes[i].up, .seed = 3 };
+	struct flow down = { .len = sizes[i].down, .seed = 5 };
+	struct talk k;
+
+	start(&k, versions[(size_t)_i / SIZES]);
+	converse(&k, &up, &down, sizes[i].piece);
+	finish(&k);
+}
+END_TEST
+
+/* A server that does not read holds up what is for it, and nothing else; and the relay stops reading. */
+START_TEST(no_head_of_line_blocking)
+{
+	struct flow up = { .len = 64 << 20, .seed = 7, .paused = true };
+	struct flow down = { .len = 4 << 20, .seed = 9 };
+	struct talk k;
+
+	start(&k, versions[1]);
+	for (int idle = 0; idle < PATIENCE_MS && !all_there(&down); idle++) {
+		if (step(&k, &up, &down, 16384))
+			idle = 0;
+		else
+			poll(NULL, 0, 1);
+	}
+	ck_assert_uint_eq(down.got, down.len);
+	/* buffers of two sockets and of the relay, but not all of it */
+	ck_assert_uint_lt(up.sent, up.len);
+	up.len = up.sent;
+	up.paused = false;
+	converse(&k, &up, &down, 16384);
+	finish(&k);
+}
+END_TEST
+
+/* And the same the other way round. */
+START_TEST(a_reader_that_pauses)
+{
+	struct flow up = { .len = 4 << 20, .seed = 7 };
+	struct flow down = { .len = 64 << 20, .seed = 9, .paused = true };
+	struct talk k;
+
+	start(&k, versions[1]);
+	for (int idle = 0; idle < PATIENCE_MS && !all_there(&up); idle++) {
+		if (step(&k, &up, &down, 16384))
+			idle = 0;
+		else
+			poll(NULL, 0, 1);
+	}
+	ck_assert_uint_eq(up.got, up.len);
+	ck_assert_uint_lt(down.sent, down.len);
+	down.len = down.sent;
+	down.paused = false;
+	converse(&k, &up, &down, 16384);
+	finish(&k);
+}
+END_TEST
+
+/* As the kernel does at a detach: the last request, and the end. */
+START_TEST(local_end)
+{
+	struct flow up = { .len = 300000, .seed = 1 }, none = { 0 };
+	unsigned char buf[16];
+	struct talk k;
+	ssize_t n = GNUTLS_E_AGAIN;
+
+	start(&k, versions[_i]);
+	while (up.sent < up.len)
+		step(&k, &up, &none, 65536);
+	close(k.local);
+	k.local = -1;
+	converse(&k, &up, &none, 65536);
+	for (int i = 0; i < PATIENCE_MS && n == GNUTLS_E_AGAIN; i++) {
+		n = gnutls_record_recv(k.p.session, buf, sizeof(buf));
+		if (n == GNUTLS_E_AGAIN)
+			poll(NULL, 0, 1);
+	}
+	ck_assert_int_eq(n, 0); /* a goodbye, not a cut */
+	finish(&k);
+}
+END_TEST
+
+/* All that the server has said arrives before its end does. */
+START_TEST(server_end)
+{
+	struct flow down = { .len = 100000, .seed = 1 }, none = { 0 };
+	unsigned char c;
+	struct talk k;
+	ssize_t n = -1;
+
+	start(&k, versions[1]);
+	for (int i = 0; i < PATIENCE_MS && down.sent < down.len; i++)
+		if (!step(&k, &none, &down, 16384))
+			poll(NULL, 0, 1);
+	if (_i)
+		gnutls_bye(k.p.session, GNUTLS_SHUT_WR);
+	shutdown(k.p.fd, SHUT_RDWR);
+	converse(&k, &none, &down, 16384);
+	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0; i++)
+		poll(NULL, 0, 1);
+	ck_assert_int_eq(n, 0);
+	finish(&k);
+}
+END_TEST
+
+/* Records that are none end it; nothing of them comes through. */
+START_TEST(forged_record)
+{
+	struct talk k;
+	unsigned char c;
+	ssize_t n = -1;
+
+	start(&k, versions[1]);
+	ck_assert_int_eq(send(k.p.fd, "\x17\x03\x03\x00\x20" "0123456789abcdef0123456789abcdef", 37, 0),
+			 37);
+	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0; i++)
+		poll(NULL, 0, 1);
+	ck_assert_int_eq(n, 0);
+	finish(&k);
+}
+END_TEST
+
+/* The kernel sees a closed socket when the relay is killed. */
+START_TEST(killed)
+{
+	unsigned before = leak_fds();
+	struct talk k;
+	unsigned char c;
+	siginfo_t si = { 0 };
+	ssize_t n = -1;
+	int pid = 0;
+
+	start(&k, versions[1]);
+	/* our only child: found by asking who has not ended */
+	ck_assert_int_eq(waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT), 0);
+	ck_assert_int_eq(si.si_pid, 0);
+	for (int p = getpid() + 1; p < getpid() + 100000 && !pid; p++)
+		if (!waitid(P_PID, (id_t)p, &si, WEXITED | WNOHANG | WNOWAIT))
+			pid = p;
+	ck_assert_int_gt(pid, 0);
+	kill(pid, SIGKILL);
+	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0 && errno == EAGAIN; i++)
+		poll(NULL, 0, 1);
+	ck_assert_int_eq(n, 0);
+	close(k.local);
+	peer_close(&k.p);
+	waitpid(pid, NULL, 0);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("relay");
+	TCase *t = tcase_create("relay");
+
+	tcase_add_unchecked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 120);
+	tcase_add_loop_test(t, both_ways, 0, 3 * SIZES);
+	tcase_add_test(t, no_head_of_line_blocking);
+	tcase_add_test(t, a_reader_that_pauses);
+	tcase_add_loop_test(t, local_end, 0, 2);
+	tcase_add_loop_test(t, server_end, 0, 2);
+	tcase_add_test(t, forged_record);
+	tcase_add_test(t, killed);
+	suite_add_tcase(s, t);
+	return s;
+}
