@@ -91,6 +91,8 @@ static int resolve(const struct uri *u, const struct limit *l, struct resolve_re
 	memset(&q, 0, sizeof(q));
 	memcpy(q.host, u->host, sizeof(q.host));
 	memcpy(q.port, u->port, sizeof(q.port));
+	if (resolve_numeric(&q, r))
+		return 0;
 	ret = resolve_start(&t, &q, e);
 	if (ret)
 		return ret;

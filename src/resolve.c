@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "text.h"
@@ -40,11 +41,9 @@ void resolve_interleave(struct resolve_result *r)
 	memcpy(r->address, sorted, r->count * sizeof(sorted[0]));
 }
 
-static void look_up(const void *arg, void *out)
+static void find(const struct resolve_query *q, int flags, struct resolve_result *r)
 {
-	const struct resolve_query *q = arg;
-	struct resolve_result *r = out;
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags };
 	struct addrinfo *list, *a;
 
 	r->gai = getaddrinfo(q->host, q->port, &hints, &list);
@@ -61,6 +60,18 @@ static void look_up(const void *arg, void *out)
 	}
 	freeaddrinfo(list);
 	resolve_interleave(r);
+}
+
+static void look_up(const void *arg, void *out)
+{
+	find(arg, 0, out);
+}
+
+bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r)
+{
+	memset(r, 0, sizeof(*r));
+	find(q, AI_NUMERICHOST, r);
+	return !r->gai && r->count;
 }
 
 int resolve_start(struct task *t, const struct resolve_query *q, struct err *e)

@@ -8,6 +8,7 @@
 #define NBD_ATTACH_RESOLVE_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 
 #include "err.h"
@@ -33,6 +34,9 @@ struct resolve_query {
 	char host[URI_HOST_MAX + 1];
 	char port[6];
 };
+
+/* True when the host is an address, which takes nobody to ask: r is filled then. */
+bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r);
 
 /* Starts the look-up; q must live until the call returns only. */
 int resolve_start(struct task *t, const struct resolve_query *q, struct err *e);

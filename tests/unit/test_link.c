@@ -653,9 +653,10 @@ START_TEST(no_time_for_a_look_up)
 	struct err e;
 
 	request(&rq, NEG_GOAL_GO, &l);
+	strcpy(rq.where.host, "localhost"); /* an address is not looked up */
 	rq.timeout_ms = 0;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
-	expect_text(&e, "127.0.0.1:1: look up its addresses", "not done within 0 s");
+	expect_text(&e, "localhost:1: look up its addresses", "not done within 0 s");
 }
 END_TEST
 
@@ -686,8 +687,8 @@ START_TEST(cancelled)
 		bool by_hanging_up, reachable;
 		const char *part;
 	} table[] = {
-		{ 0, false, true, "look up its addresses: Operation canceled" },
-		{ 0, true, true, "look up its addresses: Operation canceled" },
+		{ 0, false, true, "Operation canceled" },
+		{ 0, true, true, "Operation canceled" },
 		{ 500, false, true, "handshake: Operation canceled" },
 		{ 500, true, true, "handshake: Operation canceled" },
 		{ 500, false, false, "connect: Operation canceled" },
@@ -708,8 +709,8 @@ START_TEST(cancelled)
 	fd = cancel_after(table[_i].ms, table[_i].by_hanging_up, &pid);
 	expect_failure(&rq, fd, ECANCELED, ERR_FAILED, &e);
 	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
-	/* what is under way at that moment depends on the machine's speed, but for the first two */
-	if (!table[_i].ms || strstr(e.text, table[_i].part))
+	/* what is under way at that moment depends on the machine's speed */
+	if (strstr(e.text, table[_i].part))
 		expect_text(&e, l.text, table[_i].part);
 	else
 		expect_text(&e, l.text, "Operation canceled");

@@ -131,6 +131,36 @@ START_TEST(numeric_v6)
 }
 END_TEST
 
+/* Without a child, and never more than addresses. */
+START_TEST(numeric_at_once)
+{
+	static const struct {
+		const char *host;
+		bool numeric;
+		int family;
+	} table[] = {
+		{ "192.0.2.7", true, AF_INET },
+		{ "2001:db8::7", true, AF_INET6 },
+		{ "localhost", false, 0 },
+		{ "no-such-host.invalid.", false, 0 },
+		{ "", false, 0 },
+	};
+	struct resolve_query q = { .port = "10809" };
+	struct resolve_result r;
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		memset(q.host, 0, sizeof(q.host));
+		strcpy(q.host, table[i].host);
+		ck_assert_msg(resolve_numeric(&q, &r) == table[i].numeric, "%s", q.host);
+		if (!table[i].numeric)
+			continue;
+		ck_assert_uint_eq(r.count, 1);
+		ck_assert_int_eq(r.address[0].sa.sa_family, table[i].family);
+	}
+	ck_assert(leak_no_child());
+}
+END_TEST
+
 START_TEST(zone_of_an_address)
 {
 	struct resolve_result r;
@@ -284,6 +314,7 @@ Suite *unit_suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, numeric_v4);
 	tcase_add_test(t, numeric_v6);
+	tcase_add_test(t, numeric_at_once);
 	tcase_add_test(t, zone_of_an_address);
 	tcase_add_test(t, localhost);
 	tcase_add_test(t, no_such_host);

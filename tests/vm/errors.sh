@@ -116,8 +116,9 @@ echo user:0123456789abcdef0123456789abcdef >/tmp/psk
 t "nbdkit that requires TLS" serve_nbdkit 10813 --tls=require --tls-psk=/tmp/psk memory 1M
 refused 6 'requires TLS' "a server that requires TLS" "$A" 127.0.0.1:10813 x nbd0
 stop_server nbdkit:10813
-refused 6 'TLS is asked for' "nbds:// address" "$A" nbds://127.0.0.1:12000/x nbd0
-t "nbds:// address: the server is not contacted" not_contacted
+refused 6 'key file /no/such: No such file' "TLS without its key" "$A" --tls-psk-file /no/such \
+	nbds://127.0.0.1:12000/x nbd0
+t "TLS without its key: the server is not contacted" not_contacted
 
 # An export that cannot be a device.
 t "odd exports" serve_nbdkit 10814 --filter=blocksize-policy memory 1000 blocksize-minimum=1 \
