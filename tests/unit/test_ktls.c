@@ -101,6 +101,12 @@ static void teardown(void)
 	cert_free(&server_cert);
 }
 
+/* A test that ends without finish() must not leave its kernel to the next one. */
+static void forget_kernel(void)
+{
+	memset(&kernel, 0, sizeof(kernel));
+}
+
 struct talk {
 	struct tls *t;
 	struct peer p;
@@ -415,6 +421,7 @@ Suite *unit_suite(void)
 
 	tcase_set_timeout(t, 60);
 	tcase_add_unchecked_fixture(t, setup, teardown);
+	tcase_add_checked_fixture(t, forget_kernel, NULL);
 	tcase_add_loop_test(t, what_the_kernel_is_told, 0, CIPHERS);
 	tcase_add_test(t, no_module);
 	tcase_add_loop_test(t, no_cipher, 0, CIPHERS);
