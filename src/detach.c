@@ -31,10 +31,8 @@ struct release {
 	bool force;
 };
 
-enum stage { CLAIM, USERS, FLUSH, DISCONNECT, RELEASED };
-
 struct released {
-	enum stage stage; /* where it ended */
+	bool done; /* else err says where it ended */
 	bool unflushed;
 	struct err err;
 };
@@ -123,12 +121,10 @@ static void release(const void *arg, void *out)
 	int fd;
 
 	snprintf(node, sizeof(node), "/dev/nbd%u", rl->index);
-	r->stage = CLAIM;
 	fd = open_node(node, rl, &r->err);
 	if (fd < 0 && !rl->force)
 		return;
 
-	r->stage = USERS;
 	for (int i = 0; !rl->force; i++) {
 		if (find_users(rl->index, &u, &r->err))
 			return;
@@ -143,7 +139,6 @@ static void release(const void *arg, void *out)
 	}
 
 	/* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */
-	r->stage = FLUSH;
 	if (!rl->read_only && (fd < 0 || fsync(fd))) {
 		if (!rl->force) {
 			err_sys(&r->err, ERR_FAILED, errno,
@@ -154,7 +149,6 @@ static void release(const void *arg, void *out)
 		r->unflushed = true;
 	}
 
-	r->stage = DISCONNECT;
 	if (nbdnl_open(&nl, &r->err))
 		return;
 	if (nbdnl_disconnect(nl, rl->index, &r->err))
@@ -163,7 +157,7 @@ static void release(const void *arg, void *out)
 	if (fd >= 0)
 		close(fd);
 	drop_partitions(rl->index, node);
-	r->stage = RELEASED;
+	r->done = true;
 }
 
 /* Requests finished so far, all kinds; tells a slow server from a silent one. */
@@ -233,7 +227,7 @@ static bool is_gone(int sysfd, unsigned index)
 int detach_run(const struct detach_request *rq, struct detach_result *r, struct err *e)
 {
 	struct release rl = { .index = rq->index, .force = rq->force };
-	struct released done = { 0 };
+	struct released end = { 0 };
 	struct sysfs_device d;
 	struct task t;
 	int sysfd, ret;
@@ -253,20 +247,20 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	if (ret)
 		goto out;
 	rl.read_only = d.read_only;
-	ret = task_start(&t, release, &rl, sizeof(done), e);
+	ret = task_start(&t, release, &rl, sizeof(end), e);
 	if (!ret)
-		ret = wait_release(sysfd, rq, &t, &done, e);
+		ret = wait_release(sysfd, rq, &t, &end, e);
 	if (ret && rq->force) {
 		/* The flush hangs; the connections are taken away under it, which ends it. */
 		r->unflushed = true;
 		ret = attach_undo(rq->index, e);
-	} else if (!ret && done.stage != RELEASED) {
-		*e = done.err;
+	} else if (!ret && !end.done) {
+		*e = end.err;
 		ret = -e->code;
 	}
 	if (ret)
 		goto out;
-	r->unflushed |= done.unflushed;
+	r->unflushed |= end.unflushed;
 	for (int i = 0; i < GONE_MS / POLL_MS && !is_gone(sysfd, rq->index); i++)
 		poll(NULL, 0, POLL_MS);
 	r->in_use = !is_gone(sysfd, rq->index);
