@@ -21,6 +21,7 @@ enum err_kind {
 	ERR_BUSY,        /* the device is in use, or has another export */
 	ERR_ABSENT,      /* the device is not attached */
 	ERR_KERNEL,      /* no nbd driver, no privilege, no such device */
+	ERR_MULTI,       /* several connections would not be safe, or the server's answers differ */
 };
 
 struct err {

@@ -26,6 +26,7 @@ static const struct {
 	{ ERR_BUSY, 7 },
 	{ ERR_ABSENT, 8 },
 	{ ERR_KERNEL, 9 },
+	{ ERR_MULTI, 10 },
 };
 
 static int status_of(const struct err *e)

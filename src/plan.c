@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "text.h"
 #include "wire.h"
 
 /* What drivers/block/nbd.c acts upon; the rest (structured replies, CACHE, ...) it cannot use. */
@@ -90,6 +91,9 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	flags |= NBD_FLAG_HAS_FLAGS;
 	if (rq->read_only)
 		flags |= NBD_FLAG_READ_ONLY;
+	/* the driver takes one only without it, and it may have been forced */
+	if (rq->connections > 1)
+		flags |= NBD_FLAG_CAN_MULTI_CONN;
 	p->server_flags = flags & kernel_flags;
 	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
@@ -98,6 +102,77 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	p->timeout_s = rq->timeout_s < PLAN_TIMEOUT_MAX ? rq->timeout_s : PLAN_TIMEOUT_MAX;
 	p->dead_timeout_s = rq->dead_timeout_s < PLAN_TIMEOUT_MAX ? rq->dead_timeout_s :
 								    PLAN_TIMEOUT_MAX;
+	return 0;
+}
+
+enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
+			     enum plan_cache cache, char *why, size_t cap)
+{
+	bool flags = x->flags & NBD_FLAG_HAS_FLAGS;
+	bool read_only = m->read_only || x->flags & NBD_FLAG_READ_ONLY;
+	const char *text = "";
+	enum plan_verdict verdict = PLAN_ALL;
+
+	if (m->wanted <= 1) {
+		verdict = PLAN_ONE;
+	} else if (!flags || !(x->flags & NBD_FLAG_CAN_MULTI_CONN)) {
+		verdict = m->force && read_only ? PLAN_ALL : PLAN_ONE;
+		text = verdict == PLAN_ALL ?
+			"several connections are forced on a server that does not permit them; nothing is "
+			"written, so that there is nothing to flush" :
+			read_only ?
+			"the server does not permit several connections (it does not say CAN_MULTI_CONN); as the "
+			"export is only read, --force-multi-conn would be safe unless somebody else writes to it" :
+			"the server does not permit several connections (it does not say CAN_MULTI_CONN): what is "
+			"written through one might not be seen through another";
+	} else if (read_only || x->flags & NBD_FLAG_SEND_CACHE) {
+		verdict = PLAN_ALL;
+	} else if (m->force) {
+		text = "several connections are forced without a look whether the server means CACHE by "
+		       "CAN_MULTI_CONN, as qemu 3.0 does, which corrupts data";
+	} else if (cache == PLAN_CACHE_UNASKED) {
+		verdict = PLAN_ASK;
+	} else if (cache == PLAN_CACHE_SILENT) {
+		verdict = PLAN_ONE;
+		text = "it could not be found out whether the server means CACHE by CAN_MULTI_CONN, as qemu "
+		       "3.0 does: it leaves NBD_CMD_CACHE unanswered, or takes no other connection";
+	} else if (cache == PLAN_CACHE_DONE) {
+		verdict = PLAN_ONE;
+		text = "the server says CAN_MULTI_CONN but carries out NBD_CMD_CACHE unannounced, like qemu "
+		       "3.0, which means CACHE by that bit: each connection has a cache of its own, and several "
+		       "would corrupt data; update the server (qemu 3.1), or use --force-multi-conn if it is "
+		       "certain that it is another one";
+	}
+	snprintf(why, cap, "%s", text);
+	return verdict;
+}
+
+int plan_same_export(const struct export *a, const struct export *b, struct err *e)
+{
+	/* What a server that is silent means is not what another one says. */
+	const struct {
+		const char *what;
+		uint64_t a, b;
+	} numbers[] = {
+		{ "size", a->size, b->size },
+		{ "transmission flags", a->flags, b->flags },
+		{ "whether block sizes are given", a->has_block_size, b->has_block_size },
+		{ "minimum block size", a->block_min, b->block_min },
+		{ "preferred block size", a->block_pref, b->block_pref },
+		{ "maximum payload", a->payload_max, b->payload_max },
+	};
+	char one[128], other[128];
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (numbers[i].a != numbers[i].b)
+			return err_set(e, ERR_MULTI, ESTALE, "%s: %llu and %llu", numbers[i].what,
+				       (unsigned long long)numbers[i].a,
+				       (unsigned long long)numbers[i].b);
+	if (a->has_name && b->has_name && strcmp(a->name, b->name)) {
+		text_escape(one, sizeof(one), a->name, strlen(a->name));
+		text_escape(other, sizeof(other), b->name, strlen(b->name));
+		return err_set(e, ERR_MULTI, ESTALE, "name: \"%s\" and \"%s\"", one, other);
+	}
 	return 0;
 }
 

@@ -37,6 +37,34 @@ struct plan_request {
 	uint32_t block_size;   /* bytes, 0: as the server wants */
 	uint32_t timeout_s;    /* for the answer to one request; 0: no limit */
 	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
+	unsigned connections;    /* that are there; plan_multi has permitted them */
+};
+
+enum {
+	PLAN_CONNECTIONS_MAX = 64,
+	PLAN_CONNECTIONS_AUTO_MAX = 8,
+};
+
+/* How many connections the user wants. */
+struct plan_multi {
+	uint32_t wanted;  /* at most; 0 is 1 */
+	bool automatic;   /* fewer will do */
+	bool force;       /* --force-multi-conn */
+	bool read_only;   /* nothing will be written, whatever the export permits */
+};
+
+/* What the server said when asked for NBD_CMD_CACHE. */
+enum plan_cache {
+	PLAN_CACHE_UNASKED,
+	PLAN_CACHE_REFUSED, /* or nothing that can be understood */
+	PLAN_CACHE_DONE,
+	PLAN_CACHE_SILENT,  /* no answer in time, or nobody to be asked */
+};
+
+enum plan_verdict {
+	PLAN_ONE, /* connection only */
+	PLAN_ASK, /* for NBD_CMD_CACHE, on a connection that nobody else uses */
+	PLAN_ALL, /* that are wanted */
 };
 
 struct plan_kernel {
@@ -71,6 +99,25 @@ struct plan {
  */
 int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
 		struct plan *p, struct err *e);
+
+/*
+ * Whether connections beyond the first may be used, by what the server answers on the first.
+ * NBD_FLAG_CAN_MULTI_CONN permits it ("Transmission flags"), but qemu 3.0 means NBD_FLAG_SEND_CACHE by that bit and
+ * keeps a cache for each connection: data written through one is not seen through the other. It is
+ * told by its answer to NBD_CMD_CACHE, which it carries out without the bit that announces it; a server with
+ * that bit is none. On an export that is only read there is nothing to flush, so that the guard is not needed, and
+ * force replaces the permission. force also switches the guard off.
+ * why (of cap bytes): a text for the user, "" when there is nothing to be said: what speaks against more than one, or
+ * what was forced.
+ */
+enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
+			     enum plan_cache cache, char *why, size_t cap);
+
+/*
+ * Whether two answers are about the same export: size, flags, block sizes and the canonical name, where both have one.
+ * -ESTALE (ERR_MULTI): the text names the first difference, as "size: 1024 and 2048".
+ */
+int plan_same_export(const struct export *a, const struct export *b, struct err *e);
 
 /*
  * The identifier that the kernel keeps with a device, so that no other export takes its place: the

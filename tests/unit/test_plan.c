@@ -438,12 +438,123 @@ START_TEST(stale)
 }
 END_TEST
 
+#define M (F | NBD_FLAG_CAN_MULTI_CONN)
+#define RO NBD_FLAG_READ_ONLY
+#define CACHE NBD_FLAG_SEND_CACHE
+
+/* How many connections, by the first answer. */
+static const struct {
+	const char *rule;
+	uint16_t flags;
+	struct plan_multi m;
+	enum plan_cache cache;
+	enum plan_verdict verdict;
+	const char *says; /* NULL: nothing */
+} multis[] = {
+	{ "one is wanted", M | CACHE, { .wanted = 1 }, 0, PLAN_ONE, NULL },
+	{ "none is one", M | CACHE, { 0 }, 0, PLAN_ONE, NULL },
+	{ "permitted, and surely not qemu 3.0", M | CACHE, { .wanted = 2 }, 0, PLAN_ALL, NULL },
+	{ "not permitted", F | CACHE, { .wanted = 2 }, 0, PLAN_ONE, "does not permit" },
+	{ "not permitted, not even by force", F, { .wanted = 2, .force = true }, 0, PLAN_ONE,
+	  "does not permit" },
+	{ "flags that are none permit nothing", NBD_FLAG_CAN_MULTI_CONN | CACHE, { .wanted = 2 }, 0,
+	  PLAN_ONE, "does not permit" },
+	{ "read-only and not permitted", F | RO, { .wanted = 2 }, 0, PLAN_ONE, "--force-multi-conn" },
+	{ "read-only by force", F | RO, { .wanted = 2, .force = true }, 0, PLAN_ALL, "forced" },
+	{ "our own read-only by force", F, { .wanted = 2, .force = true, .read_only = true }, 0,
+	  PLAN_ALL, "forced" },
+	{ "read-only needs no guard", M | RO, { .wanted = 2 }, 0, PLAN_ALL, NULL },
+	{ "nor does our own", M, { .wanted = 2, .read_only = true }, 0, PLAN_ALL, NULL },
+	{ "it may be qemu 3.0", M, { .wanted = 2 }, PLAN_CACHE_UNASKED, PLAN_ASK, NULL },
+	{ "it is qemu 3.0", M, { .wanted = 2 }, PLAN_CACHE_DONE, PLAN_ONE, "qemu 3.1" },
+	{ "it is not", M, { .wanted = 2 }, PLAN_CACHE_REFUSED, PLAN_ALL, NULL },
+	{ "nobody knows", M, { .wanted = 2 }, PLAN_CACHE_SILENT, PLAN_ONE, "could not be found out" },
+	{ "the guard by force", M, { .wanted = 2, .force = true }, PLAN_CACHE_UNASKED, PLAN_ALL,
+	  "forced" },
+};
+
+START_TEST(multi)
+{
+	struct export x = { .size = MIB, .flags = multis[_i].flags };
+	char why[512];
+
+	ck_assert_msg(plan_multi(&multis[_i].m, &x, multis[_i].cache, why, sizeof(why)) ==
+		      multis[_i].verdict, "%s: %s", multis[_i].rule, why);
+	if (multis[_i].says)
+		ck_assert_msg(strstr(why, multis[_i].says) != NULL, "%s: %s", multis[_i].rule, why);
+	else
+		ck_assert_msg(!why[0], "%s: %s", multis[_i].rule, why);
+}
+END_TEST
+
+/* Each difference is named, and a name only where there are two. */
+START_TEST(same_export)
+{
+	const struct export a = {
+		.size = MIB, .flags = M, .has_block_size = true, .block_min = 512,
+		.block_pref = 4096, .payload_max = 65536, .has_name = true, .name = "a\nb",
+		.description = "one",
+	};
+	struct export b[8];
+	static const char *const says[8] = {
+		"size: 1048576 and 2097152", "transmission flags: 257 and 1",
+		"whether block sizes are given: 1 and 0", "minimum block size: 512 and 1",
+		"preferred block size: 4096 and 8192", "maximum payload: 65536 and 131072",
+		"name: \"a\\x0ab\" and \"c\"", NULL,
+	};
+
+	for (int i = 0; i < 8; i++)
+		b[i] = a;
+	b[0].size = 2 * MIB;
+	b[1].flags = F;
+	b[2].has_block_size = false;
+	b[3].block_min = 1;
+	b[4].block_pref = 8192;
+	b[5].payload_max = 131072;
+	strcpy(b[6].name, "c");
+	b[7].has_name = false;
+	strcpy(b[7].description, "another");
+	for (int i = 0; i < 8; i++) {
+		struct err e = { 0 };
+		int ret = plan_same_export(&a, &b[i], &e);
+
+		ck_assert_int_eq(ret, says[i] ? -ESTALE : 0);
+		if (says[i]) {
+			ck_assert_str_eq(e.text, says[i]);
+			ck_assert_int_eq(e.kind, ERR_MULTI);
+		}
+	}
+}
+END_TEST
+
+/* The kernel takes several only with the flag. */
+START_TEST(forced_connections_are_permitted_to_the_kernel)
+{
+	struct plan_request rq = { .connections = 1 };
+	struct export x = { .size = MIB, .flags = F | RO };
+	struct plan_kernel k = { .page_size = 4096 };
+	struct plan p;
+	struct err e;
+
+	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_uint_eq(p.server_flags, F | RO);
+	rq.connections = 2;
+	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_uint_eq(p.server_flags, M | RO);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("plan");
 	TCase *t = tcase_create("attach");
 
 	tcase_add_loop_test(t, rule, 0, (int)(sizeof(rows) / sizeof(rows[0])));
+	suite_add_tcase(s, t);
+	t = tcase_create("multi");
+	tcase_add_loop_test(t, multi, 0, (int)(sizeof(multis) / sizeof(multis[0])));
+	tcase_add_test(t, same_export);
+	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
 	suite_add_tcase(s, t);
 	t = tcase_create("backend");
 	tcase_add_test(t, backend_is_the_canonical_uri);
