@@ -154,6 +154,11 @@ static int compare_once(struct session *s, unsigned index)
 	if (!rq->plan.read_only && d.read_only && known && st.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, but read-only", index);
+	if (known && rq->link.multi.wanted && !rq->link.multi.automatic &&
+	    rq->link.multi.wanted != st.connections)
+		return err_set(s->e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached to this export already, with %u connections", index,
+			       st.connections);
 	/* The record is the last thing that an attach does; without one it may still fail. */
 	if (!known && !kill(d.pid, 0))
 		return err_set(s->e, ERR_BUSY, EAGAIN,
@@ -249,7 +254,8 @@ static int renew(struct session *s, unsigned index)
 static int connect_once(struct session *s, uint32_t *index)
 {
 	struct nbdnl_connect c = {
-		.plan = &s->plan, .index = s->rq->index, .sockets = &s->link->fd, .count = 1,
+		.plan = &s->plan, .index = s->rq->index, .sockets = s->link->fds,
+		.count = s->link->count,
 	};
 	struct sysfs_device d;
 	int ret;
@@ -340,12 +346,14 @@ static void settle(const void *arg, void *out)
 	err_sys(e, ERR_FAILED, errno, "open %s", node);
 }
 
-/* POLLIN is not looked at: what arrives belongs to the kernel. */
+/* Whether any of the connections is; POLLIN is not looked at: what arrives belongs to the kernel. */
 static bool is_hung_up(const struct session *s)
 {
-	struct pollfd p = { .fd = s->link->fd, .events = POLLRDHUP };
+	struct pollfd p[PLAN_CONNECTIONS_MAX];
 
-	return poll(&p, 1, 0) > 0;
+	for (unsigned i = 0; i < s->link->count; i++)
+		p[i] = (struct pollfd){ .fd = s->link->fds[i], .events = POLLRDHUP };
+	return poll(p, s->link->count, 0) > 0;
 }
 
 static int hung_up(struct session *s)
@@ -356,7 +364,7 @@ static int hung_up(struct session *s)
 }
 
 /*
- * A descriptor that is readable when the connection has ended, or when cancel_fd is: the kernel
+ * A descriptor that is readable when a connection has ended, or when cancel_fd is: the kernel
  * gives up a request that was on its way then only when the request's own time is over. -errno on
  * failure.
  */
@@ -364,16 +372,18 @@ static int open_watch(struct session *s)
 {
 	struct epoll_event cancelled = { .events = EPOLLIN }, ended = { .events = EPOLLRDHUP };
 	int fd = epoll_create1(EPOLL_CLOEXEC);
+	bool good = fd >= 0;
 
-	if (fd < 0)
-		return err_sys(s->e, ERR_FAILED, errno, "watch the connection");
-	if (epoll_ctl(fd, EPOLL_CTL_ADD, s->link->fd, &ended) ||
-	    (s->cancel_fd >= 0 && epoll_ctl(fd, EPOLL_CTL_ADD, s->cancel_fd, &cancelled))) {
-		err_sys(s->e, ERR_FAILED, errno, "watch the connection");
+	for (unsigned i = 0; good && i < s->link->count; i++)
+		good = !epoll_ctl(fd, EPOLL_CTL_ADD, s->link->fds[i], &ended);
+	if (good && s->cancel_fd >= 0)
+		good = !epoll_ctl(fd, EPOLL_CTL_ADD, s->cancel_fd, &cancelled);
+	if (good)
+		return fd;
+	err_sys(s->e, ERR_FAILED, errno, "watch the connections");
+	if (fd >= 0)
 		close(fd);
-		return -s->e->code;
-	}
-	return fd;
+	return -s->e->code;
 }
 
 static int check_settled(struct session *s, unsigned index)
@@ -440,7 +450,7 @@ static int record(struct session *s, unsigned index)
 	if (!st)
 		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
 	st->pid = getpid();
-	st->connections = 1;
+	st->connections = s->link->count;
 	st->read_only = s->rq->plan.read_only;
 	memcpy(st->backend, s->backend, sizeof(st->backend));
 	memcpy(st->export, l->where.export, sizeof(st->export));
@@ -515,12 +525,14 @@ static int attach_device(struct session *s, struct attach_result *r)
 {
 	struct plan_kernel k = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
 	char endpoint[512];
+	struct plan_request plan = s->rq->plan;
 	struct err ignored;
 	uint32_t index;
 	int ret;
 
 	link_endpoint(&s->rq->link, endpoint, sizeof(endpoint));
-	ret = plan_attach(&s->rq->plan, &s->link->export, &k, &s->plan, s->e);
+	plan.connections = s->link->count;
+	ret = plan_attach(&plan, &s->link->export, &k, &s->plan, s->e);
 	if (ret)
 		return err_wrap(s->e, "%s", endpoint);
 	memcpy(s->plan.backend, s->backend, sizeof(s->plan.backend));
@@ -529,6 +541,8 @@ static int attach_device(struct session *s, struct attach_result *r)
 		return ret;
 	r->index = index;
 	r->made_read_only = s->plan.made_read_only;
+	r->connections = s->link->count;
+	memcpy(r->note, s->link->note, sizeof(r->note));
 	if (ret) {
 		r->already = true;
 		return 0;
@@ -552,7 +566,6 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 
 	memset(r, 0, sizeof(*r));
 	memset(rs, 0, sizeof(*rs));
-	rs->fd = -1;
 	rs->command_log = -1;
 	identify(rq, s.backend);
 	ret = open_kernel(&s.nl, e);

@@ -25,6 +25,8 @@ struct attach_result {
 	unsigned index;
 	bool already;         /* it was attached to this export before; nothing was done */
 	bool made_read_only;  /* by the server, not by the user */
+	unsigned connections;
+	char note[512];       /* as in struct link_result */
 };
 
 /*

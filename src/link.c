@@ -12,10 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "conn.h"
 #include "ktls.h"
 #include "relay.h"
 #include "resolve.h"
-#include "stream.h"
 #include "task.h"
 #include "text.h"
 
@@ -107,33 +107,6 @@ static int resolve(const struct uri *u, const struct limit *l, struct resolve_re
 	return resolve_finish(&t, &q, r, e);
 }
 
-static int dial(const struct uri *u, const struct limit *l, struct err *e)
-{
-	struct pollfd p[RESOLVE_MAX + 1];
-	struct resolve_result r;
-	struct stream_dial d;
-	int ret, timeout_ms;
-	unsigned n;
-
-	ret = resolve(u, l, &r, e);
-	if (ret)
-		return ret;
-	stream_dial_init(&d, &r);
-	for (;;) {
-		long long now = task_now_ms();
-
-		ret = stream_dial_step(&d, now, e);
-		if (ret != -EAGAIN)
-			return ret;
-		n = stream_dial_poll(&d, now, p, RESOLVE_MAX, &timeout_ms);
-		ret = wait_for(l, p, n, timeout_ms);
-		if (ret) {
-			stream_dial_cancel(&d);
-			return gave_up(l, ret, "connect", e);
-		}
-	}
-}
-
 static int command(const struct link_request *rq, struct link_result *rs, struct err *e)
 {
 	char copy[LINK_COMMAND_MAX];
@@ -148,123 +121,6 @@ static int command(const struct link_request *rq, struct link_result *rs, struct
 	}
 	argv[rq->command_args] = NULL;
 	return stream_command(argv, &rs->command, &rs->command_log, e);
-}
-
-/* A connection during the handshake: in plain text until tls is established. */
-struct conn {
-	int fd;
-	struct tls *tls; /* NULL: none wanted */
-	bool encrypted;
-	bool answered;   /* something has come through it */
-};
-
-/* Both return what was moved, 0 for the end (conn_recv), or -errno. */
-static ssize_t conn_send(struct conn *c, const void *buf, size_t len)
-{
-	ssize_t n;
-
-	if (c->encrypted)
-		return tls_send(c->tls, buf, len);
-	n = send(c->fd, buf, len, MSG_NOSIGNAL);
-	return n < 0 ? -errno : n;
-}
-
-static ssize_t conn_recv(struct conn *c, void *buf, size_t len)
-{
-	ssize_t n;
-
-	if (c->encrypted) {
-		n = tls_recv(c->tls, buf, len);
-		c->answered |= n > 0;
-		return n;
-	}
-	n = recv(c->fd, buf, len, 0);
-	return n < 0 ? -errno : n;
-}
-
-static int encrypt(struct conn *c, const struct limit *l, struct err *e)
-{
-	struct pollfd p[2];
-	char forged;
-	int ret;
-
-	/* The server speaks second in TLS: who speaks first here is somebody in between. */
-	if (recv(c->fd, &forged, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
-		return err_set(e, ERR_TLS, EPROTO,
-			       "there is plain text where the TLS handshake begins: the server is broken, "
-			       "or somebody interferes");
-	while ((ret = tls_handshake(c->tls, c->fd, e)) == -EAGAIN) {
-		p[0] = (struct pollfd){
-			.fd = c->fd, .events = tls_wants_write(c->tls) ? POLLOUT : POLLIN,
-		};
-		ret = wait_for(l, p, 1, -1);
-		if (ret)
-			return gave_up(l, ret, "TLS handshake", e);
-	}
-	c->encrypted = !ret;
-	return ret;
-}
-
-/* Bytes between neg and the connection until neg is done or has failed. */
-static int handshake(struct conn *c, const struct limit *l, struct neg *n,
-		     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		     struct err *e)
-{
-	struct neg_buf buf;
-	struct pollfd p[2];
-	ssize_t moved;
-	int ret;
-
-	for (;;) {
-		enum neg_want want = neg_want(n, &buf);
-		bool out = want == NEG_WRITE;
-
-		switch (want) {
-		case NEG_WRITE:
-			moved = conn_send(c, buf.out, buf.len);
-			break;
-		case NEG_READ:
-			moved = conn_recv(c, buf.in, buf.len);
-			break;
-		case NEG_ITEM:
-			if (item)
-				item(ctx, neg_item(n));
-			neg_moved(n, 0);
-			continue;
-		case NEG_TLS:
-			ret = encrypt(c, l, e);
-			if (ret)
-				return ret;
-			neg_moved(n, 0);
-			continue;
-		case NEG_DONE:
-			return 0;
-		default:
-			*e = *neg_failure(n);
-			return -e->code;
-		}
-		if (moved > 0) {
-			neg_moved(n, (size_t)moved);
-		} else if (moved != -EAGAIN && moved != -EINTR) {
-			/* A server that closes with our bytes unread resets: the same as an end */
-			bool ended = !moved || moved == -ECONNRESET || moved == -EPIPE;
-
-			neg_broken(n, ended ? 0 : (int)-moved);
-			/* What a server thinks of our certificate or key may come after the handshake only */
-			if (c->encrypted && (!ended || !c->answered) && neg_want(n, &buf) == NEG_FAILED)
-				return tls_failure(c->tls, e);
-			continue;
-		} else if (c->encrypted) {
-			out = tls_wants_write(c->tls);
-		}
-		/* Also after progress, or a stream of single bytes would never see the deadline. */
-		p[0] = (struct pollfd){ .fd = c->fd, .events = out ? POLLOUT : POLLIN };
-		ret = wait_for(l, p, moved > 0 ? 0 : 1, moved > 0 ? 0 : -1);
-		if (ret == -ETIMEDOUT)
-			neg_timed_out(n);
-		else if (ret)
-			return gave_up(l, ret, "handshake", e);
-	}
 }
 
 /* The last words of a command that failed are the best explanation there is. */
@@ -295,33 +151,6 @@ static void quote_log(struct link_result *rs, struct err *e)
 	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
 }
 
-static void send_disc(struct conn *c)
-{
-	uint8_t request[WIRE_REQUEST_SIZE];
-	struct bytes_writer w;
-
-	bytes_write_init(&w, request, sizeof(request));
-	wire_put_request(&w, 0, NBD_CMD_DISC, 0, 0, 0);
-	fcntl(c->fd, F_SETFL, O_NONBLOCK);
-	/* A courtesy ("Terminating the transmission phase"): a server that is gone needs none. */
-	if (conn_send(c, request, sizeof(request)) < 0)
-		return;
-}
-
-static void hang_up(struct conn *c, bool transmission)
-{
-	if (c->fd < 0)
-		return;
-	if (transmission)
-		send_disc(c);
-	if (c->encrypted)
-		tls_bye(c->tls);
-	/* Not a plain close: bytes of the server still unread would make that a reset. */
-	shutdown(c->fd, SHUT_WR);
-	close(c->fd);
-	c->fd = -1;
-}
-
 /* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
 static void end_command(struct link_result *rs)
 {
@@ -342,23 +171,385 @@ static void end_command(struct link_result *rs)
 	rs->command_log = -1;
 }
 
-void link_close(struct link_result *rs, bool kernel_has_it)
+/* To a descriptor with plain data; a server that is gone needs no goodbye. */
+static void send_disc(int fd)
 {
-	if (kernel_has_it) {
-		if (rs->fd >= 0)
-			close(rs->fd);
-		rs->fd = -1;
+	uint8_t request[WIRE_REQUEST_SIZE];
+	struct bytes_writer w;
+
+	bytes_write_init(&w, request, sizeof(request));
+	wire_put_request(&w, 0, NBD_CMD_DISC, 0, 0, 0);
+	if (send(fd, request, sizeof(request), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return;
-	}
-	/* where it is encrypted the kernel does it by now */
-	hang_up(&(struct conn){ .fd = rs->fd }, true);
-	rs->fd = -1;
-	end_command(rs);
 }
 
-/* Credentials are looked at before anybody is contacted. */
-static int prepare_tls(const struct link_request *rq, struct conn *c, struct err *e)
+void link_close(struct link_result *rs, bool kernel_has_it)
 {
+	for (unsigned i = 0; i < rs->count; i++) {
+		if (!kernel_has_it) {
+			send_disc(rs->fds[i]);
+			/* Not a plain close: bytes of the server still unread would make that a reset. */
+			shutdown(rs->fds[i], SHUT_WR);
+		}
+		close(rs->fds[i]);
+	}
+	rs->count = 0;
+	if (!kernel_has_it)
+		end_command(rs);
+}
+
+/* --- several connections side by side ------------------------------------------------------------- */
+
+/* All of one link_open. */
+struct set {
+	const struct link_request *rq;
+	struct limit limit;
+	struct link_result *rs;
+	void (*item)(void *ctx, const struct neg_item *item);
+	void *ctx;
+	struct resolve_result addresses;
+	struct tls *tls;     /* holds the credentials for all, or NULL */
+	unsigned wanted;
+	unsigned count;      /* of conns */
+	struct conn *conns;  /* the first to be done is put first */
+	struct pollfd *polled;
+	bool placed;         /* the address is known that all go to */
+	bool judged;         /* by plan_multi, for good */
+	unsigned asked;      /* which one was asked for NBD_CMD_CACHE and has not answered; 0: none */
+	enum plan_cache cache;
+	long long began;
+	long long patience;  /* automatic: when those that are not done are done without; 0: not yet */
+};
+
+static bool is_done(const struct conn *c)
+{
+	return c->stage == CONN_DONE;
+}
+
+static bool is_settled(const struct conn *c)
+{
+	return c->stage == CONN_DONE || c->stage == CONN_FAILED;
+}
+
+static void start(struct set *s, unsigned i)
+{
+	struct conn *c = &s->conns[i];
+	struct resolve_result one;
+
+	if (s->rq->where.transport == URI_UNIX) {
+		conn_unix(c, s->rq->where.path);
+	} else if (!i && !s->placed) {
+		conn_dial(c, &s->addresses);
+	} else {
+		/* Where the first one goes, or is likely to go: all have to reach the same server. */
+		one = s->addresses;
+		one.count = 1;
+		conn_dial(c, &one);
+	}
+}
+
+static int prepare(struct set *s, unsigned i, struct err *e)
+{
+	struct neg_params params = { .goal = s->rq->goal, .tls = s->rq->where.tls };
+	struct tls *tls = NULL;
+	int ret;
+
+	memcpy(params.export, s->rq->where.export, sizeof(params.export));
+	if (s->tls) {
+		ret = tls_again(&tls, s->tls, e);
+		if (ret)
+			return ret;
+	}
+	return conn_init(&s->conns[i], &params, tls, e);
+}
+
+/* From the beginning. What fails now fails as that connection. */
+static void restart(struct set *s, unsigned i)
+{
+	struct conn *c = &s->conns[i];
+	struct err e;
+
+	conn_hang_up(c);
+	conn_end(c);
+	if (!prepare(s, i, &e)) {
+		start(s, i);
+		return;
+	}
+	c->stage = CONN_FAILED;
+	c->err = e;
+}
+
+/* Once the first is connected it is known which of several addresses all have to go to. */
+static void place(struct set *s)
+{
+	unsigned winner = s->conns[0].dial.winner;
+
+	if (s->placed || s->conns[0].stage == CONN_DIAL || s->conns[0].stage == CONN_FAILED)
+		return;
+	s->placed = true;
+	if (!winner)
+		return;
+	s->addresses.address[0] = s->addresses.address[winner];
+	for (unsigned i = 1; i < s->count; i++)
+		restart(s, i);
+}
+
+static void swap(struct set *s, unsigned a, unsigned b)
+{
+	struct conn c = s->conns[a];
+
+	s->conns[a] = s->conns[b];
+	s->conns[b] = c;
+}
+
+static void put_first(struct set *s)
+{
+	for (unsigned i = 0; i < s->count; i++) {
+		if (!is_done(&s->conns[i]))
+			continue;
+		swap(s, 0, i);
+		return;
+	}
+}
+
+static void drop(struct set *s, unsigned from)
+{
+	for (unsigned i = from; i < s->count; i++) {
+		conn_hang_up(&s->conns[i]);
+		conn_end(&s->conns[i]);
+	}
+	if (from < s->count)
+		s->count = from;
+}
+
+/* The first beyond the first that is done; 0 for none, and *hope whether one may still come. */
+static unsigned find_other(const struct set *s, bool *hope)
+{
+	*hope = false;
+	for (unsigned i = 1; i < s->count; i++) {
+		if (is_done(&s->conns[i]))
+			return i;
+		*hope |= !is_settled(&s->conns[i]);
+	}
+	return 0;
+}
+
+/* NBD_CMD_CACHE of the first block, by a connection beyond the first; late: there is no time left. */
+static void ask(struct set *s, bool late)
+{
+	const struct export *x = neg_export(s->conns[0].neg);
+	uint32_t len = x->has_block_size && x->block_min > PLAN_BLOCK_SIZE_MIN ? x->block_min :
+									      PLAN_BLOCK_SIZE_MIN;
+	struct conn *c;
+	uint32_t error = 0;
+	bool hope = true;
+	int ret = -EAGAIN;
+
+	if (s->asked) {
+		c = &s->conns[s->asked];
+		ret = conn_reply(c, &error);
+	} else {
+		s->asked = find_other(s, &hope);
+		hope |= s->asked;
+		c = &s->conns[s->asked];
+		if (s->asked && conn_request(c, NBD_CMD_CACHE, 0, len))
+			ret = -EPIPE;
+	}
+	if (ret == -EAGAIN && hope && !late)
+		return;
+	if (!s->asked || ret == -EAGAIN)
+		s->cache = PLAN_CACHE_SILENT;
+	else
+		s->cache = !ret && !error ? PLAN_CACHE_DONE : PLAN_CACHE_REFUSED;
+	/* Some hang up at what they do not know. An answer that is still to come is not for the kernel. */
+	if (s->asked && ret)
+		restart(s, s->asked);
+	s->asked = 0;
+}
+
+/* Lets those that have asked for the transmission phase hear the answer, for a moment: they can say goodbye then. */
+static void wind_up(struct set *s)
+{
+	const long long end = task_now_ms() + LINK_GRACE_MS;
+	long long left;
+
+	for (unsigned i = 1; i < s->count; i++) {
+		struct conn *c = &s->conns[i];
+
+		while (conn_is_committed(c) && (left = end - task_now_ms()) > 0) {
+			int timeout_ms;
+			unsigned n = conn_poll(c, task_now_ms(), s->polled, &timeout_ms);
+
+			if (timeout_ms)
+				poll(s->polled, n, (int)left);
+			conn_step(c, task_now_ms(), NULL, NULL);
+		}
+	}
+	drop(s, 1);
+}
+
+/* What the first answer means for the others. 0, or an error for the whole; late as above. */
+static int judge(struct set *s, bool late, struct err *e)
+{
+	const struct plan_multi *m = &s->rq->multi;
+	const struct export *x = neg_export(s->conns[0].neg);
+	struct link_result *rs = s->rs;
+	long long now = task_now_ms();
+	enum plan_verdict v;
+
+	if (s->judged)
+		return 0;
+	if (!s->patience)
+		s->patience = 2 * now - s->began + LINK_GRACE_MS;
+	v = plan_multi(m, x, s->cache, rs->note, sizeof(rs->note));
+	if (v == PLAN_ASK && s->count > 1) {
+		ask(s, late || (m->automatic && now >= s->patience));
+		if (s->cache == PLAN_CACHE_UNASKED)
+			return 0;
+		v = plan_multi(m, x, s->cache, rs->note, sizeof(rs->note));
+	}
+	s->judged = true;
+	if (v != PLAN_ONE)
+		return 0;
+	wind_up(s);
+	if (s->wanted == 1 || m->automatic)
+		return 0;
+	return err_set(e, ERR_MULTI, EOPNOTSUPP, "%u connections: %s", s->wanted, rs->note);
+}
+
+static bool is_over(const struct set *s, long long now)
+{
+	bool done = true;
+
+	for (unsigned i = 0; i < s->count; i++)
+		done &= is_settled(&s->conns[i]);
+	if (!done && (!s->rq->multi.automatic || !s->patience || now < s->patience))
+		return false;
+	/* Nothing is judged where nobody is done. */
+	return s->judged || !is_done(&s->conns[0]);
+}
+
+/* One turn for all; 0 to go on, 1 at the end, or an error for the whole. */
+static int turn(struct set *s, struct err *e)
+{
+	long long now = task_now_ms();
+	int ret;
+
+	for (unsigned i = 0; i < s->count; i++)
+		if (!is_settled(&s->conns[i]))
+			conn_step(&s->conns[i], now, s->item, s->ctx);
+	place(s);
+	if (!is_done(&s->conns[0]))
+		put_first(s);
+	if (is_done(&s->conns[0])) {
+		ret = judge(s, false, e);
+		if (ret)
+			return ret;
+	}
+	return is_over(s, task_now_ms());
+}
+
+/* Until something can go on: 0, -ETIMEDOUT at the deadline, -ECANCELED. */
+static int wait_for_all(struct set *s)
+{
+	long long now = task_now_ms();
+	int timeout_ms = -1, one;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->count; i++) {
+		n += conn_poll(&s->conns[i], now, s->polled + n, &one);
+		if (one >= 0 && (timeout_ms < 0 || one < timeout_ms))
+			timeout_ms = one;
+	}
+	if (s->asked)
+		s->polled[n++] = (struct pollfd){
+			.fd = s->conns[s->asked].fd,
+			.events = conn_wants(&s->conns[s->asked], false),
+		};
+	if (s->rq->multi.automatic && s->patience) {
+		one = s->patience > now ? (int)(s->patience - now) : 0;
+		if (timeout_ms < 0 || one < timeout_ms)
+			timeout_ms = one;
+	}
+	return wait_for(&s->limit, s->polled, n, timeout_ms);
+}
+
+/* At the deadline, or when the caller wants no more. */
+static void give_up(struct set *s, int code)
+{
+	for (unsigned i = 0; i < s->count; i++)
+		if (!is_settled(&s->conns[i]))
+			conn_give_up(&s->conns[i], code, s->rq->timeout_ms);
+	if (!is_done(&s->conns[0]))
+		put_first(s);
+}
+
+/* Without those that have failed, where that is allowed. */
+static int keep_good(struct set *s, struct err *e)
+{
+	struct err first = { 0 };
+	unsigned good = 0, lost;
+
+	for (unsigned i = 0; i < s->count; i++) {
+		if (is_done(&s->conns[i]))
+			swap(s, good++, i);
+		else if (!first.code && s->conns[i].err.code)
+			first = s->conns[i].err;
+	}
+	lost = s->count - good;
+	if (!lost)
+		return 0;
+	if (!first.code)
+		err_set(&first, ERR_UNREACHABLE, ETIMEDOUT, "no answer in as long again as the first took");
+	if (!good || !s->rq->multi.automatic) {
+		*e = first;
+		return good ? err_wrap(e, "%u of %u connections failed", lost, s->wanted) : -e->code;
+	}
+	snprintf(s->rs->note, sizeof(s->rs->note), "%u of %u connections failed and are done without: %.300s",
+		 lost, s->wanted, first.text);
+	drop(s, good);
+	return 0;
+}
+
+static int compare(const struct set *s, struct err *e)
+{
+	for (unsigned i = 1; i < s->count; i++)
+		if (plan_same_export(neg_export(s->conns[0].neg), neg_export(s->conns[i].neg), e))
+			return err_wrap(e, "the server gives different answers on different connections");
+	return 0;
+}
+
+static int run(struct set *s, struct err *e)
+{
+	int ret;
+
+	while (!(ret = turn(s, e))) {
+		ret = wait_for_all(s);
+		if (!ret)
+			continue;
+		give_up(s, -ret);
+		if (ret != -ETIMEDOUT) {
+			if (is_done(&s->conns[0]))
+				return err_sys(e, ERR_FAILED, -ret, "handshake");
+			*e = s->conns[0].err;
+			return -e->code;
+		}
+		/* What was done in time is good. */
+		ret = is_done(&s->conns[0]) ? judge(s, true, e) : 0;
+		break;
+	}
+	if (ret < 0)
+		return ret;
+	ret = keep_good(s, e);
+	return ret ? ret : compare(s, e);
+}
+
+/* --- the whole ---------------------------------------------------------------------------------- */
+
+/* Credentials are looked at before anybody is contacted. */
+static int prepare_tls(struct set *s, struct err *e)
+{
+	const struct link_request *rq = s->rq;
 	struct tls_params params;
 	int ret;
 
@@ -367,7 +558,7 @@ static int prepare_tls(const struct link_request *rq, struct conn *c, struct err
 	params = rq->tls;
 	if (!params.hostname[0] && !rq->command_args && rq->where.transport == URI_TCP)
 		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
-	ret = tls_new(&c->tls, &params, e);
+	ret = tls_new(&s->tls, &params, e);
 	explicit_bzero(&params, sizeof(params));
 	return ret;
 }
@@ -395,89 +586,117 @@ static int offload(const struct link_request *rq, struct conn *c, bool *relayed,
 	return ret;
 }
 
-/* From here on the descriptor is for somebody who knows nothing of TLS. */
-static int hand_over(const struct link_request *rq, struct conn *c, struct link_result *rs,
-		     struct err *e)
+/* From here on the descriptors are for somebody who knows nothing of TLS. */
+static int hand_over(struct set *s, struct err *e)
 {
-	int fd = c->fd;
+	struct link_result *rs = s->rs;
 
-	if (c->encrypted)
-		fd = offload(rq, c, &rs->relayed, e);
-	if (fd < 0)
-		return fd;
-	fcntl(fd, F_SETFL, 0);
-	rs->fd = fd;
-	c->encrypted = false;
-	c->fd = -1;
+	for (unsigned i = 0; i < s->count; i++) {
+		struct conn *c = &s->conns[i];
+		int fd = c->fd;
+
+		if (c->encrypted)
+			fd = offload(s->rq, c, &rs->relayed, e);
+		if (fd < 0) {
+			/* Nobody knows what would be encrypted now, and how often: not another byte. */
+			conn_end(c);
+			return fd;
+		}
+		fcntl(fd, F_SETFL, 0);
+		rs->fds[rs->count++] = fd;
+		c->encrypted = false;
+		c->fd = -1;
+	}
 	return 0;
 }
 
-static int connect_to(const struct link_request *rq, const struct limit *l,
-		      struct link_result *rs, struct err *e)
+static int begin(struct set *s, struct err *e)
 {
-	if (rq->command_args)
-		return command(rq, rs, e);
-	if (rq->where.transport == URI_UNIX)
-		return stream_unix(rq->where.path, e);
-	return dial(&rq->where, l, e);
+	const struct link_request *rq = s->rq;
+	int ret = 0;
+
+	/* Its process serves one client, and another one would have caches of its own. */
+	s->wanted = rq->goal == NEG_GOAL_GO && !rq->command_args && rq->multi.wanted > 1 ?
+		    rq->multi.wanted : 1;
+	if (s->wanted > PLAN_CONNECTIONS_MAX)
+		s->wanted = PLAN_CONNECTIONS_MAX;
+	s->conns = calloc(s->wanted, sizeof(*s->conns));
+	s->polled = calloc(s->wanted + CONN_POLL_MAX + 2, sizeof(*s->polled));
+	if (!s->conns || !s->polled)
+		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
+	ret = prepare_tls(s, e);
+	for (; !ret && s->count < s->wanted; s->count++)
+		ret = prepare(s, s->count, e);
+	if (!ret && !rq->command_args && rq->where.transport == URI_TCP)
+		ret = resolve(&rq->where, &s->limit, &s->addresses, e);
+	if (ret)
+		return ret;
+	if (rq->command_args) {
+		ret = command(rq, s->rs, e);
+		if (ret < 0)
+			return ret;
+		conn_use(&s->conns[0], ret);
+		return 0;
+	}
+	s->began = task_now_ms();
+	for (unsigned i = 0; i < s->count; i++)
+		start(s, i);
+	return 0;
+}
+
+static void take_answer(struct set *s)
+{
+	struct link_result *rs = s->rs;
+	const struct conn *c = &s->conns[0];
+
+	stream_peer(c->fd, rs->peer, sizeof(rs->peer));
+	rs->export = *neg_export(c->neg);
+	rs->encrypted = c->encrypted;
+	if (c->encrypted)
+		tls_describe(c->tls, &rs->tls);
 }
 
 int link_open(const struct link_request *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 	      struct link_result *rs, struct err *e)
 {
-	struct limit l = {
-		.timeout_ms = rq->timeout_ms,
-		.deadline = task_now_ms() + rq->timeout_ms,
-		.cancel_fd = cancel_fd,
+	struct set s = {
+		.rq = rq,
+		.limit = {
+			.timeout_ms = rq->timeout_ms,
+			.deadline = task_now_ms() + rq->timeout_ms,
+			.cancel_fd = cancel_fd,
+		},
+		.rs = rs,
+		.item = item,
+		.ctx = ctx,
 	};
-	struct neg_params params = { .goal = rq->goal, .tls = rq->where.tls };
-	struct conn c = { .fd = -1 };
-	struct neg *n = NULL;
 	char endpoint[512];
 	int ret;
 
 	memset(rs, 0, sizeof(*rs));
-	rs->fd = -1;
 	rs->command_log = -1;
-	ret = prepare_tls(rq, &c, e);
-	if (ret)
-		goto out;
-	ret = connect_to(rq, &l, rs, e);
-	if (ret < 0)
-		goto out;
-	c.fd = ret;
-	stream_peer(c.fd, rs->peer, sizeof(rs->peer));
-
-	n = malloc(sizeof(*n));
-	if (!n) {
-		ret = err_sys(e, ERR_FAILED, ENOMEM, "handshake");
-		goto out;
+	ret = begin(&s, e);
+	if (!ret)
+		ret = run(&s, e);
+	if (!ret) {
+		take_answer(&s);
+		if (rq->goal == NEG_GOAL_GO)
+			ret = hand_over(&s, e);
 	}
-	memcpy(params.export, rq->where.export, sizeof(params.export));
-	neg_init(n, &params);
-	ret = handshake(&c, &l, n, item, ctx, e);
-	if (ret)
-		goto out;
-	rs->export = *neg_export(n);
-	rs->encrypted = c.encrypted;
-	if (c.encrypted)
-		tls_describe(c.tls, &rs->tls);
-	if (rq->goal == NEG_GOAL_GO)
-		ret = hand_over(rq, &c, rs, e);
-	else
-		hang_up(&c, neg_in_transmission(n));
-out:
-	free(n);
 	if (ret) {
 		if (rs->command)
 			quote_log(rs, e);
-		hang_up(&c, false);
 		link_endpoint(rq, endpoint, sizeof(endpoint));
 		err_wrap(e, "%s", endpoint);
 	}
-	if (ret || rq->goal != NEG_GOAL_GO)
+	drop(&s, 0);
+	if (ret)
+		link_close(rs, false);
+	if (rq->goal != NEG_GOAL_GO)
 		end_command(rs);
-	tls_free(c.tls);
+	free(s.conns);
+	free(s.polled);
+	tls_free(s.tls);
 	return ret;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * link: from "where" to a finished handshake: name resolution, connection and neg under one
- * deadline. Request and result are flat, so that they can become messages between processes;
+ * link: from "where" to finished handshakes: name resolution, connections and neg, all side by side under
+ * one deadline. Request and result are flat, so that they can become messages between processes;
  * the descriptors and the child of a result belong to whoever holds it. Never touches a device.
  */
 #ifndef NBD_ATTACH_LINK_H
@@ -13,6 +13,7 @@
 #include "err.h"
 #include "export.h"
 #include "neg.h"
+#include "plan.h"
 #include "tls.h"
 #include "uri.h"
 
@@ -29,6 +30,7 @@ enum link_offload {
 struct link_request {
 	enum neg_goal goal;
 	unsigned timeout_ms;   /* for everything together */
+	struct plan_multi multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
 	struct uri where;      /* but for a command's, of which only the export and tls count */
 	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */
 	enum link_offload offload;
@@ -37,14 +39,16 @@ struct link_request {
 };
 
 struct link_result {
-	int fd;            /* blocking; -1 for goals INFO and LIST */
+	unsigned count;    /* connections; 0 for goals INFO and LIST */
+	int fds[PLAN_CONNECTIONS_MAX]; /* that many, blocking */
 	pid_t command;     /* our child that serves the other end, or 0 */
 	int command_log;   /* its standard error, non-blocking, or -1 */
 	char peer[80];     /* numeric address, or "local" */
-	bool encrypted;    /* by TLS; for NEG_GOAL_GO fd takes plain data all the same */
-	bool relayed;      /* by a process that ends with fd, not by the kernel */
+	bool encrypted;    /* by TLS; for NEG_GOAL_GO fds take plain data all the same */
+	bool relayed;      /* by a process for each, that ends with it, not by the kernel */
 	struct tls_info tls;
-	struct export export;
+	struct export export; /* the same on all */
+	char note[512];    /* for the user: why there are fewer connections than wanted, or what was forced; or "" */
 };
 
 /* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
@@ -57,22 +61,30 @@ int link_set_command(struct link_request *rq, char *const argv[], struct err *e)
 void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
 
 /*
- * Connects and does the handshake. On success of NEG_GOAL_GO rs->fd is in the transmission phase
- * and nothing after the handshake has been read from it. For other goals the connection is ended
+ * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
+ * and nothing after the handshake has been read from them. For other goals the connection is ended
  * in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
  * be NULL for other goals. cancel_fd (or -1) ends it with -ECANCELED when it is readable or hangs up.
- * With TLS nothing but the wish for it is sent
- * in plain text, and there is no way back to that.
- * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_USAGE for a command that cannot be started. Nothing is
- * left behind then, and rs holds nothing.
+ * With TLS nothing but the wish for it is sent in plain text, and there is no way back to that.
+ *
+ * All connections that rq->multi wants begin at once, so that they take the round trips of one. Those
+ * beyond the first to be done are a guess until plan_multi has judged that one's answer, and never hold
+ * it up: where several are not allowed they are ended (LINK_GRACE_MS for the answer of those that have asked for
+ * the transmission phase, so that they can say goodbye). With multi.automatic they have, after
+ * that, as long again as the first took, and those that fail are done without (rs->note); otherwise one that
+ * fails, and a server that permits only one, end everything.
+ *
+ * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_MULTI (also for answers that
+ * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and rs holds nothing.
  */
+enum { LINK_GRACE_MS = 100 };
 int link_open(const struct link_request *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 	      struct link_result *rs, struct err *e);
 
 /*
  * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two
- * seconds to leave by itself. For one whose connection the kernel has taken over, only lets go of it.
+ * seconds to leave by itself. For one whose connections the kernel has taken over, only lets go of them.
  */
 void link_close(struct link_result *rs, bool kernel_has_it);
 

@@ -715,6 +715,12 @@ bool neg_in_transmission(const struct neg *n)
 	return n->transmission;
 }
 
+bool neg_is_committed(const struct neg *n)
+{
+	return n->state != NEG_S_END &&
+	       (n->option == NBD_OPT_GO || n->option == NBD_OPT_EXPORT_NAME);
+}
+
 const struct err *neg_failure(const struct neg *n)
 {
 	return &n->failure;

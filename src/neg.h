@@ -145,6 +145,12 @@ const struct export *neg_export(const struct neg *n);
  */
 bool neg_in_transmission(const struct neg *n);
 
+/*
+ * True from the moment when the server is asked to enter the transmission phase until its answer is
+ * complete: nothing else can be said meanwhile.
+ */
+bool neg_is_committed(const struct neg *n);
+
 /* Valid at NEG_FAILED: the error, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS or ERR_UNREACHABLE. */
 const struct err *neg_failure(const struct neg *n);
 

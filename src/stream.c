@@ -110,6 +110,7 @@ int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
 			fd = d->fd[i];
 			d->fd[i] = -1;
 			d->open--;
+			d->winner = i;
 			stream_dial_cancel(d);
 			return fd;
 		}

@@ -24,6 +24,7 @@ struct stream_dial {
 	long long next_ms;      /* when, by task_now_ms */
 	unsigned open;          /* attempts under way */
 	int fd[RESOLVE_MAX];    /* of attempt i, or -1 */
+	unsigned winner;        /* the address that is connected, once one is */
 	struct err last;        /* why the last one failed */
 };
 

@@ -32,6 +32,7 @@ struct tls {
 	gnutls_session_t session;
 	gnutls_certificate_credentials_t x509;
 	gnutls_psk_client_credentials_t psk;
+	bool borrowed; /* both are another session's */
 	struct tls_params params;
 	unsigned warnings;
 	int failure; /* of gnutls_record_send or _recv, 0: none yet */
@@ -304,15 +305,35 @@ int tls_new(struct tls **out, const struct tls_params *p, struct err *e)
 	return 0;
 }
 
+int tls_again(struct tls **out, const struct tls *like, struct err *e)
+{
+	struct tls *t = calloc(1, sizeof(*t));
+	int ret;
+
+	*out = NULL;
+	if (!t)
+		return err_sys(e, ERR_FAILED, ENOMEM, "TLS");
+	t->params = like->params;
+	t->x509 = like->x509;
+	t->psk = like->psk;
+	t->borrowed = true;
+	ret = start_session(t, e);
+	if (ret)
+		tls_free(t);
+	else
+		*out = t;
+	return ret;
+}
+
 void tls_free(struct tls *t)
 {
 	if (!t)
 		return;
 	if (t->session)
 		gnutls_deinit(t->session);
-	if (t->x509)
+	if (t->x509 && !t->borrowed)
 		gnutls_certificate_free_credentials(t->x509);
-	if (t->psk)
+	if (t->psk && !t->borrowed)
 		gnutls_psk_free_client_credentials(t->psk);
 	free(t->in.data);
 	free(t->out.data);

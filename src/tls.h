@@ -48,6 +48,12 @@ struct tls;
  */
 int tls_new(struct tls **t, const struct tls_params *p, struct err *e);
 
+/*
+ * One more session with the credentials of like, which are neither read nor checked again; like must outlive it.
+ * Its own handshake is still to come.
+ */
+int tls_again(struct tls **t, const struct tls *like, struct err *e);
+
 /* Ends the session without a word (tls_bye says it) and wipes its keys. The descriptor stays open. */
 void tls_free(struct tls *t);
 

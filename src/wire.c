@@ -104,3 +104,10 @@ void wire_put_request(struct bytes_writer *w, uint16_t cmd_flags, uint16_t type,
 	bytes_put_u64(w, offset);
 	bytes_put_u32(w, length);
 }
+
+void wire_get_simple_reply(struct bytes_reader *r, struct wire_simple_reply *h)
+{
+	h->magic = bytes_get_u32(r);
+	h->error = bytes_get_u32(r);
+	h->cookie = bytes_get_u64(r);
+}

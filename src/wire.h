@@ -166,6 +166,7 @@ enum {
 	WIRE_EXPORT_NAME_REPLY_SIZE = 10,
 	WIRE_EXPORT_NAME_ZEROES = 124,
 	WIRE_REQUEST_SIZE = 28,
+	WIRE_SIMPLE_REPLY_SIZE = 16,
 };
 
 struct wire_reply {
@@ -175,11 +176,19 @@ struct wire_reply {
 	uint32_t length;
 };
 
+/* "Simple reply message" */
+struct wire_simple_reply {
+	uint32_t magic;
+	uint32_t error;
+	uint64_t cookie;
+};
+
 void wire_put_option(struct bytes_writer *w, uint32_t option, uint32_t length);
 void wire_get_reply(struct bytes_reader *r, struct wire_reply *h);
 /* A request without payload ("Request message"), for example NBD_CMD_DISC. */
 void wire_put_request(struct bytes_writer *w, uint16_t flags, uint16_t type, uint64_t cookie,
 		      uint64_t offset, uint32_t length);
+void wire_get_simple_reply(struct bytes_reader *r, struct wire_simple_reply *h);
 
 /* "NBD_OPT_GO", "NBD_REP_ERR_POLICY", "CAN_MULTI_CONN"; NULL for a value without a name. */
 const char *wire_option_name(uint32_t option);

@@ -14,6 +14,7 @@
 
 #include "leak.h"
 #include "loopback.h"
+#include "say.h"
 #include "task.h"
 #include "tree.h"
 #include "unit.h"
@@ -27,61 +28,6 @@ enum {
 	HELD = 16,
 };
 
-/* --- what a server says ----------------------------------------------------------------------- */
-
-struct script {
-	uint8_t data[65536];
-	struct bytes_writer w;
-};
-
-static void say_greeting(struct script *s, uint16_t flags)
-{
-	bytes_write_init(&s->w, s->data, sizeof(s->data));
-	bytes_put_u64(&s->w, NBD_INIT_MAGIC);
-	bytes_put_u64(&s->w, NBD_OPTS_MAGIC);
-	bytes_put_u16(&s->w, flags);
-}
-
-static void say_reply(struct script *s, uint32_t option, uint32_t type, const void *data,
-		      size_t len)
-{
-	bytes_put_u64(&s->w, NBD_REP_MAGIC);
-	bytes_put_u32(&s->w, option);
-	bytes_put_u32(&s->w, type);
-	bytes_put_u32(&s->w, (uint32_t)len);
-	bytes_put(&s->w, data, len);
-}
-
-static void say_info(struct script *s, uint32_t option)
-{
-	static const uint8_t export[] = { 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 5 };
-	static const uint8_t sizes[] = { 0, 3, 0, 0, 2, 0, 0, 0, 0x10, 0, 2, 0, 0, 0 };
-
-	say_reply(s, option, NBD_REP_INFO, export, sizeof(export));
-	say_reply(s, option, NBD_REP_INFO, sizes, sizeof(sizes));
-	say_reply(s, option, NBD_REP_INFO, "\0\2a disk", 8);
-	say_reply(s, option, NBD_REP_ACK, NULL, 0);
-}
-
-/* All of a handshake with GO, without waiting to be asked. */
-static void say_go(struct script *s)
-{
-	say_greeting(s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-	say_info(s, NBD_OPT_GO);
-}
-
-static void say_item(struct script *s, const char *name, const char *description)
-{
-	uint8_t data[256];
-	struct bytes_writer w;
-
-	bytes_write_init(&w, data, sizeof(data));
-	bytes_put_u32(&w, (uint32_t)strlen(name));
-	bytes_put(&w, name, strlen(name));
-	bytes_put(&w, description, strlen(description));
-	say_reply(s, NBD_OPT_LIST, NBD_REP_SERVER, data, w.len);
-}
-
 /* What the client says for the export "disk". */
 #define CLIENT_FLAGS "\0\0\0\3"
 #define OPTION_GO "IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
@@ -91,6 +37,7 @@ static void say_item(struct script *s, const char *name, const char *description
 #define OPTION_EXPORT_NAME "IHAVEOPT\0\0\0\1\0\0\0\4disk"
 #define REQUEST_DISC \
 	"\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define SAID CLIENT_FLAGS OPTION_GO
 #define LENGTH(literal) (sizeof(literal) - 1)
 
 /* --- a server of one connection, in a child --------------------------------------------------- */
@@ -207,6 +154,18 @@ static void server_end(struct server *s, int how, const char *said, size_t len)
 		ck_assert_mem_eq(buf, said, len);
 }
 
+/* Of a connection that turned out not to be wanted: it says all or, if it was that early, nothing. */
+static void server_end_politely(struct server *s)
+{
+	struct pollfd p = { .fd = s->heard, .events = POLLIN };
+
+	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
+	if (p.revents & POLLIN)
+		server_end(s, LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
+	else
+		server_end(s, HUNG_UP, "", 0);
+}
+
 /* Without a look at how it ended. */
 static void server_kill(struct server *s)
 {
@@ -260,7 +219,7 @@ static void request_command(struct link_request *rq, enum neg_goal goal, const c
 
 static void expect_nothing_held(const struct link_result *rs)
 {
-	ck_assert_int_eq(rs->fd, -1);
+	ck_assert_uint_eq(rs->count, 0);
 	ck_assert_int_eq(rs->command, 0);
 	ck_assert_int_eq(rs->command_log, -1);
 }
@@ -351,14 +310,14 @@ START_TEST(go_reads_not_one_byte_too_many)
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_int_ge(rs.fd, 0);
-	ck_assert_int_eq(fcntl(rs.fd, F_GETFL) & O_NONBLOCK, 0);
-	ck_assert(fcntl(rs.fd, F_GETFD) & FD_CLOEXEC);
+	ck_assert_int_ge(rs.fds[0], 0);
+	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
+	ck_assert(fcntl(rs.fds[0], F_GETFD) & FD_CLOEXEC);
 	ck_assert_int_eq(rs.command, 0);
 	ck_assert_int_eq(rs.command_log, -1);
 	ck_assert_str_eq(rs.peer, l.text);
 	expect_disk(&rs.export);
-	expect_read(rs.fd, "SENTINEL");
+	expect_read(rs.fds[0], "SENTINEL");
 	link_close(&rs, false);
 	expect_nothing_held(&rs);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
@@ -386,7 +345,7 @@ START_TEST(go_byte_by_byte)
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
-	expect_read(rs.fd, "!");
+	expect_read(rs.fds[0], "!");
 	link_close(&rs, false);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		   LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
@@ -414,9 +373,9 @@ START_TEST(go_over_a_unix_socket)
 	request_unix(&rq, NEG_GOAL_GO, path);
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
-	ck_assert_int_eq(fcntl(rs.fd, F_GETFL) & O_NONBLOCK, 0);
+	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	expect_disk(&rs.export);
-	expect_read(rs.fd, "SENTINEL");
+	expect_read(rs.fds[0], "SENTINEL");
 	link_close(&rs, false);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		   LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
@@ -443,9 +402,9 @@ START_TEST(close_leaves_the_kernel_its_connection)
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	kept = dup(rs.fd);
+	kept = dup(rs.fds[0]);
 	link_close(&rs, true);
-	ck_assert_int_eq(rs.fd, -1);
+	ck_assert_uint_eq(rs.count, 0);
 	ck_assert_int_eq(send(kept, "still here", 10, MSG_NOSIGNAL), 10);
 	close(kept);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO "still here",
@@ -475,7 +434,7 @@ START_TEST(close_after_the_server_has_gone)
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
-	send(rs.fd, "x", 1, MSG_NOSIGNAL);
+	send(rs.fds[0], "x", 1, MSG_NOSIGNAL);
 	poll(NULL, 0, 50);
 	/* a SIGPIPE would end the test */
 	link_close(&rs, false);
@@ -1090,7 +1049,7 @@ START_TEST(go_with_a_command)
 	ck_assert_int_ge(rs.command_log, 0);
 	ck_assert_str_eq(rs.peer, "local");
 	expect_disk(&rs.export);
-	expect_read(rs.fd, "SENTINEL");
+	expect_read(rs.fds[0], "SENTINEL");
 	link_close(&rs, false);
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
@@ -1116,9 +1075,9 @@ START_TEST(close_leaves_the_kernel_its_command)
 						"sh", says, heard));
 	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
-	kept = dup(rs.fd);
+	kept = dup(rs.fds[0]);
 	link_close(&rs, true);
-	ck_assert_int_eq(rs.fd, -1);
+	ck_assert_uint_eq(rs.count, 0);
 	ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0);
 	ck_assert_int_eq(send(kept, "still here", 10, MSG_NOSIGNAL), 10);
 	close(kept);
@@ -1374,6 +1333,288 @@ static TCase *new_case(Suite *s, const char *name)
 	return t;
 }
 
+/* --- several connections ---------------------------------------------------------------------- */
+
+#define MULTI (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN)
+#define SURE (MULTI | NBD_FLAG_SEND_CACHE) /* not qemu 3.0 */
+#define REQUEST_CACHE \
+	"\x25\x60\x95\x13\0\0\0\5\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0"
+#define REPLY_DONE "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\0"
+#define REPLY_EINVAL "\x67\x44\x66\x98\0\0\0\x16\0\0\0\0\0\0\0\0"
+
+static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
+{
+	say_greeting(s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	say_export(s, NBD_OPT_GO, size_16, flags);
+}
+
+static void request_multi(struct link_request *rq, const struct loopback *l, unsigned wanted,
+			  bool automatic)
+{
+	request(rq, NEG_GOAL_GO, l);
+	rq->multi.wanted = wanted;
+	rq->multi.automatic = automatic;
+}
+
+/* The first n bytes that the server hears are the handshake, then maybe a request. */
+static void start_all(struct server *servers, unsigned n, int listener, const struct script *s,
+		      const char *answer, bool listen_on)
+{
+	for (unsigned i = 0; i < n; i++)
+		server_start(&servers[i], listener, (const struct step[]){
+			{ SEND, s->w.len, s->data, 0 }, { EXPECT, LENGTH(SAID), NULL, 0 },
+			{ answer ? EXPECT : SEND, answer ? LENGTH(REQUEST_CACHE) : 0, "", 0 },
+			{ SEND, answer ? LENGTH(REPLY_DONE) : 0, answer ? answer : "", 0 },
+			{ .op = END } }, listen_on);
+}
+
+START_TEST(several_connections)
+{
+	enum { N = 4 };
+	static struct script s;
+	static struct link_request rq;
+	struct link_result rs;
+	struct server servers[N];
+	struct loopback l;
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+
+	loopback_open(&l, N);
+	say_multi(&s, 16, SURE);
+	start_all(servers, N, l.fd, &s, NULL, true);
+	request_multi(&rq, &l, N, _i);
+	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_uint_eq(rs.count, N);
+	ck_assert_str_eq(rs.note, "");
+	ck_assert_uint_eq(rs.export.size, 1 << 20);
+	for (unsigned i = 0; i < N; i++)
+		ck_assert_int_eq(fcntl(rs.fds[i], F_GETFL) & O_NONBLOCK, 0);
+	link_close(&rs, false);
+	ck_assert_uint_eq(rs.count, 0);
+	for (unsigned i = 0; i < N; i++)
+		server_end(&servers[i], LISTENED_TO_THE_END, SAID REQUEST_DISC,
+			   LENGTH(SAID REQUEST_DISC));
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* The first answer permits no others: refused, or done with one; each hears a goodbye. */
+START_TEST(several_where_one_is_permitted)
+{
+	enum { N = 3 };
+	static struct script s;
+	static struct link_request rq;
+	struct link_result rs;
+	struct server servers[N];
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, N);
+	say_multi(&s, 16, NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH);
+	start_all(servers, N, l.fd, &s, NULL, true);
+	request_multi(&rq, &l, N, _i);
+	if (_i) {
+		ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_uint_eq(rs.count, 1);
+		ck_assert_ptr_nonnull(strstr(rs.note, "CAN_MULTI_CONN"));
+		link_close(&rs, false);
+	} else {
+		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
+		expect_text(&e, l.text, "3 connections: the server does not permit several");
+	}
+	for (unsigned i = 0; i < N; i++)
+		server_end_politely(&servers[i]);
+	close(l.fd);
+}
+END_TEST
+
+/* As qemu-nbd without -e: others wait in the backlog and never hear a word. */
+START_TEST(others_never_hold_up_the_first)
+{
+	static struct script s;
+	static struct link_request rq;
+	long long start = task_now_ms();
+	struct link_result rs;
+	struct server server;
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, 8);
+	say_multi(&s, 16, _i ? SURE : NBD_FLAG_HAS_FLAGS);
+	server_start(&server, l.fd, (const struct step[]){
+		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	request_multi(&rq, &l, 4, true);
+	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_uint_eq(rs.count, 1);
+	ck_assert_ptr_nonnull(strstr(rs.note, _i ? "3 of 4 connections failed" : "CAN_MULTI_CONN"));
+	link_close(&rs, false);
+	server_end(&server, LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(one_that_fails_fails_all)
+{
+	static struct script s;
+	static struct link_request rq;
+	struct server servers[2];
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, 4);
+	say_multi(&s, 16, SURE);
+	start_all(servers, 1, l.fd, &s, NULL, true);
+	server_start(&servers[1], l.fd, (const struct step[]){ { .op = END } }, false);
+	request_multi(&rq, &l, 2, false);
+	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
+	expect_text(&e, l.text, "1 of 2 connections failed: the server closed the connection");
+	server_end(&servers[0], LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
+	server_kill(&servers[1]);
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(answers_that_differ)
+{
+	static struct script one, other;
+	static struct link_request rq;
+	struct server servers[2];
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, 4);
+	say_multi(&one, 16, SURE);
+	say_multi(&other, 32, SURE);
+	start_all(servers, 1, l.fd, &one, NULL, true);
+	start_all(servers + 1, 1, l.fd, &other, NULL, true);
+	request_multi(&rq, &l, 2, _i);
+	expect_failure(&rq, -1, ESTALE, ERR_MULTI, &e);
+	expect_text(&e, l.text, "different answers on different connections: size: ");
+	for (int i = 0; i < 2; i++)
+		server_end(&servers[i], LISTENED_TO_THE_END, SAID REQUEST_DISC,
+			   LENGTH(SAID REQUEST_DISC));
+	close(l.fd);
+}
+END_TEST
+
+/* CAN_MULTI_CONN without SEND_CACHE: one of them is asked. */
+START_TEST(guard)
+{
+	static const struct {
+		const char *answer;
+		bool automatic, force, read_only;
+		unsigned servers, count;
+		const char *says;
+	} table[] = {
+		{ REPLY_EINVAL, false, false, false, 2, 2, "" },
+		{ REPLY_EINVAL, true, false, false, 2, 2, "" },
+		{ REPLY_DONE, false, false, false, 2, 0, "2 connections: the server says CAN_MULTI_CONN but" },
+		{ REPLY_DONE, true, false, false, 2, 1, "qemu 3.0" },
+		/* not asked */
+		{ NULL, false, true, false, 2, 2, "forced" },
+		{ NULL, false, false, true, 2, 2, "" },
+		/* nonsense, and what comes after that is another connection */
+		{ "nonsense of 16 b", false, false, false, 3, 2, "" },
+		/* silence */
+		{ "", true, false, false, 2, 1, "unanswered" },
+	};
+	static struct script s;
+	static struct link_request rq;
+	struct server servers[3];
+	struct link_result rs;
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, 4);
+	say_multi(&s, 16, MULTI);
+	for (unsigned i = 0; i < table[_i].servers; i++)
+		if (table[_i].answer && !table[_i].answer[0])
+			start_all(servers + i, 1, l.fd, &s, NULL, true);
+		else
+			start_all(servers + i, 1, l.fd, &s, table[_i].answer, true);
+	request_multi(&rq, &l, 2, table[_i].automatic);
+	rq.multi.force = table[_i].force;
+	rq.multi.read_only = table[_i].read_only;
+	if (!table[_i].count) {
+		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
+		expect_text(&e, l.text, table[_i].says);
+	} else {
+		ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_uint_eq(rs.count, table[_i].count);
+		ck_assert_msg(strstr(rs.note, table[_i].says) != NULL, "%s", rs.note);
+		ck_assert(!table[_i].says[0] == !rs.note[0]);
+		link_close(&rs, false);
+	}
+	for (unsigned i = 0; i < table[_i].servers; i++)
+		server_kill(&servers[i]);
+	close(l.fd);
+}
+END_TEST
+
+/* What is asked is the first block, and the connection is used after it. */
+START_TEST(guard_leaves_the_connection_clean)
+{
+	static struct script s;
+	static struct link_request rq;
+	struct server servers[2];
+	struct link_result rs;
+	struct loopback l;
+	struct err e = { 0 };
+	unsigned asked = 0;
+
+	loopback_open(&l, 4);
+	say_multi(&s, 16, MULTI);
+	start_all(servers, 2, l.fd, &s, REPLY_EINVAL, true);
+	request_multi(&rq, &l, 2, false);
+	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	link_close(&rs, false);
+	for (int i = 0; i < 2; i++) {
+		uint8_t buf[512];
+		size_t used = 0;
+		ssize_t n;
+
+		while ((n = read(servers[i].heard, buf + used, sizeof(buf) - used)) > 0)
+			used += (size_t)n;
+		if (used == LENGTH(SAID REQUEST_CACHE REQUEST_DISC)) {
+			ck_assert_mem_eq(buf, SAID REQUEST_CACHE REQUEST_DISC, used);
+			asked++;
+		} else {
+			ck_assert_uint_eq(used, LENGTH(SAID REQUEST_DISC));
+		}
+		server_kill(&servers[i]);
+	}
+	ck_assert_uint_eq(asked, 1);
+	close(l.fd);
+}
+END_TEST
+
+/* localhost has two addresses and the server one: all go where the first one gets through. */
+START_TEST(several_to_the_same_address)
+{
+	static struct script s;
+	static struct link_request rq;
+	struct server servers[3];
+	struct link_result rs;
+	struct loopback l;
+	struct err e = { 0 };
+
+	loopback_open(&l, 4);
+	say_multi(&s, 16, SURE);
+	start_all(servers, 3, l.fd, &s, NULL, true);
+	request_multi(&rq, &l, 3, false);
+	strcpy(rq.where.host, "localhost");
+	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_uint_eq(rs.count, 3);
+	ck_assert_str_eq(rs.peer, l.text);
+	link_close(&rs, false);
+	for (int i = 0; i < 3; i++)
+		server_kill(&servers[i]);
+	close(l.fd);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("link");
@@ -1411,6 +1652,16 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, list, 0, 2);
 	tcase_add_test(t, info_says_farewell);
 	tcase_add_loop_test(t, info_from_an_old_server_ends_with_a_request, 0, 2);
+
+	t = new_case(s, "several");
+	tcase_add_loop_test(t, several_connections, 0, 2);
+	tcase_add_loop_test(t, several_where_one_is_permitted, 0, 2);
+	tcase_add_loop_test(t, others_never_hold_up_the_first, 0, 2);
+	tcase_add_test(t, one_that_fails_fails_all);
+	tcase_add_loop_test(t, answers_that_differ, 0, 2);
+	tcase_add_loop_test(t, guard, 0, 8);
+	tcase_add_test(t, guard_leaves_the_connection_clean);
+	tcase_add_test(t, several_to_the_same_address);
 
 	t = new_case(s, "command");
 	tcase_add_test(t, go_with_a_command);

@@ -367,6 +367,22 @@ START_TEST(request_header)
 }
 END_TEST
 
+START_TEST(simple_reply_header)
+{
+	static const uint8_t buf[] = "\x67\x44\x66\x98\0\0\0\x16\1\2\3\4\5\6\7\x08";
+	struct wire_simple_reply h;
+	struct bytes_reader r;
+
+	bytes_read_init(&r, buf, WIRE_SIMPLE_REPLY_SIZE);
+	wire_get_simple_reply(&r, &h);
+	ck_assert(!r.bad);
+	ck_assert_uint_eq(r.left, 0);
+	ck_assert_uint_eq(h.magic, NBD_SIMPLE_REPLY_MAGIC);
+	ck_assert_uint_eq(h.error, NBD_EINVAL);
+	ck_assert_uint_eq(h.cookie, UINT64_C(0x0102030405060708));
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("wire");
@@ -378,6 +394,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, option_header);
 	tcase_add_test(t, reply_header);
 	tcase_add_test(t, request_header);
+	tcase_add_test(t, simple_reply_header);
 	suite_add_tcase(s, t);
 	return s;
 }
