@@ -39,6 +39,14 @@ static int find_credentials(const struct opts *o, struct tls_params *t, struct e
 	return 0;
 }
 
+/* More than there are processors would only be spares. */
+static uint32_t automatic_connections(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cpus < 1 ? 1 : cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
+}
+
 int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
 		     struct err *e)
 {
@@ -46,6 +54,9 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 	rq->goal = goal;
 	rq->timeout_ms = o->connect_timeout_ms;
 	rq->where = o->where;
+	rq->multi = o->multi;
+	if (o->multi.automatic)
+		rq->multi.wanted = automatic_connections();
 	rq->offload = o->offload;
 	if (rq->where.tls && find_credentials(o, &rq->tls, e))
 		return -e->code;

@@ -4,8 +4,26 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "worker.h"
+
+static void tell(const struct attach_result *r)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (r->already)
+		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n", r->index);
+	if (r->made_read_only)
+		fprintf(stderr, "nbd-attach: the export is read-only, and so is /dev/nbd%u\n", r->index);
+	if (r->note[0])
+		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index, r->connections,
+			r->connections == 1 ? "" : "s", r->note);
+	/* The block layer makes one hardware queue for each processor at most, and each has one connection */
+	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
+		fprintf(stderr, "nbd-attach: there are fewer processors (%ld) than connections: the kernel "
+			"uses the others only when one is lost\n", cpus);
+}
 
 int cmd_attach(const struct opts *o, struct err *e)
 {
@@ -28,10 +46,7 @@ int cmd_attach(const struct opts *o, struct err *e)
 	free(rq);
 	if (ret)
 		return ret;
-	if (r.already)
-		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n", r.index);
-	if (r.made_read_only)
-		fprintf(stderr, "nbd-attach: the export is read-only, and so is /dev/nbd%u\n", r.index);
+	tell(&r);
 	if (!o->show)
 		return 0;
 	printf("/dev/nbd%u\n", r.index);

@@ -26,6 +26,7 @@ enum {
 	OPT_COMMAND,
 	OPT_CONNECT_TIMEOUT,
 	OPT_DEAD_TIMEOUT,
+	OPT_FORCE_MULTI_CONN,
 	OPT_EXPORTS,
 	OPT_INFO,
 	OPT_JSON,
@@ -65,6 +66,10 @@ static const struct option_row {
 	{ 'r', "read-only", NULL, IN(OPTS_ATTACH), 0, "attach read-only" },
 	{ 'b', "block-size", "BYTES", IN(OPTS_ATTACH), 0,
 	  "logical block size, 512 to the page size (default: the server's minimum)" },
+	{ 'C', "connections", "N|auto", IN(OPTS_ATTACH), 0,
+	  "several, where the server permits it; auto: one per CPU, 8 at most, as far as it is safe (default 1)" },
+	{ OPT_FORCE_MULTI_CONN, "force-multi-conn", NULL, IN(OPTS_ATTACH), 0,
+	  "several on a read-only export whose server does not permit it, or without a guard against qemu 3.0" },
 	{ 't', "timeout", "SECONDS", IN(OPTS_ATTACH), 0,
 	  "drop a connection that leaves a request unanswered so long (default 30, 0: never)" },
 	{ OPT_DEAD_TIMEOUT, "dead-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
@@ -192,6 +197,24 @@ static int take_tls_text(struct opts *o, const struct option_row *row, const cha
 	return 0;
 }
 
+static int take_connections(struct opts *o, const char *argument, struct err *e)
+{
+	char shown[80];
+	uint64_t n;
+
+	o->multi.automatic = !strcmp(argument, "auto");
+	if (o->multi.automatic) {
+		o->multi.wanted = 0;
+		return 0;
+	}
+	text_escape(shown, sizeof(shown), argument, strlen(argument));
+	if (text_number(argument, false, 1, PLAN_CONNECTIONS_MAX, &n))
+		return err_set(e, ERR_USAGE, EINVAL, "--connections %s: auto or a number from 1 to %d is needed",
+			       shown, PLAN_CONNECTIONS_MAX);
+	o->multi.wanted = (uint32_t)n;
+	return 0;
+}
+
 static int take(struct opts *o, const struct option_row *row, const char *argument, bool *command,
 		struct err *e)
 {
@@ -238,6 +261,11 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 			return err_set(e, ERR_USAGE, EINVAL,
 				       "--%s %u: a power of two of at least %d is needed", row->name,
 				       o->block_size, PLAN_BLOCK_SIZE_MIN);
+		return 0;
+	case 'C':
+		return take_connections(o, argument, e);
+	case OPT_FORCE_MULTI_CONN:
+		o->multi.force = true;
 		return 0;
 	case 't':
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->timeout_s, e);
@@ -463,6 +491,11 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 		o->argv = argv + words + 1;
 	if (o->show && !o->find)
 		return usage(e, "--show is for --find");
+	if (command && o->multi.wanted > 1)
+		return usage(e, "a --command serves one connection");
+	if (o->multi.force && o->multi.wanted <= 1 && !o->multi.automatic)
+		return usage(e, "--force-multi-conn is for --connections");
+	o->multi.read_only = o->read_only;
 	if (!command && words < argc) {
 		/* operands after "--" join those before it */
 		memmove(argv + words, argv + words + 1, sizeof(*argv) * (size_t)(argc - words));

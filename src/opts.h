@@ -12,6 +12,7 @@
 
 #include "err.h"
 #include "link.h"
+#include "plan.h"
 #include "tls.h"
 #include "uri.h"
 
@@ -41,6 +42,7 @@ struct opts {
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t connect_timeout_ms;
+	struct plan_multi multi;
 	struct uri where;      /* of attach, exports and info; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum link_offload offload;

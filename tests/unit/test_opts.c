@@ -102,6 +102,13 @@ static const struct {
 	{ "--command x y nbd0 -- true", "too many operands" },
 	{ "-f --command x y -- true", "too many operands" },
 	{ "--exports --command x y -- true", "too many operands" },
+	{ "-C 0 host x nbd0", "auto or a number from 1 to 64" },
+	{ "-C 65 host x nbd0", "auto or a number from 1 to 64" },
+	{ "-C many host x nbd0", "--connections many: auto or a number" },
+	{ "--info -C 2 host x", "--connections has no meaning with --info" },
+	{ "-C 2 --command nbd0 -- true", "serves one connection" },
+	{ "--force-multi-conn host x nbd0", "--force-multi-conn is for --connections" },
+	{ "--force-multi-conn -C 1 host x nbd0", "--force-multi-conn is for --connections" },
 	{ "--list --tls", "--tls has no meaning with --list" },
 	{ "--list --tls-ca f", "--tls-ca has no meaning with --list" },
 	{ "--check --tls-no-verify nbd0", "--tls-no-verify has no meaning with --check" },
@@ -201,6 +208,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(o.dead_timeout_s, 0);
 	ck_assert_uint_eq(o.connect_timeout_ms, 30000);
 	ck_assert(!o.find && !o.show && !o.read_only && !o.force);
+	ck_assert(o.multi.wanted <= 1 && !o.multi.automatic && !o.multi.force && !o.multi.read_only);
 	ck_assert_ptr_null(o.argv);
 }
 END_TEST
@@ -218,6 +226,12 @@ START_TEST(values)
 	ck_assert_uint_eq(o.dead_timeout_s, 60);
 	ck_assert_uint_eq(o.connect_timeout_ms, 250);
 	ck_assert(o.read_only);
+	ck_assert_int_eq(PARSE(&w, "-r -C 4 --force-multi-conn host x nbd0", &o, &e), 0);
+	ck_assert_uint_eq(o.multi.wanted, 4);
+	ck_assert(!o.multi.automatic && o.multi.force && o.multi.read_only);
+	ck_assert_int_eq(PARSE(&w, "--connections auto host x nbd0", &o, &e), 0);
+	ck_assert(o.multi.automatic && !o.multi.force && !o.multi.read_only);
+	ck_assert_int_eq(PARSE(&w, "-C auto --command nbd0 -- true", &o, &e), 0);
 	ck_assert_int_eq(PARSE(&w, "-f --show host x", &o, &e), 0);
 	ck_assert(o.find && o.show);
 	ck_assert_int_eq(PARSE(&w, "--list -n --json --bytes -O SIZE,RO", &o, &e), 0);
@@ -400,6 +414,7 @@ START_TEST(help_names_every_option)
 		"--detach", "--list", "--check", "--exports", "--info", "--help", "--version",
 		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
 		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
+		"--connections N|auto", "--force-multi-conn",
 		"--output COLUMNS", "--noheadings", "--json", "--bytes",
 		"--tls ", "--tls-ca FILE", "--tls-crl FILE", "--tls-cert FILE", "--tls-key FILE",
 		"--tls-certificates DIR", "--tls-offload WHO", "--tls-hostname NAME", "--tls-no-verify",
