@@ -434,6 +434,35 @@ int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e)
 	return r;
 }
 
+int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e)
+{
+	/* Documentation/block/stat.rst: reads, writes, discards (4.18) and flushes (5.5) completed */
+	static const unsigned completed[] = { 0, 4, 11, 15 };
+	uint64_t field[17] = { 0 };
+	char disk[SHORT_ATTR], text[512], *word, *rest = text;
+	unsigned n = 0;
+	int fd, r;
+
+	*requests = 0;
+	r = disk_open(sysfd, index, &fd, e);
+	if (r || fd < 0)
+		return r;
+	snprintf(disk, sizeof(disk), "nbd%u", index);
+	r = attr_text(fd, disk, "stat", text, sizeof(text), e);
+	close(fd);
+	if (r <= 0)
+		return r;
+	while (n < sizeof(field) / sizeof(field[0]) && (word = strtok_r(rest, " ", &rest)))
+		if (text_number(word, false, 0, UINT64_MAX, &field[n++]))
+			return err_set(e, ERR_KERNEL, EINVAL,
+				       "/sys/block/%s/stat has a word that is not a number", disk);
+	if (n <= completed[1])
+		return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/stat has %u numbers only", disk, n);
+	for (size_t i = 0; i < sizeof(completed) / sizeof(completed[0]); i++)
+		*requests += field[completed[i]];
+	return 0;
+}
+
 /* One write, as queue_attr_store wants it. O_TRUNC is for recorded trees. */
 static int attr_write(int dirfd, const char *name, const char *value)
 {
@@ -516,6 +545,23 @@ static int write_cache(int fd, const char *disk, bool back, struct err *e)
 		       name, wanted);
 }
 
+/*
+ * The attribute is in milliseconds and holds until NBD_ATTR_TIMEOUT is sent again. Reading it back
+ * would show what a clock of HZ makes of it.
+ */
+static int write_io_timeout(int fd, const char *disk, uint32_t ms, struct err *e)
+{
+	static const char name[] = "queue/io_timeout";
+	char value[SHORT_ATTR];
+	int failed;
+
+	snprintf(value, sizeof(value), "%u", ms);
+	failed = attr_write(fd, name, value);
+	if (failed)
+		return err_sys(e, ERR_KERNEL, -failed, "write %u to /sys/block/%s/%s", ms, disk, name);
+	return 0;
+}
+
 int sysfs_limits_write(int sysfd, unsigned index, const struct sysfs_limits *l, struct err *e)
 {
 	const char *rotational = l->rotational ? "1" : "0";
@@ -532,6 +578,8 @@ int sysfs_limits_write(int sysfd, unsigned index, const struct sysfs_limits *l, 
 	r = write_max_sectors(fd, disk, l->max_sectors_kb, e);
 	if (!r)
 		r = write_cache(fd, disk, l->write_back, e);
+	if (!r && l->io_timeout_ms)
+		r = write_io_timeout(fd, disk, l->io_timeout_ms, e);
 	if (!r) {
 		n = attr_read(fd, "queue/rotational", have, sizeof(have));
 		if (n >= 0 && strcmp(have, rotational))

@@ -71,17 +71,25 @@ int sysfs_holder(int sysfd, unsigned index, char *name, size_t cap, struct err *
  */
 int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e);
 
+/*
+ * How many requests the disk has finished so far, of all kinds: what tells a slow server from a silent
+ * one. An absent disk has finished none.
+ */
+int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e);
+
 struct sysfs_limits {
 	uint32_t max_sectors_kb; /* wanted, above 0; cut to max_hw_sectors_kb where that is lower */
 	bool write_back;
 	bool rotational;
+	uint32_t io_timeout_ms; /* how often the driver looks at a request that is under way; 0: as it is */
 };
 
 /*
  * Writes each limit that differs from what the queue has, then reads it back: limits of an earlier
  * attachment of the same device stay in the kernel until they are overwritten. A limit that cannot
  * be had is an error when that would be unsafe (max_sectors_kb too large or unknown; write_back
- * wanted but the queue does not say "write back", so that no flush would be sent; no such device)
+ * wanted but the queue does not say "write back", so that no flush would be sent; io_timeout_ms, without
+ * which a request that was under way waits far longer for its second sending; no such device)
  * and is ignored otherwise (max_sectors_kb smaller, rotational, write_back not wanted).
  * Only right after CONNECT: writing queue attributes while a connection is dead blocks.
  */

@@ -65,6 +65,13 @@ static const struct {
 	  { LIVE, .pid = 723, .has_backend = true, .write_back = true,
 	    .write_zeroes_max = 4294966784, .rotational = true } },
 	{ "write-through", { LIVE, .pid = 723, .has_backend = true } },
+#undef FRESH
+#define FRESH                                                                               \
+	.present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 4096, \
+	.max_hw_sectors_kb = 32768
+	{ "busy",
+	  { LIVE, .pid = 703, .has_backend = true, .write_back = true,
+	    .backend = "nbd://127.0.0.1:10800/disk" } },
 };
 
 START_TEST(device)
@@ -531,6 +538,74 @@ START_TEST(loop)
 }
 END_TEST
 
+/* busy: recorded after 58 reads, 7 writes, a discard and a flush. */
+START_TEST(finished)
+{
+	static const struct {
+		const char *stat;
+		uint64_t requests;
+	} cases[] = {
+		{ "       0        0        0        0        0        0        0        0        0        "
+		  "0        0\n", 0 },
+		/* kernels without counts of flushes, and of discards */
+		{ "5 100 100 100 7 100 100 100 1 100 100 9 100 100 100\n", 21 },
+		{ "5 100 100 100 7 100 100 100 1 100 100\n", 12 },
+		/* and with what may come after them */
+		{ "1 0 0 0 2 0 0 0 9 9 9 4 9 9 9 8 9 9 9 9 9 9\n", 15 },
+		{ "18446744073709551615 0 0 0 0\n", UINT64_MAX },
+	};
+	int sys = tree_recorded("sysfs/busy"), r;
+	uint64_t n = 4711;
+	struct err e;
+
+	err_clear(&e);
+	r = sysfs_finished(sys, 0, &n, &e);
+	assert_ok(r, e);
+	ck_assert_uint_eq(n, 58 + 7 + 1 + 1);
+	r = sysfs_finished(sys, 1, &n, &e);
+	assert_ok(r, e);
+	ck_assert_uint_eq(n, 0);
+	close(sys);
+
+	sys = tree_copy("sysfs/attached");
+	n = 4711;
+	r = sysfs_finished(sys, 0, &n, &e);
+	assert_ok(r, e);
+	ck_assert_uint_eq(n, 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		tree_put(sys, "block/nbd0/stat", cases[i].stat);
+		r = sysfs_finished(sys, 0, &n, &e);
+		assert_ok(r, e);
+		ck_assert_msg(n == cases[i].requests, "%s: %llu", cases[i].stat, (unsigned long long)n);
+	}
+	close(sys);
+}
+END_TEST
+
+START_TEST(finished_malformed)
+{
+	static const char *const cases[] = {
+		"", "\n", "1 2 3 4\n", "1 2 3 4 x\n", "-1 2 3 4 5\n", "1 2 3 4 5 0x6\n",
+		"1\t2 3 4 5\n", "18446744073709551616 0 0 0 0\n",
+	};
+	int sys = tree_copy("sysfs/attached");
+	uint64_t n;
+	struct err e;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		tree_put(sys, "block/nbd0/stat", cases[i]);
+		err_clear(&e);
+		n = 4711;
+		assert_error(sysfs_finished(sys, 0, &n, &e), EINVAL, &e, "/sys/block/nbd0/stat");
+		ck_assert_uint_eq(n, 0);
+	}
+	unlinkat(sys, "block/nbd0/stat", 0);
+	tree_mkdir(sys, "block/nbd0/stat");
+	assert_error(sysfs_finished(sys, 0, &n, &e), EISDIR, &e, "/sys/block/nbd0/stat");
+	close(sys);
+}
+END_TEST
+
 /* Out of descriptors is an error and never "absent", "none" or "nobody". */
 START_TEST(no_descriptors)
 {
@@ -538,7 +613,7 @@ START_TEST(no_descriptors)
 	struct rlimit old, low;
 	unsigned errors = 0;
 
-	tree_mkdir(sys2, "block/nbd0");
+	tree_put(sys2, "block/nbd0/stat", "1 0 0 0 2\n");
 	tree_put(sys2, "block/loop0/loop/backing_file", "/dev/nbd0\n");
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
 	spare = dup(sys);
@@ -546,11 +621,12 @@ START_TEST(no_descriptors)
 	close(spare);
 	for (rlim_t room = 0; room < 5; room++) {
 		struct sysfs_device d;
-		struct err e[5];
+		struct err e[6];
 		unsigned *v;
 		char name[8];
+		uint64_t requests;
 		size_t n, found;
-		int r[5];
+		int r[6];
 
 		low = old;
 		low.rlim_cur = (rlim_t)spare + room;
@@ -560,18 +636,20 @@ START_TEST(no_descriptors)
 		r[2] = sysfs_partitions(sys, 0, NULL, 0, &found, &e[2]);
 		r[3] = sysfs_holder(sys, 0, name, sizeof(name), &e[3]);
 		r[4] = sysfs_loop(sys2, 0, name, sizeof(name), &e[4]);
+		r[5] = sysfs_finished(sys2, 0, &requests, &e[5]);
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 		ck_assert(r[0] == -EMFILE || (r[0] == 0 && d.present && d.size));
 		ck_assert(r[1] == -EMFILE || (r[1] == 0 && n == 1));
 		ck_assert(r[2] == -EMFILE || (r[2] == 0 && found == 2));
 		ck_assert(r[3] == -EMFILE || r[3] == 1);
 		ck_assert(r[4] == -EMFILE || r[4] == 1);
+		ck_assert(r[5] == -EMFILE || (r[5] == 0 && requests == 3));
 		if (!r[1])
 			free(v);
-		for (size_t i = 0; i < 5; i++)
+		for (size_t i = 0; i < 6; i++)
 			errors += r[i] == -EMFILE;
 		if (room == 4)
-			for (size_t i = 0; i < 5; i++)
+			for (size_t i = 0; i < 6; i++)
 				ck_assert_int_ne(r[i], -EMFILE);
 	}
 	ck_assert_uint_ge(errors, 5);
@@ -603,6 +681,29 @@ START_TEST(limits_written)
 	ck_assert_str_eq(tree_text(sys, QUEUE "max_sectors_kb"), "32\n");
 	ck_assert_str_eq(tree_text(sys, QUEUE "write_cache"), "write through");
 	ck_assert_str_eq(tree_text(sys, QUEUE "rotational"), "0");
+	close(sys);
+}
+END_TEST
+
+/* Written when wanted, and only then; the kernel's own value stays otherwise. */
+START_TEST(limits_io_timeout)
+{
+	struct sysfs_limits l = { .max_sectors_kb = 4096, .write_back = true };
+	int sys = tree_copy("sysfs/busy"), r;
+	struct err e;
+
+	err_clear(&e);
+	r = sysfs_limits_write(sys, 0, &l, &e);
+	assert_ok(r, e);
+	ck_assert_str_eq(tree_text(sys, QUEUE "io_timeout"), "30000\n");
+	l.io_timeout_ms = 1000;
+	r = sysfs_limits_write(sys, 0, &l, &e);
+	assert_ok(r, e);
+	ck_assert_str_eq(tree_text(sys, QUEUE "io_timeout"), "1000");
+	l.io_timeout_ms = UINT32_MAX;
+	r = sysfs_limits_write(sys, 0, &l, &e);
+	assert_ok(r, e);
+	ck_assert_str_eq(tree_text(sys, QUEUE "io_timeout"), "4294967295");
 	close(sys);
 }
 END_TEST
@@ -687,42 +788,44 @@ static const struct {
 	const char *words; /* of the error, or what was written where code is 0 */
 } stubborn[] = {
 	/* Larger than the server takes: unsafe. */
-	{ "max_sectors_kb", "1280", NULL, { 512, true, false }, EPERM, "write 512 to" },
-	{ "max_sectors_kb", "1280", "1280", { 512, true, false }, EINVAL, "is 1280 after 512" },
-	{ "max_sectors_kb", "1280", "513", { 512, true, false }, EINVAL, "is 513 after 512" },
-	{ "max_sectors_kb", "0", "0", { 512, true, false }, EINVAL, "is 0 after 512" },
-	{ "max_sectors_kb", "1280", "", { 512, true, false }, EINVAL, "not a number" },
-	{ "max_sectors_kb", "1280", "0", { 0, true, false }, EINVAL, "is 0 after 0" },
+	{ "max_sectors_kb", "1280", NULL, { 512, true, false, 0 }, EPERM, "write 512 to" },
+	{ "max_sectors_kb", "1280", "1280", { 512, true, false, 0 }, EINVAL, "is 1280 after 512" },
+	{ "max_sectors_kb", "1280", "513", { 512, true, false, 0 }, EINVAL, "is 513 after 512" },
+	{ "max_sectors_kb", "0", "0", { 512, true, false, 0 }, EINVAL, "is 0 after 512" },
+	{ "max_sectors_kb", "1280", "", { 512, true, false, 0 }, EINVAL, "not a number" },
+	{ "max_sectors_kb", "1280", "0", { 0, true, false, 0 }, EINVAL, "is 0 after 0" },
 	/* Smaller: only slower. */
-	{ "max_sectors_kb", "128", NULL, { 512, true, false }, 0, NULL },
-	{ "max_sectors_kb", "128", "128", { 512, true, false }, 0, "512\n" },
-	{ "max_sectors_kb", "1280", "508", { 511, true, false }, 0, "511\n" },
+	{ "max_sectors_kb", "128", NULL, { 512, true, false, 0 }, 0, NULL },
+	{ "max_sectors_kb", "128", "128", { 512, true, false, 0 }, 0, "512\n" },
+	{ "max_sectors_kb", "1280", "508", { 511, true, false, 0 }, 0, "511\n" },
 	/* Right already: not written. */
-	{ "max_sectors_kb", "512", NULL, { 512, true, false }, 0, NULL },
-	{ "max_sectors_kb", "512", "512", { 512, true, false }, 0, "" },
+	{ "max_sectors_kb", "512", NULL, { 512, true, false, 0 }, 0, NULL },
+	{ "max_sectors_kb", "512", "512", { 512, true, false, 0 }, 0, "" },
 	/* No flush would reach the server: unsafe. */
-	{ "write_cache", "write through", NULL, { 512, true, false }, EPERM, "\"write back\" to" },
+	{ "write_cache", "write through", NULL, { 512, true, false, 0 }, EPERM, "\"write back\" to" },
 	{ "write_cache",
 	  "write through",
 	  "write through",
-	  { 512, true, false },
+	  { 512, true, false, 0 },
 	  EINVAL,
 	  "no flush" },
-	{ "write_cache", "what", "what", { 512, true, false }, EINVAL, "no flush" },
-	{ "write_cache", "write through", "write back", { 512, true, false }, 0, "write back" },
+	{ "write_cache", "what", "what", { 512, true, false, 0 }, EINVAL, "no flush" },
+	{ "write_cache", "write through", "write back", { 512, true, false, 0 }, 0, "write back" },
 	/* The server does not flush anyway. */
-	{ "write_cache", "write back", NULL, { 512, false, false }, 0, NULL },
-	{ "write_cache", "write back", "write back", { 512, false, false }, 0, "write through" },
-	{ "write_cache", "write back", "write back", { 512, true, false }, 0, "" },
+	{ "write_cache", "write back", NULL, { 512, false, false, 0 }, 0, NULL },
+	{ "write_cache", "write back", "write back", { 512, false, false, 0 }, 0, "write through" },
+	{ "write_cache", "write back", "write back", { 512, true, false, 0 }, 0, "" },
 	/* Only a hint. */
-	{ "rotational", "0", NULL, { 512, true, true }, 0, NULL },
-	{ "rotational", "0", "0", { 512, true, true }, 0, "1" },
-	{ "rotational", "1", "1", { 512, true, true }, 0, "" },
+	{ "rotational", "0", NULL, { 512, true, true, 0 }, 0, NULL },
+	{ "rotational", "0", "0", { 512, true, true, 0 }, 0, "1" },
+	{ "rotational", "1", "1", { 512, true, true, 0 }, 0, "" },
+	/* A reconnection would stall for half a minute. */
+	{ "io_timeout", "30000", NULL, { 512, true, false, 1000 }, EPERM, "write 1000 to" },
 };
 
 START_TEST(limits_stubborn)
 {
-	int sys = tree_copy("sysfs/attached"), fd, keep = -1, r;
+	int sys = tree_copy("sysfs/busy"), fd, keep = -1, r;
 	char path[64];
 	struct err e;
 
@@ -752,16 +855,18 @@ static const struct {
 	struct sysfs_limits l;
 	int code;
 } lacking[] = {
-	{ "max_sectors_kb", { 512, true, false }, ENOENT },
-	{ "max_hw_sectors_kb", { 512, true, false }, 0 },
-	{ "write_cache", { 512, true, false }, ENOENT },
-	{ "write_cache", { 512, false, false }, 0 },
-	{ "rotational", { 512, true, true }, 0 },
+	{ "max_sectors_kb", { 512, true, false, 0 }, ENOENT },
+	{ "max_hw_sectors_kb", { 512, true, false, 0 }, 0 },
+	{ "write_cache", { 512, true, false, 0 }, ENOENT },
+	{ "write_cache", { 512, false, false, 0 }, 0 },
+	{ "rotational", { 512, true, true, 0 }, 0 },
+	{ "io_timeout", { 512, true, false, 1000 }, ENOENT },
+	{ "io_timeout", { 512, true, false, 0 }, 0 },
 };
 
 START_TEST(limits_lacking)
 {
-	int sys = tree_copy("sysfs/attached"), r;
+	int sys = tree_copy("sysfs/busy"), r;
 	char path[64];
 	struct err e;
 
@@ -834,11 +939,14 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(read, is_part, 0, COUNT(part_names));
 	tcase_add_test(read, holder);
 	tcase_add_test(read, loop);
+	tcase_add_test(read, finished);
+	tcase_add_test(read, finished_malformed);
 	tcase_add_test(read, no_descriptors);
 	suite_add_tcase(s, read);
 
 	tree_fixture(limits);
 	tcase_add_test(limits, limits_written);
+	tcase_add_test(limits, limits_io_timeout);
 	tcase_add_test(limits, limits_cut);
 	tcase_add_loop_test(limits, limits_stubborn, 0, COUNT(stubborn));
 	tcase_add_loop_test(limits, limits_lacking, 0, COUNT(lacking));
