@@ -2,7 +2,6 @@
 #include "attach.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,6 +17,7 @@
 #include "config.h"
 #include "module.h"
 #include "nbdnl.h"
+#include "node.h"
 #include "state.h"
 #include "task.h"
 #include "text.h"
@@ -35,7 +35,7 @@ enum {
 struct session {
 	const struct attach_request *rq;
 	int cancel_fd;
-	int sysfd;
+	int sysfd, devfd;
 	struct nbdnl *nl;
 	struct plan plan;
 	char backend[PLAN_BACKEND_MAX + 1];
@@ -312,38 +312,22 @@ static int connect_device(struct session *s, uint32_t *index)
 }
 
 struct settle {
-	int sysfd;
+	int sysfd, devfd;
 	unsigned index;
 	struct sysfs_limits limits;
 };
 
 /*
  * All that waits for the server: limits (writing one waits for requests in flight since 6.12), and
- * the first open, in which the kernel reads the partition table (nothing else makes it). Never
- * for writing: udev would read the table again at the close and all links would flap.
+ * the first open.
  */
 static void settle(const void *arg, void *out)
 {
 	const struct settle *st = arg;
 	struct err *e = out;
-	char node[32];
-	int fd;
 
-	if (sysfs_limits_write(st->sysfd, st->index, &st->limits, e))
-		return;
-	snprintf(node, sizeof(node), "/dev/nbd%u", st->index);
-	for (int i = 0; i < BUSY_RETRY_MS / POLL_MS; i++) {
-		fd = open(node, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0) {
-			close(fd);
-			return;
-		}
-		/* the node of a new device is made by another process */
-		if (errno != ENOENT && errno != ENXIO)
-			break;
-		poll(NULL, 0, POLL_MS);
-	}
-	err_sys(e, ERR_FAILED, errno, "open %s", node);
+	if (!sysfs_limits_write(st->sysfd, st->index, &st->limits, e))
+		node_scan_partitions(st->devfd, st->index, BUSY_RETRY_MS, e);
 }
 
 /* Whether any of the connections is; POLLIN is not looked at: what arrives belongs to the kernel. */
@@ -411,6 +395,7 @@ static int make_usable(struct session *s, unsigned index)
 {
 	struct settle st = {
 		.sysfd = s->sysfd,
+		.devfd = s->devfd,
 		.index = index,
 		.limits = {
 			.max_sectors_kb = s->plan.max_sectors_kb,
@@ -464,31 +449,38 @@ static int record(struct session *s, unsigned index)
 	return ret;
 }
 
+struct undo {
+	int sysfd, devfd;
+	unsigned index;
+};
+
 static void disconnect(const void *arg, void *out)
 {
-	const unsigned *index = arg;
+	const struct undo *u = arg;
 	struct err *e = out;
 	struct nbdnl *nl;
-	char node[32];
-	int fd;
 
 	if (nbdnl_open(&nl, e))
 		return;
-	if (!nbdnl_disconnect(nl, *index, e)) {
-		/* partitions go when the device is opened without a size */
-		snprintf(node, sizeof(node), "/dev/nbd%u", *index);
-		fd = open(node, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0)
-			close(fd);
-	}
+	if (!nbdnl_disconnect(nl, u->index, e))
+		node_drop_partitions(u->devfd, u->sysfd, u->index, BUSY_RETRY_MS);
 	nbdnl_close(nl);
 }
 
 int attach_undo(unsigned index, struct err *e)
 {
+	struct undo u = { .index = index };
 	struct err inside;
-	int ret = task_run(disconnect, &index, &inside, sizeof(inside), UNDO_MS, -1, e);
+	int ret;
 
+	/* Where there is no such directory the disconnection matters all the same. */
+	u.sysfd = sysfs_open("/sys", &inside);
+	u.devfd = node_open_directory("/dev", &inside);
+	ret = task_run(disconnect, &u, &inside, sizeof(inside), UNDO_MS, -1, e);
+	if (u.sysfd >= 0)
+		close(u.sysfd);
+	if (u.devfd >= 0)
+		close(u.devfd);
 	state_remove(NBD_ATTACH_STATEDIR, index);
 	if (ret)
 		return err_wrap(e, "disconnect nbd%u", index);
@@ -561,7 +553,9 @@ static int attach_device(struct session *s, struct attach_result *r)
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
 	       struct link_result *rs, struct err *e)
 {
-	struct session s = { .rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .link = rs, .e = e };
+	struct session s = {
+		.rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .devfd = -1, .link = rs, .e = e,
+	};
 	int ret;
 
 	memset(r, 0, sizeof(*r));
@@ -572,8 +566,9 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	if (ret)
 		return ret;
 	s.sysfd = sysfs_open("/sys", e);
-	if (s.sysfd < 0) {
-		ret = s.sysfd;
+	s.devfd = s.sysfd < 0 ? -1 : node_open_directory("/dev", e);
+	if (s.devfd < 0) {
+		ret = -e->code;
 		goto out;
 	}
 	if (!rq->find) {
@@ -597,6 +592,8 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 out:
 	if (s.sysfd >= 0)
 		close(s.sysfd);
+	if (s.devfd >= 0)
+		close(s.devfd);
 	nbdnl_close(s.nl);
 	return ret;
 }

@@ -12,6 +12,7 @@
 #include "attach.h"
 #include "config.h"
 #include "nbdnl.h"
+#include "node.h"
 #include "state.h"
 #include "sysfs.h"
 #include "task.h"
@@ -26,6 +27,7 @@ enum {
 };
 
 struct release {
+	int sysfd, devfd;
 	unsigned index;
 	bool read_only;
 	bool force;
@@ -82,32 +84,6 @@ static int open_node(const char *node, const struct release *rl, struct err *e)
 }
 
 /*
- * The kernel drops the partitions at the next open, but only when the device has no size any more.
- * One that was set up by ioctl keeps it until the process that did it is awake and has closed it;
- * an open before that would try to read the partitions, from nobody.
- */
-static void drop_partitions(unsigned index, const char *node)
-{
-	struct sysfs_device d = { .size = 1 };
-	struct err ignored;
-	int sysfd = sysfs_open("/sys", &ignored);
-	int fd;
-
-	for (int i = 0; sysfd >= 0 && i < SIZE_MS / POLL_MS; i++) {
-		if (sysfs_device(sysfd, index, &d, &ignored) || !d.size)
-			break;
-		poll(NULL, 0, POLL_MS);
-	}
-	if (sysfd >= 0)
-		close(sysfd);
-	if (d.size)
-		return;
-	fd = open(node, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0)
-		close(fd);
-}
-
-/*
  * The whole of a release, in a child process: each step can wait for the server. The claim is held
  * until the end, so that nothing is mounted between the check and the disconnection.
  */
@@ -156,36 +132,8 @@ static void release(const void *arg, void *out)
 	nbdnl_close(nl);
 	if (fd >= 0)
 		close(fd);
-	drop_partitions(rl->index, node);
+	node_drop_partitions(rl->devfd, rl->sysfd, rl->index, SIZE_MS);
 	r->done = true;
-}
-
-/* Requests finished so far, all kinds; tells a slow server from a silent one. */
-static uint64_t finished(int sysfd, unsigned index)
-{
-	/* Documentation/block/stat.rst: reads, writes, discards, flushes completed */
-	static const unsigned completed[] = { 0, 4, 11, 15 };
-	char path[64], text[512], *p = text, *end;
-	uint64_t field[32] = { 0 }, sum = 0;
-	unsigned n = 0;
-	ssize_t len;
-	int fd;
-
-	snprintf(path, sizeof(path), "block/nbd%u/stat", index);
-	fd = openat(sysfd, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	len = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[len > 0 ? len : 0] = '\0';
-	for (; n < 32; n++, p = end) {
-		field[n] = strtoull(p, &end, 10);
-		if (end == p)
-			break;
-	}
-	for (size_t i = 0; i < sizeof(completed) / sizeof(completed[0]); i++)
-		sum += field[completed[i]];
-	return sum;
 }
 
 /* Waits for the task as long as the server finishes requests. */
@@ -193,12 +141,12 @@ static int wait_release(int sysfd, const struct detach_request *rq, struct task 
 			struct released *r, struct err *e)
 {
 	struct pollfd p = { .fd = t->fd, .events = POLLIN };
-	uint64_t before = finished(sysfd, rq->index), now;
 	long long quiet_since = task_now_ms();
+	uint64_t before = 0, now;
+	struct err ignored;
 
 	while (poll(&p, 1, TICK_MS) <= 0) {
-		now = finished(sysfd, rq->index);
-		if (now != before) {
+		if (!sysfs_finished(sysfd, rq->index, &now, &ignored) && now != before) {
 			before = now;
 			quiet_since = task_now_ms();
 		} else if (task_now_ms() - quiet_since >= rq->silence_ms) {
@@ -226,7 +174,7 @@ static bool is_gone(int sysfd, unsigned index)
 
 int detach_run(const struct detach_request *rq, struct detach_result *r, struct err *e)
 {
-	struct release rl = { .index = rq->index, .force = rq->force };
+	struct release rl = { .index = rq->index, .force = rq->force, .devfd = -1 };
 	struct released end = { 0 };
 	struct sysfs_device d;
 	struct task t;
@@ -246,6 +194,12 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	ret = attach_check_kernel(e);
 	if (ret)
 		goto out;
+	rl.devfd = node_open_directory("/dev", e);
+	if (rl.devfd < 0) {
+		ret = rl.devfd;
+		goto out;
+	}
+	rl.sysfd = sysfd;
 	rl.read_only = d.read_only;
 	ret = task_start(&t, release, &rl, sizeof(end), e);
 	if (!ret)
@@ -269,6 +223,8 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 			      "somebody opened it meanwhile", rq->index);
 	state_remove(NBD_ATTACH_STATEDIR, rq->index);
 out:
+	if (rl.devfd >= 0)
+		close(rl.devfd);
 	close(sysfd);
 	return ret;
 }
