@@ -8,10 +8,16 @@
 #include <netlink/genl/genl.h>
 #include <netlink/netlink.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+
+/* Room for the answer with the whole command in it, which is a page at most. */
+enum { ANSWER_MAX = 8192 };
 
 struct nbdnl {
 	struct nl_sock *sk;
 	int family;
+	struct nl_msg *m; /* the command, used again and again */
+	_Alignas(struct nlmsghdr) char answer[ANSWER_MAX];
 };
 
 static int build(struct nl_msg *m, int family, uint8_t command)
@@ -65,6 +71,46 @@ int nbdnl_build_disconnect(struct nl_msg *m, int family, uint32_t index)
 	return 0;
 }
 
+static int build_reconfigure(struct nl_msg *m, int family, uint32_t index, const char *backend)
+{
+	if (build(m, family, NBD_CMD_RECONFIGURE) || nla_put_u32(m, NBD_ATTR_INDEX, index))
+		return -ENOMEM;
+	if (backend[0] && nla_put_string(m, NBD_ATTR_BACKEND_IDENTIFIER, backend))
+		return -ENOMEM;
+	return 0;
+}
+
+int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd,
+		      int64_t timeout_s)
+{
+	if (build_reconfigure(m, family, index, backend))
+		return -ENOMEM;
+	if (timeout_s != NBDNL_KEEP && nla_put_u64(m, NBD_ATTR_TIMEOUT, (uint64_t)timeout_s))
+		return -ENOMEM;
+	return put_sockets(m, &fd, 1);
+}
+
+int nbdnl_build_resize(struct nl_msg *m, int family, uint32_t index, const char *backend,
+		       uint64_t size)
+{
+	if (build_reconfigure(m, family, index, backend))
+		return -ENOMEM;
+	return nla_put_u64(m, NBD_ATTR_SIZE_BYTES, size) ? -ENOMEM : 0;
+}
+
+int nbdnl_build_timeout(struct nl_msg *m, int family, uint32_t index, const char *backend,
+			uint32_t timeout_s)
+{
+	if (build_reconfigure(m, family, index, backend))
+		return -ENOMEM;
+	return nla_put_u64(m, NBD_ATTR_TIMEOUT, timeout_s) ? -ENOMEM : 0;
+}
+
+int nbdnl_build_probe(struct nl_msg *m, int family, uint32_t index, const char *backend)
+{
+	return build_reconfigure(m, family, index, backend);
+}
+
 int nbdnl_parse_connect(struct nlmsghdr *h, uint32_t *index)
 {
 	static const struct nla_policy policy[NBD_ATTR_MAX + 1] = {
@@ -79,6 +125,26 @@ int nbdnl_parse_connect(struct nlmsghdr *h, uint32_t *index)
 	return 0;
 }
 
+void nbdnl_parse_answer(void *datagram, size_t len, uint32_t seq, struct nbdnl_answer *a)
+{
+	struct nlmsghdr *h = datagram;
+	int left = (int)len;
+
+	for (; nlmsg_ok(h, left); h = nlmsg_next(h, &left)) {
+		const struct nlmsgerr *error = nlmsg_data(h);
+
+		if (h->nlmsg_seq != seq)
+			continue;
+		if (h->nlmsg_type != NLMSG_ERROR) {
+			if (!nbdnl_parse_connect(h, &a->index))
+				a->has_index = true;
+		} else if (nlmsg_datalen(h) >= (int)sizeof(error->error)) {
+			a->code = error->error;
+			a->done = true;
+		}
+	}
+}
+
 int nbdnl_open(struct nbdnl **out, struct err *e)
 {
 	struct nbdnl *nl = calloc(1, sizeof(*nl));
@@ -88,9 +154,10 @@ int nbdnl_open(struct nbdnl **out, struct err *e)
 	if (!nl)
 		return err_sys(e, ERR_FAILED, ENOMEM, "netlink");
 	nl->sk = nl_socket_alloc();
-	if (!nl->sk) {
-		free(nl);
-		return err_sys(e, ERR_FAILED, ENOMEM, "netlink");
+	nl->m = nlmsg_alloc();
+	if (!nl->sk || !nl->m) {
+		ret = err_sys(e, ERR_FAILED, ENOMEM, "netlink");
+		goto fail;
 	}
 	ret = genl_connect(nl->sk);
 	if (ret) {
@@ -116,77 +183,47 @@ void nbdnl_close(struct nbdnl *nl)
 	if (!nl)
 		return;
 	nl_socket_free(nl->sk);
+	nlmsg_free(nl->m);
 	free(nl);
 }
 
-struct answer {
-	int code; /* 0 or -errno of the kernel */
-	bool done;
-	bool has_index;
-	uint32_t index;
-};
-
-static int on_error(struct sockaddr_nl *peer, struct nlmsgerr *error, void *arg)
+/* An empty message, as nlmsg_alloc makes it. */
+static struct nl_msg *message(struct nbdnl *nl)
 {
-	struct answer *a = arg;
-
-	(void)peer;
-	a->code = error->error;
-	a->done = true;
-	return NL_STOP;
-}
-
-static int on_ack(struct nl_msg *m, void *arg)
-{
-	struct answer *a = arg;
-
-	(void)m;
-	a->done = true;
-	return NL_STOP;
-}
-
-static int on_valid(struct nl_msg *m, void *arg)
-{
-	struct answer *a = arg;
-
-	if (!nbdnl_parse_connect(nlmsg_hdr(m), &a->index))
-		a->has_index = true;
-	return NL_OK;
+	nlmsg_hdr(nl->m)->nlmsg_len = NLMSG_HDRLEN;
+	return nl->m;
 }
 
 /*
- * Sends m and waits for the kernel's verdict, with its errno as it is (nl_send_sync would fold it
- * into libnl's own codes). Returns -EPROTO when libnl could not send or read.
+ * Sends the message and reads the kernel's verdict, with its errno as it is (nl_send_sync would fold
+ * it into libnl's own codes). The command is over when the send returns (genl_rcv_msg runs in it), so
+ * the answer is there, or was lost for want of memory. -EPROTO when there is none.
  */
-static int call(struct nbdnl *nl, struct nl_msg *m, struct answer *a)
+static int call(struct nbdnl *nl, struct nbdnl_answer *a)
 {
-	struct nl_cb *cb = nl_cb_alloc(NL_CB_DEFAULT);
-	int ret;
+	int fd = nl_socket_get_fd(nl->sk);
+	ssize_t n;
 
-	a->code = 0;
-	a->done = false;
-	a->has_index = false;
-	if (!cb)
-		return -ENOMEM;
-	nl_cb_err(cb, NL_CB_CUSTOM, on_error, a);
-	nl_cb_set(cb, NL_CB_ACK, NL_CB_CUSTOM, on_ack, a);
-	nl_cb_set(cb, NL_CB_VALID, NL_CB_CUSTOM, on_valid, a);
-	ret = nl_send_auto(nl->sk, m);
-	while (ret >= 0 && !a->done)
-		ret = nl_recvmsgs(nl->sk, cb);
-	nl_cb_put(cb);
-	return a->done ? a->code : -EPROTO;
+	*a = (struct nbdnl_answer){ 0 };
+	if (nl_send_auto(nl->sk, nl->m) < 0)
+		return -EPROTO;
+	while (!a->done) {
+		n = recv(fd, nl->answer, sizeof(nl->answer), MSG_DONTWAIT);
+		if (n >= 0)
+			nbdnl_parse_answer(nl->answer, (size_t)n, nlmsg_hdr(nl->m)->nlmsg_seq, a);
+		else if (errno != EINTR && errno != ENOBUFS)
+			return -EPROTO;
+	}
+	return a->code;
 }
 
 int nbdnl_connect(struct nbdnl *nl, const struct nbdnl_connect *c, uint32_t *index, struct err *e)
 {
-	struct nl_msg *m = nlmsg_alloc();
-	struct answer a;
-	int ret = m ? nbdnl_build_connect(m, nl->family, c) : -ENOMEM;
+	struct nbdnl_answer a;
+	int ret = nbdnl_build_connect(message(nl), nl->family, c);
 
 	if (!ret)
-		ret = call(nl, m, &a);
-	nlmsg_free(m);
+		ret = call(nl, &a);
 	if (ret)
 		return err_sys(e, ret == -EBUSY ? ERR_BUSY : ERR_KERNEL, -ret,
 			       "hand the connection to the kernel (NBD_CMD_CONNECT)");
@@ -199,14 +236,58 @@ int nbdnl_connect(struct nbdnl *nl, const struct nbdnl_connect *c, uint32_t *ind
 
 int nbdnl_disconnect(struct nbdnl *nl, uint32_t index, struct err *e)
 {
-	struct nl_msg *m = nlmsg_alloc();
-	struct answer a;
-	int ret = m ? nbdnl_build_disconnect(m, nl->family, index) : -ENOMEM;
+	struct nbdnl_answer a;
+	int ret = nbdnl_build_disconnect(message(nl), nl->family, index);
 
 	if (!ret)
-		ret = call(nl, m, &a);
-	nlmsg_free(m);
+		ret = call(nl, &a);
 	if (ret)
 		return err_sys(e, ERR_KERNEL, -ret, "disconnect (NBD_CMD_DISCONNECT)");
 	return 0;
+}
+
+/* Sends the message unless building it failed, with ret. */
+static int reconfigure(struct nbdnl *nl, int ret, uint32_t index, const char *what, struct err *e)
+{
+	struct nbdnl_answer a;
+
+	if (!ret)
+		ret = call(nl, &a);
+	/* every other reason for EINVAL is kept out by what is sent here */
+	if (ret == -EINVAL)
+		return err_set(e, ERR_ABSENT, EINVAL,
+			       "%s: nbd%u is not attached any more, or to another export", what, index);
+	if (ret)
+		return err_sys(e, ERR_KERNEL, -ret, "%s of nbd%u (NBD_CMD_RECONFIGURE)", what, index);
+	return 0;
+}
+
+int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, int64_t timeout_s,
+		struct err *e)
+{
+	int ret = nbdnl_build_offer(message(nl), nl->family, index, backend, fd, timeout_s);
+
+	return reconfigure(nl, ret, index, "replace a connection", e);
+}
+
+int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size, struct err *e)
+{
+	int ret = nbdnl_build_resize(message(nl), nl->family, index, backend, size);
+
+	return reconfigure(nl, ret, index, "change the size", e);
+}
+
+int nbdnl_timeout(struct nbdnl *nl, uint32_t index, const char *backend, uint32_t timeout_s,
+		  struct err *e)
+{
+	int ret = nbdnl_build_timeout(message(nl), nl->family, index, backend, timeout_s);
+
+	return reconfigure(nl, ret, index, "change the time limit", e);
+}
+
+int nbdnl_probe(struct nbdnl *nl, uint32_t index, const char *backend, struct err *e)
+{
+	int ret = nbdnl_build_probe(message(nl), nl->family, index, backend);
+
+	return reconfigure(nl, ret, index, "look at the configuration", e);
 }

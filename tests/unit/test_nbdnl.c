@@ -208,6 +208,112 @@ START_TEST(disconnect)
 }
 END_TEST
 
+/* --- RECONFIGURE ------------------------------------------------------------------------------ */
+
+enum kind { OFFER, OFFER_TIMED, RESIZE, TIMEOUT, PROBE, KINDS };
+
+static int build_kind(struct nl_msg *m, enum kind kind, const char *backend)
+{
+	switch (kind) {
+	case OFFER:
+		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 17, NBDNL_KEEP);
+	case OFFER_TIMED:
+		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 0, 3);
+	case RESIZE:
+		return nbdnl_build_resize(m, FAMILY, 1048575, backend, UINT64_C(0x123456789a00));
+	case TIMEOUT:
+		return nbdnl_build_timeout(m, FAMILY, 1048575, backend, 0);
+	default:
+		return nbdnl_build_probe(m, FAMILY, 1048575, backend);
+	}
+}
+
+/*
+ * What each has, and that it has nothing else: a size beside a socket would hold up all generic netlink,
+ * an attribute that is not meant would change the device.
+ */
+START_TEST(reconfigure)
+{
+	static const char *const backends[] = { "nbd://server:10809/disk", "" };
+	static const int expected_fd[] = { [OFFER] = 17, [OFFER_TIMED] = 0 };
+	struct nlattr *attrs[NBD_ATTR_MAX + 1];
+	enum kind kind = (enum kind)_i;
+
+	for (size_t i = 0; i < 2; i++) {
+		struct nl_msg *m = nlmsg_alloc();
+		unsigned count = 0;
+
+		ck_assert_int_eq(build_kind(m, kind, backends[i]), 0);
+		attributes(m, NBD_CMD_RECONFIGURE, attrs);
+		for (int a = 0; a <= NBD_ATTR_MAX; a++)
+			count += attrs[a] != NULL;
+		expect_u32(attrs[NBD_ATTR_INDEX], 1048575);
+		count--;
+		if (backends[i][0]) {
+			ck_assert_ptr_nonnull(attrs[NBD_ATTR_BACKEND_IDENTIFIER]);
+			ck_assert_int_eq(nla_len(attrs[NBD_ATTR_BACKEND_IDENTIFIER]),
+					 (int)strlen(backends[i]) + 1);
+			ck_assert_str_eq(nla_get_string(attrs[NBD_ATTR_BACKEND_IDENTIFIER]),
+					 backends[i]);
+			count--;
+		}
+		if (kind == OFFER || kind == OFFER_TIMED) {
+			expect_sockets(attrs[NBD_ATTR_SOCKETS], &expected_fd[kind], 1);
+			count--;
+		}
+		if (kind == OFFER_TIMED || kind == TIMEOUT) {
+			expect_u64(attrs[NBD_ATTR_TIMEOUT], kind == TIMEOUT ? 0 : 3);
+			count--;
+		}
+		if (kind == RESIZE) {
+			expect_u64(attrs[NBD_ATTR_SIZE_BYTES], UINT64_C(0x123456789a00));
+			count--;
+		}
+		ck_assert_uint_eq(count, 0);
+		nlmsg_free(m);
+	}
+}
+END_TEST
+
+START_TEST(reconfigure_without_room)
+{
+	enum kind kind = (enum kind)_i;
+	struct nl_msg *m = nlmsg_alloc();
+	size_t whole, size;
+	int ret;
+
+	ck_assert_int_eq(build_kind(m, kind, "backend"), 0);
+	whole = nlmsg_hdr(m)->nlmsg_len;
+	nlmsg_free(m);
+	for (size = NLMSG_HDRLEN; size <= whole; size += 4) {
+		m = nlmsg_alloc_size(size);
+		ck_assert_ptr_nonnull(m);
+		ret = build_kind(m, kind, "backend");
+		ck_assert_msg(ret == (size < whole ? -ENOMEM : 0), "in %zu of %zu bytes: %d", size,
+			      whole, ret);
+		nlmsg_free(m);
+	}
+}
+END_TEST
+
+/* The longest identifier and many connections fit into the message that is used for all commands. */
+START_TEST(connect_with_many_sockets)
+{
+	struct nlattr *attrs[NBD_ATTR_MAX + 1];
+	struct plan p = plan;
+	struct nl_msg *m;
+	int fds[64];
+
+	for (int i = 0; i < 64; i++)
+		fds[i] = 1000 - i;
+	memset(p.backend, 'b', PLAN_BACKEND_MAX);
+	const struct nbdnl_connect c = { .plan = &p, .index = 1, .sockets = fds, .count = 64 };
+	m = connect_message(&c, attrs);
+	expect_sockets(attrs[NBD_ATTR_SOCKETS], fds, 64);
+	nlmsg_free(m);
+}
+END_TEST
+
 /* A message with too little room, whichever attribute it is that has none. */
 START_TEST(no_room)
 {
@@ -341,6 +447,140 @@ START_TEST(parse_an_attribute_longer_than_its_message)
 }
 END_TEST
 
+enum { SEQ = 77 };
+
+/* Datagrams as the kernel makes them: messages one behind the other. */
+struct datagram {
+	_Alignas(struct nlmsghdr) char data[2048];
+	size_t len;
+};
+
+static void add_message(struct datagram *d, struct nl_msg *m, uint32_t seq)
+{
+	uint32_t len = nlmsg_hdr(m)->nlmsg_len;
+
+	nlmsg_hdr(m)->nlmsg_seq = seq;
+	memcpy(d->data + d->len, nlmsg_hdr(m), len);
+	d->len += NLMSG_ALIGN(len);
+	nlmsg_free(m);
+}
+
+static void add_index(struct datagram *d, uint32_t index, uint32_t seq)
+{
+	add_message(d, answer(NBD_CMD_CONNECT, &index, 4), seq);
+}
+
+/* netlink_ack() of the kernel: the verdict, then the command's header or all of it. */
+static void add_verdict(struct datagram *d, int code, size_t echo, uint32_t seq)
+{
+	struct nl_msg *m = nlmsg_alloc();
+	struct nlmsgerr *error;
+
+	ck_assert_ptr_nonnull(nlmsg_put(m, 0, 0, NLMSG_ERROR, (int)(sizeof(*error) + echo), 0));
+	error = nlmsg_data(nlmsg_hdr(m));
+	memset(error, 0xa5, sizeof(*error) + echo);
+	error->error = code;
+	add_message(d, m, seq);
+}
+
+START_TEST(answer_of_connect)
+{
+	struct datagram d = { .len = 0 };
+	struct nbdnl_answer a = { 0 };
+
+	add_index(&d, 5, SEQ);
+	nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+	ck_assert(a.has_index && !a.done);
+	ck_assert_uint_eq(a.index, 5);
+	d.len = 0;
+	add_verdict(&d, 0, 0, SEQ);
+	nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+	ck_assert(a.has_index && a.done);
+	ck_assert_uint_eq(a.index, 5);
+	ck_assert_int_eq(a.code, 0);
+}
+END_TEST
+
+START_TEST(answer_in_one_datagram)
+{
+	struct datagram d = { .len = 0 };
+	struct nbdnl_answer a = { 0 };
+
+	add_index(&d, 6, SEQ);
+	add_verdict(&d, 0, 0, SEQ);
+	nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+	ck_assert(a.has_index && a.done);
+	ck_assert_uint_eq(a.index, 6);
+}
+END_TEST
+
+START_TEST(answer_that_is_no)
+{
+	static const int codes[] = { -EBUSY, -EINVAL, -EPERM, -EBADF };
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {
+		struct datagram d = { .len = 0 };
+		struct nbdnl_answer a = { 0 };
+
+		add_verdict(&d, codes[i], 700, SEQ);
+		nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+		ck_assert(a.done && !a.has_index);
+		ck_assert_int_eq(a.code, codes[i]);
+	}
+}
+END_TEST
+
+/* What a command before this one, or nobody, was answered. */
+START_TEST(answer_to_others)
+{
+	struct datagram d = { .len = 0 };
+	struct nbdnl_answer a = { 0 };
+
+	add_index(&d, 9, SEQ - 1);
+	add_verdict(&d, -EBUSY, 0, SEQ - 1);
+	add_verdict(&d, -EINVAL, 0, 0);
+	nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+	ck_assert(!a.done && !a.has_index);
+	add_verdict(&d, 0, 0, SEQ);
+	nbdnl_parse_answer(d.data, d.len, SEQ, &a);
+	ck_assert(a.done && !a.has_index);
+	ck_assert_int_eq(a.code, 0);
+}
+END_TEST
+
+START_TEST(answer_cut)
+{
+	struct datagram d = { .len = 0 };
+	struct nbdnl_answer a;
+	size_t whole, verdict = 0;
+
+	add_index(&d, 5, SEQ);
+	verdict = d.len;
+	add_verdict(&d, -EBUSY, 0, SEQ);
+	whole = d.len;
+	for (size_t len = 0; len < whole; len++) {
+		char *copy = malloc(len ? len : 1);
+
+		ck_assert_ptr_nonnull(copy);
+		memcpy(copy, d.data, len);
+		a = (struct nbdnl_answer){ 0 };
+		nbdnl_parse_answer(copy, len, SEQ, &a);
+		ck_assert(!a.done);
+		ck_assert_int_eq(a.has_index, len >= verdict);
+		free(copy);
+	}
+	/* a verdict without room for one */
+	d.len = 0;
+	add_verdict(&d, -EBUSY, 0, SEQ);
+	for (uint32_t len = NLMSG_HDRLEN; len < NLMSG_HDRLEN + 4; len++) {
+		((struct nlmsghdr *)(void *)d.data)->nlmsg_len = len;
+		a = (struct nbdnl_answer){ 0 };
+		nbdnl_parse_answer(d.data, len, SEQ, &a);
+		ck_assert(!a.done);
+	}
+}
+END_TEST
+
 /* --- this machine's kernel -------------------------------------------------------------------- */
 
 START_TEST(open_and_close)
@@ -399,7 +639,10 @@ Suite *unit_suite(void)
 	tcase_add_test(t, connect_to_a_device_that_goes_with_it);
 	tcase_add_test(t, connect_with_extremes);
 	tcase_add_test(t, disconnect);
+	tcase_add_test(t, connect_with_many_sockets);
 	tcase_add_test(t, no_room);
+	tcase_add_loop_test(t, reconfigure, 0, KINDS);
+	tcase_add_loop_test(t, reconfigure_without_room, 0, KINDS);
 	suite_add_tcase(s, t);
 	t = tcase_create("parse");
 	tcase_add_test(t, parse_the_index);
@@ -407,6 +650,11 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, parse_no_answer, 0, 7);
 	tcase_add_test(t, parse_truncated);
 	tcase_add_test(t, parse_an_attribute_longer_than_its_message);
+	tcase_add_test(t, answer_of_connect);
+	tcase_add_test(t, answer_in_one_datagram);
+	tcase_add_test(t, answer_that_is_no);
+	tcase_add_test(t, answer_to_others);
+	tcase_add_test(t, answer_cut);
 	suite_add_tcase(s, t);
 	t = tcase_create("kernel");
 	tcase_set_timeout(t, 60);
