@@ -17,7 +17,7 @@ FLOORS='
 0 err bytes text
 1 wire uri export
 2 neg plan
-3 task resolve stream tls ktls relay conn link
+3 task resolve stream sock tls ktls relay conn link
 4 nbdnl nbdevent kcall sysfs node module usage
 5 state attach detach worker
 6 main opts output cmd cmd_attach cmd_detach cmd_list cmd_check cmd_exports cmd_info
