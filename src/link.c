@@ -19,7 +19,14 @@
 #include "task.h"
 #include "text.h"
 
-/* The deadline of one link_open and what else ends it. */
+struct link {
+	const struct link_request *rq;
+	struct tls *tls; /* holds the credentials for all, or NULL */
+	struct resolve_result addresses; /* count is 0 until they are known */
+	struct task lookup; /* for new ones, of link_refresh; pid < 0: none */
+};
+
+/* The deadline of one link_run and what else ends it. */
 struct limit {
 	unsigned timeout_ms;
 	long long deadline;
@@ -80,17 +87,59 @@ static int gave_up(const struct limit *l, int code, const char *doing, struct er
 	return err_sys(e, ERR_FAILED, -code, "%s", doing);
 }
 
-static int resolve(const struct uri *u, const struct limit *l, struct resolve_result *r,
-		   struct err *e)
+static void query(const struct link *l, struct resolve_query *q)
 {
+	memset(q, 0, sizeof(*q));
+	memcpy(q->host, l->rq->where.host, sizeof(q->host));
+	memcpy(q->port, l->rq->where.port, sizeof(q->port));
+}
+
+static bool has_name(const struct link *l)
+{
+	return !l->rq->command_args && l->rq->where.transport == URI_TCP;
+}
+
+/* What link_refresh has found, if it is done. */
+static void take_lookup(struct link *l)
+{
+	struct pollfd p = { .fd = l->lookup.fd, .events = POLLIN };
+	struct resolve_result r;
+	struct resolve_query q;
+	struct err e;
+
+	if (l->lookup.pid < 0 || poll(&p, 1, 0) <= 0)
+		return;
+	query(l, &q);
+	if (!resolve_finish(&l->lookup, &q, &r, &e))
+		l->addresses = r;
+}
+
+void link_refresh(struct link *l)
+{
+	struct resolve_result r;
+	struct resolve_query q;
+	struct err e;
+
+	if (!has_name(l) || l->lookup.pid >= 0)
+		return;
+	query(l, &q);
+	/* What cannot be looked up now may be another time. */
+	if (!resolve_numeric(&q, &r) && resolve_start(&l->lookup, &q, &e))
+		l->lookup.pid = -1;
+}
+
+static int resolve(struct link *k, const struct limit *l, struct err *e)
+{
+	struct resolve_result *r = &k->addresses;
 	struct resolve_query q;
 	struct pollfd p[2];
 	struct task t;
 	int ret;
 
-	memset(&q, 0, sizeof(q));
-	memcpy(q.host, u->host, sizeof(q.host));
-	memcpy(q.port, u->port, sizeof(q.port));
+	take_lookup(k);
+	if (!has_name(k) || r->count)
+		return 0;
+	query(k, &q);
 	if (resolve_numeric(&q, r))
 		return 0;
 	ret = resolve_start(&t, &q, e);
@@ -104,7 +153,29 @@ static int resolve(const struct uri *u, const struct limit *l, struct resolve_re
 		task_abandon(&t);
 		return gave_up(l, ret, "look up its addresses", e);
 	}
-	return resolve_finish(&t, &q, r, e);
+	ret = resolve_finish(&t, &q, r, e);
+	if (ret)
+		r->count = 0;
+	return ret;
+}
+
+static int with_endpoint(const struct link_request *rq, struct err *e)
+{
+	char endpoint[512];
+
+	link_endpoint(rq, endpoint, sizeof(endpoint));
+	return err_wrap(e, "%s", endpoint);
+}
+
+int link_resolve(struct link *l, unsigned timeout_ms, int cancel_fd, struct err *e)
+{
+	const struct limit limit = {
+		.timeout_ms = timeout_ms,
+		.deadline = task_now_ms() + timeout_ms,
+		.cancel_fd = cancel_fd,
+	};
+
+	return resolve(l, &limit, e) ? with_endpoint(l->rq, e) : 0;
 }
 
 static int command(const struct link_request *rq, struct link_result *rs, struct err *e)
@@ -200,15 +271,17 @@ void link_close(struct link_result *rs, bool kernel_has_it)
 
 /* --- several connections side by side ------------------------------------------------------------- */
 
-/* All of one link_open. */
+/* All of one link_run. */
 struct set {
 	const struct link_request *rq;
+	const struct link_attempt *a;
+	struct link *link;
 	struct limit limit;
 	struct link_result *rs;
 	void (*item)(void *ctx, const struct neg_item *item);
 	void *ctx;
 	struct resolve_result addresses;
-	struct tls *tls;     /* holds the credentials for all, or NULL */
+	unsigned connected;  /* of a->fds, the next one */
 	unsigned wanted;
 	unsigned count;      /* of conns */
 	struct conn *conns;  /* the first to be done is put first */
@@ -231,12 +304,28 @@ static bool is_settled(const struct conn *c)
 	return c->stage == CONN_DONE || c->stage == CONN_FAILED;
 }
 
+static void use_connected(struct set *s, struct conn *c)
+{
+	int fd;
+
+	if (s->connected == s->a->connected) {
+		err_set(&c->err, ERR_MULTI, EOPNOTSUPP, "no connection is left for one more handshake");
+		c->stage = CONN_FAILED;
+		return;
+	}
+	fd = s->a->fds[s->connected++];
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	conn_use(c, fd);
+}
+
 static void start(struct set *s, unsigned i)
 {
 	struct conn *c = &s->conns[i];
 	struct resolve_result one;
 
-	if (s->rq->where.transport == URI_UNIX) {
+	if (s->a->connected) {
+		use_connected(s, c);
+	} else if (s->rq->where.transport == URI_UNIX) {
 		conn_unix(c, s->rq->where.path);
 	} else if (!i && !s->placed) {
 		conn_dial(c, &s->addresses);
@@ -250,13 +339,13 @@ static void start(struct set *s, unsigned i)
 
 static int prepare(struct set *s, unsigned i, struct err *e)
 {
-	struct neg_params params = { .goal = s->rq->goal, .tls = s->rq->where.tls };
+	struct neg_params params = { .goal = s->a->goal, .tls = s->rq->where.tls };
 	struct tls *tls = NULL;
 	int ret;
 
 	memcpy(params.export, s->rq->where.export, sizeof(params.export));
-	if (s->tls) {
-		ret = tls_again(&tls, s->tls, e);
+	if (s->link->tls) {
+		ret = tls_again(&tls, s->link->tls, e);
 		if (ret)
 			return ret;
 	}
@@ -391,7 +480,7 @@ static void wind_up(struct set *s)
 /* What the first answer means for the others. 0, or an error for the whole; late as above. */
 static int judge(struct set *s, bool late, struct err *e)
 {
-	const struct plan_multi *m = &s->rq->multi;
+	const struct plan_multi *m = &s->a->multi;
 	const struct export *x = neg_export(s->conns[0].neg);
 	struct link_result *rs = s->rs;
 	long long now = task_now_ms();
@@ -423,7 +512,7 @@ static bool is_over(const struct set *s, long long now)
 
 	for (unsigned i = 0; i < s->count; i++)
 		done &= is_settled(&s->conns[i]);
-	if (!done && (!s->rq->multi.automatic || !s->patience || now < s->patience))
+	if (!done && (!s->a->multi.automatic || !s->patience || now < s->patience))
 		return false;
 	/* Nothing is judged where nobody is done. */
 	return s->judged || !is_done(&s->conns[0]);
@@ -466,7 +555,7 @@ static int wait_for_all(struct set *s)
 			.fd = s->conns[s->asked].fd,
 			.events = conn_wants(&s->conns[s->asked], false),
 		};
-	if (s->rq->multi.automatic && s->patience) {
+	if (s->a->multi.automatic && s->patience) {
 		one = s->patience > now ? (int)(s->patience - now) : 0;
 		if (timeout_ms < 0 || one < timeout_ms)
 			timeout_ms = one;
@@ -479,7 +568,7 @@ static void give_up(struct set *s, int code)
 {
 	for (unsigned i = 0; i < s->count; i++)
 		if (!is_settled(&s->conns[i]))
-			conn_give_up(&s->conns[i], code, s->rq->timeout_ms);
+			conn_give_up(&s->conns[i], code, s->a->timeout_ms);
 	if (!is_done(&s->conns[0]))
 		put_first(s);
 }
@@ -501,7 +590,7 @@ static int keep_good(struct set *s, struct err *e)
 		return 0;
 	if (!first.code)
 		err_set(&first, ERR_UNREACHABLE, ETIMEDOUT, "no answer in as long again as the first took");
-	if (!good || !s->rq->multi.automatic) {
+	if (!good || !s->a->multi.automatic) {
 		*e = first;
 		return good ? err_wrap(e, "%u of %u connections failed", lost, s->wanted) : -e->code;
 	}
@@ -547,9 +636,9 @@ static int run(struct set *s, struct err *e)
 /* --- the whole ---------------------------------------------------------------------------------- */
 
 /* Credentials are looked at before anybody is contacted. */
-static int prepare_tls(struct set *s, struct err *e)
+static int prepare_tls(struct link *l, struct err *e)
 {
-	const struct link_request *rq = s->rq;
+	const struct link_request *rq = l->rq;
 	struct tls_params params;
 	int ret;
 
@@ -558,7 +647,7 @@ static int prepare_tls(struct set *s, struct err *e)
 	params = rq->tls;
 	if (!params.hostname[0] && !rq->command_args && rq->where.transport == URI_TCP)
 		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
-	ret = tls_new(&s->tls, &params, e);
+	ret = tls_new(&l->tls, &params, e);
 	explicit_bzero(&params, sizeof(params));
 	return ret;
 }
@@ -610,27 +699,62 @@ static int hand_over(struct set *s, struct err *e)
 	return 0;
 }
 
+int link_prepare(struct link **out, const struct link_request *rq, struct err *e)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	*out = NULL;
+	if (!l)
+		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
+	l->rq = rq;
+	l->lookup.pid = -1;
+	if (prepare_tls(l, e)) {
+		link_free(l);
+		return with_endpoint(rq, e);
+	}
+	*out = l;
+	return 0;
+}
+
+void link_free(struct link *l)
+{
+	if (!l)
+		return;
+	task_abandon(&l->lookup);
+	tls_free(l->tls);
+	free(l);
+}
+
+static unsigned wanted(const struct set *s)
+{
+	const struct link_attempt *a = s->a;
+	unsigned n = a->multi.wanted;
+
+	/* Its process serves one client, and another one would have caches of its own. */
+	if (a->goal != NEG_GOAL_GO || s->rq->command_args || !n)
+		n = 1;
+	if (n > PLAN_CONNECTIONS_MAX)
+		n = PLAN_CONNECTIONS_MAX;
+	return a->connected && n > a->connected ? a->connected : n;
+}
+
 static int begin(struct set *s, struct err *e)
 {
 	const struct link_request *rq = s->rq;
 	int ret = 0;
 
-	/* Its process serves one client, and another one would have caches of its own. */
-	s->wanted = rq->goal == NEG_GOAL_GO && !rq->command_args && rq->multi.wanted > 1 ?
-		    rq->multi.wanted : 1;
-	if (s->wanted > PLAN_CONNECTIONS_MAX)
-		s->wanted = PLAN_CONNECTIONS_MAX;
+	s->wanted = wanted(s);
 	s->conns = calloc(s->wanted, sizeof(*s->conns));
 	s->polled = calloc(s->wanted + CONN_POLL_MAX + 2, sizeof(*s->polled));
 	if (!s->conns || !s->polled)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	ret = prepare_tls(s, e);
 	for (; !ret && s->count < s->wanted; s->count++)
 		ret = prepare(s, s->count, e);
-	if (!ret && !rq->command_args && rq->where.transport == URI_TCP)
-		ret = resolve(&rq->where, &s->limit, &s->addresses, e);
+	if (!ret)
+		ret = resolve(s->link, &s->limit, e);
 	if (ret)
 		return ret;
+	s->addresses = s->link->addresses;
 	if (rq->command_args) {
 		ret = command(rq, s->rs, e);
 		if (ret < 0)
@@ -656,22 +780,23 @@ static void take_answer(struct set *s)
 		tls_describe(c->tls, &rs->tls);
 }
 
-int link_open(const struct link_request *rq, int cancel_fd,
-	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	      struct link_result *rs, struct err *e)
+int link_run(struct link *l, const struct link_attempt *a,
+	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+	     struct link_result *rs, struct err *e)
 {
 	struct set s = {
-		.rq = rq,
+		.rq = l->rq,
+		.a = a,
+		.link = l,
 		.limit = {
-			.timeout_ms = rq->timeout_ms,
-			.deadline = task_now_ms() + rq->timeout_ms,
-			.cancel_fd = cancel_fd,
+			.timeout_ms = a->timeout_ms,
+			.deadline = task_now_ms() + a->timeout_ms,
+			.cancel_fd = a->cancel_fd,
 		},
 		.rs = rs,
 		.item = item,
 		.ctx = ctx,
 	};
-	char endpoint[512];
 	int ret;
 
 	memset(rs, 0, sizeof(*rs));
@@ -681,22 +806,45 @@ int link_open(const struct link_request *rq, int cancel_fd,
 		ret = run(&s, e);
 	if (!ret) {
 		take_answer(&s);
-		if (rq->goal == NEG_GOAL_GO)
+		if (a->goal == NEG_GOAL_GO)
 			ret = hand_over(&s, e);
 	}
 	if (ret) {
 		if (rs->command)
 			quote_log(rs, e);
-		link_endpoint(rq, endpoint, sizeof(endpoint));
-		err_wrap(e, "%s", endpoint);
+		with_endpoint(s.rq, e);
 	}
 	drop(&s, 0);
 	if (ret)
 		link_close(rs, false);
-	if (rq->goal != NEG_GOAL_GO)
+	if (a->goal != NEG_GOAL_GO)
 		end_command(rs);
+	while (s.connected < a->connected)
+		close(a->fds[s.connected++]);
 	free(s.conns);
 	free(s.polled);
-	tls_free(s.tls);
+	return ret;
+}
+
+int link_open(const struct link_request *rq, int cancel_fd,
+	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+	      struct link_result *rs, struct err *e)
+{
+	const struct link_attempt a = {
+		.goal = rq->goal,
+		.timeout_ms = rq->timeout_ms,
+		.multi = rq->multi,
+		.cancel_fd = cancel_fd,
+	};
+	struct link *l;
+	int ret;
+
+	memset(rs, 0, sizeof(*rs));
+	rs->command_log = -1;
+	ret = link_prepare(&l, rq, e);
+	if (ret)
+		return ret;
+	ret = link_run(l, &a, item, ctx, rs, e);
+	link_free(l);
 	return ret;
 }

@@ -61,13 +61,50 @@ int link_set_command(struct link_request *rq, char *const argv[], struct err *e)
 void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
 
 /*
+ * A request that is run again and again: its credentials are read once, and the addresses of its host stay known.
+ * Neither is shared with anybody.
+ */
+struct link;
+
+/* What one link_run is to do; goal, timeout_ms and multi as in a link_request. */
+struct link_attempt {
+	enum neg_goal goal;
+	unsigned timeout_ms;
+	struct plan_multi multi;
+	int cancel_fd;        /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
+	/*
+	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become
+	 * link_run's; fewer than multi wants are as if it wanted no more, others are for connections that have to
+	 * begin anew (plan_multi's guard). 0: link_run connects.
+	 */
+	unsigned connected;
+	const int *fds;
+};
+
+/*
+ * Reads the credentials, so that a mistake in them is found before anybody is contacted. rq must outlive *l, which is
+ * the caller's, for link_free, which lets go of all that was made here.
+ */
+int link_prepare(struct link **l, const struct link_request *rq, struct err *e);
+void link_free(struct link *l);
+
+/* Looks up the host's addresses now, where it has a name; later runs use those. ERR_UNREACHABLE. */
+int link_resolve(struct link *l, unsigned timeout_ms, int cancel_fd, struct err *e);
+
+/*
+ * Begins to look them up once more, beside whatever else is done: for a name whose addresses have all been no
+ * good. The next run after that is done uses the new ones; where it fails the old ones stay.
+ */
+void link_refresh(struct link *l);
+
+/*
  * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
  * and nothing after the handshake has been read from them. For other goals the connection is ended
  * in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
- * be NULL for other goals. cancel_fd (or -1) ends it with -ECANCELED when it is readable or hangs up.
+ * be NULL for other goals.
  * With TLS nothing but the wish for it is sent in plain text, and there is no way back to that.
  *
- * All connections that rq->multi wants begin at once, so that they take the round trips of one. Those
+ * All connections that multi wants begin at once, so that they take the round trips of one. Those
  * beyond the first to be done are a guess until plan_multi has judged that one's answer, and never hold
  * it up: where several are not allowed they are ended (LINK_GRACE_MS for the answer of those that have asked for
  * the transmission phase, so that they can say goodbye). With multi.automatic they have, after
@@ -78,6 +115,11 @@ void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
  * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and rs holds nothing.
  */
 enum { LINK_GRACE_MS = 100 };
+int link_run(struct link *l, const struct link_attempt *a,
+	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+	     struct link_result *rs, struct err *e);
+
+/* All of it, once. cancel_fd as in struct link_attempt. */
 int link_open(const struct link_request *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 	      struct link_result *rs, struct err *e);
