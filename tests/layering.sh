@@ -19,7 +19,7 @@ FLOORS='
 2 neg plan
 3 task resolve stream sock tls ktls relay conn link
 4 nbdnl nbdevent kcall sysfs node module usage
-5 state attach detach worker
+5 state attach detach worker negotiator
 6 main opts output cmd cmd_attach cmd_detach cmd_list cmd_check cmd_exports cmd_info
 '
 
@@ -56,7 +56,7 @@ LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_exit|_Exit|quick_exi
 # module:symbol that are right nevertheless.
 # module:symbol (a regular expression) that are right nevertheless: the end of a forked child; the
 # text of a state record, written to a stream of its own (never stdout or stderr).
-LOUD_OK='relay:_exit|stream:_exit|task:_exit|worker:_exit|state:(fprintf|__fprintf_chk|fputs|fputc)'
+LOUD_OK='relay:_exit|stream:_exit|task:_exit|worker:_exit|negotiator:_exit|state:(fprintf|__fprintf_chk|fputs|fputc)'
 
 # --- facts about a tree: everything below reads only $src, $obj, $tests -----------------------
 
