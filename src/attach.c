@@ -16,9 +16,12 @@
 
 #include "config.h"
 #include "module.h"
+#include "nbdevent.h"
 #include "nbdnl.h"
 #include "node.h"
+#include "sock.h"
 #include "state.h"
+#include "stream.h"
 #include "task.h"
 #include "text.h"
 
@@ -37,15 +40,15 @@ struct session {
 	int cancel_fd;
 	int sysfd, devfd;
 	struct nbdnl *nl;
-	struct plan plan;
 	char backend[PLAN_BACKEND_MAX + 1];
-	struct link_result *link;
+	struct attach_kept *k;
+	struct link_result *link; /* of k */
 	struct err *e;
 };
 
-static void identify(const struct attach_request *rq, char *backend)
+void attach_identify(const struct attach_request *rq, char *backend)
 {
-	const struct link_request *l = &rq->link;
+	const struct link_request *l = &rq->servers[0];
 
 	if (l->command_args)
 		plan_backend_command(l->command, l->command_args, l->where.export, backend);
@@ -141,7 +144,7 @@ static int compare_once(struct session *s, unsigned index)
 			       "nbd%u is attached already, by another program (pid %d)", index,
 			       (int)d.pid);
 	/* A command is a server of its own each time it is started, whatever its words. */
-	if (strcmp(d.backend, s->backend) || rq->link.command_args)
+	if (strcmp(d.backend, s->backend) || rq->servers[0].command_args)
 		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index, shown);
 	if (rq->plan.read_only && !d.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
@@ -154,8 +157,8 @@ static int compare_once(struct session *s, unsigned index)
 	if (!rq->plan.read_only && d.read_only && known && st.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, but read-only", index);
-	if (known && rq->link.multi.wanted && !rq->link.multi.automatic &&
-	    rq->link.multi.wanted != st.connections)
+	if (known && rq->servers[0].multi.wanted && !rq->servers[0].multi.automatic &&
+	    rq->servers[0].multi.wanted != st.connections)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, with %u connections", index,
 			       st.connections);
@@ -170,7 +173,7 @@ static int compare_once(struct session *s, unsigned index)
 /* As compare_once, but waits for the other process. */
 static int compare(struct session *s, unsigned index)
 {
-	long long deadline = task_now_ms() + s->rq->link.timeout_ms;
+	long long deadline = task_now_ms() + s->rq->servers[0].timeout_ms;
 	int ret;
 
 	while ((ret = compare_once(s, index)) == -EAGAIN && task_now_ms() < deadline) {
@@ -183,7 +186,7 @@ static int compare(struct session *s, unsigned index)
 
 static bool is_stale(const struct session *s, const struct sysfs_device *d)
 {
-	return plan_device_is_stale(&s->plan, d->write_zeroes_max, d->minimum_io_size);
+	return plan_device_is_stale(&s->k->plan, d->write_zeroes_max, d->minimum_io_size);
 }
 
 /*
@@ -254,7 +257,7 @@ static int renew(struct session *s, unsigned index)
 static int connect_once(struct session *s, uint32_t *index)
 {
 	struct nbdnl_connect c = {
-		.plan = &s->plan, .index = s->rq->index, .sockets = s->link->fds,
+		.plan = &s->k->plan, .index = s->rq->index, .sockets = s->link->fds,
 		.count = s->link->count,
 	};
 	struct sysfs_device d;
@@ -379,11 +382,11 @@ static int check_settled(struct session *s, unsigned index)
 		return ret;
 	if (is_hung_up(s))
 		return hung_up(s);
-	if (!d.attached || d.size != s->plan.size || d.block_size != s->plan.block_size)
+	if (!d.attached || d.size != s->k->plan.size || d.block_size != s->k->plan.block_size)
 		return err_set(s->e, ERR_KERNEL, EIO,
 			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
 			       "another program interferes", index, (unsigned long long)d.size,
-			       d.block_size, (unsigned long long)s->plan.size, s->plan.block_size);
+			       d.block_size, (unsigned long long)s->k->plan.size, s->k->plan.block_size);
 	if (is_stale(s, &d))
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u has limits of an earlier attachment that do not fit this server "
@@ -398,9 +401,10 @@ static int make_usable(struct session *s, unsigned index)
 		.devfd = s->devfd,
 		.index = index,
 		.limits = {
-			.max_sectors_kb = s->plan.max_sectors_kb,
-			.write_back = s->plan.write_back,
-			.rotational = s->plan.rotational,
+			.max_sectors_kb = s->k->plan.max_sectors_kb,
+			.write_back = s->k->plan.write_back,
+			.rotational = s->k->plan.rotational,
+			.io_timeout_ms = s->k->plan.io_timeout_ms,
 		},
 	};
 	struct err inside;
@@ -409,14 +413,14 @@ static int make_usable(struct session *s, unsigned index)
 	watch = open_watch(s);
 	if (watch < 0)
 		return watch;
-	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->link.timeout_ms, watch, s->e);
+	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms, watch, s->e);
 	close(watch);
 	if (ret == -ECANCELED && is_hung_up(s))
 		return hung_up(s);
 	if (ret == -ETIMEDOUT)
 		return err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
 			       "the server does not answer the first read within %.3g s",
-			       s->rq->link.timeout_ms / 1e3);
+			       s->rq->servers[0].timeout_ms / 1e3);
 	if (ret)
 		return ret;
 	if (inside.code) {
@@ -428,7 +432,7 @@ static int make_usable(struct session *s, unsigned index)
 
 static int record(struct session *s, unsigned index)
 {
-	const struct link_request *l = &s->rq->link;
+	const struct link_request *l = &s->rq->servers[0];
 	struct state *st = calloc(1, sizeof(*st));
 	int ret;
 
@@ -443,7 +447,12 @@ static int record(struct session *s, unsigned index)
 	if (s->link->encrypted)
 		snprintf(st->tls, sizeof(st->tls), "%s %s %s", s->link->tls.version,
 			 s->link->tls.cipher, s->link->relayed ? "relay" : "kernel");
-	link_endpoint(l, st->host, sizeof(st->host));
+	st->server_flags = (unsigned)s->k->plan.server_flags;
+	st->timeout_s = s->k->plan.timeout_s;
+	if (s->link->export.has_name)
+		memcpy(st->name, s->link->export.name, sizeof(st->name));
+	memcpy(st->command_line, s->rq->command_line, sizeof(st->command_line));
+	link_endpoint(&s->rq->servers[s->k->server], st->host, sizeof(st->host));
 	ret = state_write(NBD_ATTACH_STATEDIR, index, st, s->e);
 	free(st);
 	return ret;
@@ -497,7 +506,7 @@ int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 	size_t count = 0;
 	int sysfd, ret;
 
-	identify(rq, backend);
+	attach_identify(rq, backend);
 	sysfd = sysfs_open("/sys", e);
 	if (sysfd < 0)
 		return sysfd;
@@ -515,24 +524,28 @@ int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 
 static int attach_device(struct session *s, struct attach_result *r)
 {
-	struct plan_kernel k = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
+	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
 	char endpoint[512];
 	struct plan_request plan = s->rq->plan;
 	struct err ignored;
 	uint32_t index;
 	int ret;
 
-	link_endpoint(&s->rq->link, endpoint, sizeof(endpoint));
+	link_endpoint(&s->rq->servers[0], endpoint, sizeof(endpoint));
 	plan.connections = s->link->count;
-	ret = plan_attach(&plan, &s->link->export, &k, &s->plan, s->e);
+	plan.supervised = s->rq->supervise;
+	ret = plan_attach(&plan, &s->link->export, &kernel, &s->k->plan, s->e);
 	if (ret)
 		return err_wrap(s->e, "%s", endpoint);
-	memcpy(s->plan.backend, s->backend, sizeof(s->plan.backend));
+	memcpy(s->k->plan.backend, s->backend, sizeof(s->k->plan.backend));
+	/* Where it is not permitted, and on sockets that have none, the system's own will do. */
+	for (unsigned i = 0; i < s->link->count; i++)
+		sock_set_send_room(s->link->fds[i], SOCK_SEND_ROOM, &ignored);
 	ret = connect_device(s, &index);
 	if (ret < 0)
 		return ret;
 	r->index = index;
-	r->made_read_only = s->plan.made_read_only;
+	r->made_read_only = s->k->plan.made_read_only;
 	r->connections = s->link->count;
 	memcpy(r->note, s->link->note, sizeof(r->note));
 	if (ret) {
@@ -550,18 +563,104 @@ static int attach_device(struct session *s, struct attach_result *r)
 	return ret;
 }
 
+/* Connections to a Unix socket, for a negotiator that has no access to paths. Fewer than wanted may do, one must be. */
+static int connect_unix(const struct link_request *l, int *fds, unsigned *count, struct err *e)
+{
+	unsigned wanted = l->multi.wanted > 1 ? l->multi.wanted : 1;
+
+	for (*count = 0; *count < wanted && *count < PLAN_CONNECTIONS_MAX; ++*count) {
+		fds[*count] = stream_unix(l->where.path, e);
+		if (fds[*count] < 0)
+			return *count && l->multi.automatic ? 0 : fds[*count];
+	}
+	return 0;
+}
+
+/* One server, by the negotiator. */
+static int negotiate(struct session *s, unsigned server)
+{
+	const struct link_request *l = &s->rq->servers[server];
+	struct negotiator *n = &s->k->negotiator;
+	struct pollfd p[2] = {
+		{ .fd = n->fd, .events = POLLIN }, { .fd = s->cancel_fd, .events = POLLIN },
+	};
+	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
+	unsigned count = 0;
+
+	if (l->where.transport == URI_UNIX)
+		ret = connect_unix(l, fds, &count, s->e);
+	if (!ret)
+		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count, s->e);
+	while (count)
+		close(fds[--count]);
+	if (ret)
+		return ret;
+	while ((ret = negotiator_answer(n, s->link, s->e)) == -EAGAIN) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return err_sys(s->e, ERR_FAILED, errno, "wait for the negotiator");
+		if (p[1].revents) {
+			negotiator_cancel(n);
+			return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
+		}
+	}
+	return ret;
+}
+
+static int get_link(struct session *s)
+{
+	const struct attach_request *rq = s->rq;
+	const struct negotiator_params params = { .keep_addresses = rq->keep_addresses };
+	int ret;
+
+	/* What fails here is told by whoever needs it, and what is built in needs none. */
+	if (rq->servers[0].where.tls && rq->servers[0].offload != LINK_OFFLOAD_NO)
+		module_load("tls", &(struct err){ 0 });
+	if (rq->servers[0].command_args)
+		return link_open(&rq->servers[0], s->cancel_fd, NULL, NULL, s->link, s->e);
+	if (rq->supervise) {
+		s->k->events = nbdevent_open(s->e);
+		if (s->k->events < 0)
+			return s->k->events;
+	}
+	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &params, s->e);
+	if (ret)
+		return ret;
+	for (unsigned i = 0; i < rq->server_count; i++) {
+		ret = negotiate(s, i);
+		s->k->server = i;
+		if (!ret || ret == -ECANCELED || ret == -EPIPE)
+			break;
+	}
+	if (ret && ret != -ECANCELED && rq->server_count > 1)
+		err_wrap(s->e, "none of %u servers can be used; the last", rq->server_count);
+	return ret;
+}
+
+void attach_let_go(struct attach_kept *k, bool kernel_has_it)
+{
+	link_close(&k->link, kernel_has_it);
+	if (k->negotiator.pid > 0)
+		negotiator_stop(&k->negotiator);
+	k->negotiator.pid = 0;
+	if (k->events >= 0)
+		close(k->events);
+	k->events = -1;
+}
+
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
-	       struct link_result *rs, struct err *e)
+	       struct attach_kept *k, struct err *e)
 {
 	struct session s = {
-		.rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .devfd = -1, .link = rs, .e = e,
+		.rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .devfd = -1,
+		.k = k, .link = &k->link, .e = e,
 	};
 	int ret;
 
 	memset(r, 0, sizeof(*r));
-	memset(rs, 0, sizeof(*rs));
-	rs->command_log = -1;
-	identify(rq, s.backend);
+	memset(k, 0, sizeof(*k));
+	k->link.command_log = -1;
+	k->events = -1;
+	attach_identify(rq, s.backend);
 	ret = open_kernel(&s.nl, e);
 	if (ret)
 		return ret;
@@ -580,20 +679,16 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 			goto out;
 		}
 	}
-	/* What fails here is told by whoever needs it, and what is built in needs none. */
-	if (rq->link.where.tls && rq->link.offload != LINK_OFFLOAD_NO)
-		module_load("tls", &(struct err){ 0 });
-	ret = link_open(&rq->link, cancel_fd, NULL, NULL, rs, e);
-	if (ret)
-		goto out;
-	ret = attach_device(&s, r);
+	ret = get_link(&s);
+	if (!ret)
+		ret = attach_device(&s, r);
 	if (ret || r->already)
-		link_close(rs, false);
+		attach_let_go(k, false);
 out:
-	if (s.sysfd >= 0)
-		close(s.sysfd);
 	if (s.devfd >= 0)
 		close(s.devfd);
+	if (s.sysfd >= 0)
+		close(s.sysfd);
 	nbdnl_close(s.nl);
 	return ret;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cmd.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(((struct uri *)0)->tls_hostname) == sizeof(((struct tls_params *)0)->hostname) &&
@@ -54,6 +56,7 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 	rq->goal = goal;
 	rq->timeout_ms = o->connect_timeout_ms;
 	rq->where = o->where;
+	rq->peer_timeout_s = o->peer_timeout_s;
 	rq->multi = o->multi;
 	if (o->multi.automatic)
 		rq->multi.wanted = automatic_connections();
@@ -65,3 +68,41 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 			"between can read and change all data\n");
 	return o->argv ? link_set_command(rq, o->argv, e) : 0;
 }
+
+int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *operand, struct err *e),
+	     struct err *e)
+{
+	struct err this;
+	int ret = 0;
+
+	for (unsigned i = 0; i < o->device_count; i++) {
+		if (!act(o, o->devices[i], &this))
+			continue;
+		if (!ret) {
+			*e = this;
+			ret = -this.code;
+		} else {
+			fprintf(stderr, "nbd-attach: %s\n", this.text);
+		}
+	}
+	return ret;
+}
+
+/* A supervisor that is on its own has the system's log only; in an initramfs not even that. */
+static void log_line(void *ctx, enum logger_level level, const char *text)
+{
+	int kmsg;
+
+	(void)ctx;
+	if (!access("/dev/log", W_OK)) {
+		syslog(LOG_DAEMON | (int)level, "%s", text);
+		return;
+	}
+	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	if (kmsg < 0)
+		return;
+	dprintf(kmsg, "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level, (int)getpid(), text);
+	close(kmsg);
+}
+
+const struct logger cmd_logger = { .line = log_line };

@@ -9,10 +9,13 @@
 #include "err.h"
 #include "link.h"
 #include "opts.h"
+#include "worker.h"
 
 /* Return 0 or -errno. */
 int cmd_attach(const struct opts *o, struct err *e);
 int cmd_detach(const struct opts *o, struct err *e);
+int cmd_control(const struct opts *o, struct err *e); /* --pause, --resume, --rescan */
+int cmd_adopt(const struct opts *o, struct err *e);
 int cmd_list(const struct opts *o, struct err *e);
 int cmd_exports(const struct opts *o, struct err *e);
 int cmd_info(const struct opts *o, struct err *e);
@@ -26,5 +29,18 @@ int cmd_check(const struct opts *o, struct err *e);
 /* The request that the options make: where, command, deadline. */
 int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
 		     struct err *e);
+
+/* All that an attach, or an adoption, needs to know; rq->attach.servers is the caller's to be freed. */
+int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct err *e);
+
+/* The system's log, or the kernel's where there is none. */
+extern const struct logger cmd_logger;
+
+/*
+ * act for each device of the command line. All are tried; the first failure is the one that is
+ * returned, the others are only told.
+ */
+int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *operand, struct err *e),
+	     struct err *e);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "worker.h"
@@ -25,24 +26,83 @@ static void tell(const struct attach_result *r)
 			"uses the others only when one is lost\n", cpus);
 }
 
+/* Each server with the same options. */
+static int fill_servers(const struct opts *o, struct attach_request *rq, struct err *e)
+{
+	int ret;
+
+	rq->server_count = o->other_count + 1;
+	rq->servers = calloc(rq->server_count, sizeof(*rq->servers));
+	if (!rq->servers)
+		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = cmd_link_request(o, NEG_GOAL_GO, &rq->servers[0], e);
+	for (unsigned i = 1; !ret && i < rq->server_count; i++) {
+		rq->servers[i] = rq->servers[0];
+		rq->servers[i].where = o->others[i - 1];
+	}
+	return ret;
+}
+
+/* For --adopt; "" where they are not to be had in that form. */
+static void record_words(const struct opts *o, char *buf, size_t cap)
+{
+	size_t used = 0;
+
+	buf[0] = '\0';
+	for (int i = 0; i < o->word_count; i++) {
+		size_t len = strlen(o->words[i]);
+
+		if (strchr(o->words[i], '\n') || len + 2 > cap - used) {
+			buf[0] = '\0';
+			return;
+		}
+		memcpy(buf + used, o->words[i], len);
+		used += len;
+		buf[used++] = '\n';
+		buf[used] = '\0';
+	}
+	if (!getcwd(buf + used, cap - used - 1))
+		buf[0] = '\0';
+	else
+		strcat(buf + used, "\n");
+}
+
+int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct err *e)
+{
+	struct attach_request *a = &rq->attach;
+
+	a->find = o->find;
+	a->index = o->index;
+	a->supervise = !o->no_supervise;
+	a->plan.read_only = o->read_only;
+	a->plan.block_size = o->block_size;
+	a->plan.timeout_s = o->timeout_s;
+	a->plan.timeout_given = o->timeout_given;
+	a->plan.dead_timeout_s = o->dead_timeout_s;
+	record_words(o, a->command_line, sizeof(a->command_line));
+	rq->logger = &cmd_logger;
+	rq->care = (struct supervise_options){
+		.peer_timeout_s = o->peer_timeout_s,
+		.reconnect_timeout_s = o->reconnect_timeout_s,
+		.fence_delay_s = o->fence_delay_s,
+		.attempt_timeout_ms = o->connect_timeout_ms,
+	};
+	return fill_servers(o, a, e);
+}
+
 int cmd_attach(const struct opts *o, struct err *e)
 {
-	struct attach_request *rq = calloc(1, sizeof(*rq));
+	struct worker_request *rq = calloc(1, sizeof(*rq));
 	struct attach_result r;
 	struct err undo;
 	int ret;
 
 	if (!rq)
 		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	rq->find = o->find;
-	rq->index = o->index;
-	rq->plan.read_only = o->read_only;
-	rq->plan.block_size = o->block_size;
-	rq->plan.timeout_s = o->timeout_s;
-	rq->plan.dead_timeout_s = o->dead_timeout_s;
-	ret = cmd_link_request(o, NEG_GOAL_GO, &rq->link, e);
+	ret = cmd_worker_request(o, rq, e);
 	if (!ret)
 		ret = worker_attach(rq, &r, e);
+	free(rq->attach.servers);
 	free(rq);
 	if (ret)
 		return ret;

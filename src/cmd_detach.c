@@ -1,15 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cmd.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 
+#include "config.h"
+#include "control.h"
 #include "detach.h"
 
 /*
  * A disk of the server that has to spin up takes some ten seconds; by the default of --timeout, 30
  * seconds, the kernel itself would have given the connection up.
  */
-enum { SILENCE_MS = 20000, SILENCE_FORCED_MS = 5000 };
+enum {
+	SILENCE_MS = 20000,
+	SILENCE_FORCED_MS = 5000,
+	SUPERVISOR_MS = 5000,
+	POLL_MS = 20,
+};
+
+/*
+ * Its supervisor looks again, and is gone when this returns (or a few seconds have passed): a
+ * detach leaves nothing.
+ */
+static void await_supervisor(unsigned index)
+{
+	struct control_answer a;
+	struct err ignored;
+
+	for (int i = 0; i < SUPERVISOR_MS / POLL_MS; i++) {
+		if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL,
+				&ignored) == -ENOENT)
+			return;
+		poll(NULL, 0, POLL_MS);
+	}
+}
 
 static int detach(const struct opts *o, const char *operand, struct err *e)
 {
@@ -24,6 +50,8 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 		ret = detach_run(&rq, &r, e);
 	if (ret)
 		return ret;
+	if (!r.in_use)
+		await_supervisor(rq.index);
 	if (r.unflushed)
 		fprintf(stderr, "nbd-attach: nbd%u: detached without a flush, what was not written "
 			"is lost\n", rq.index);
@@ -35,19 +63,5 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 
 int cmd_detach(const struct opts *o, struct err *e)
 {
-	struct err this;
-	int ret = 0;
-
-	/* All are tried; the first failure is the one to be returned, the others are only told. */
-	for (unsigned i = 0; i < o->device_count; i++) {
-		if (!detach(o, o->devices[i], &this))
-			continue;
-		if (!ret) {
-			*e = this;
-			ret = -this.code;
-		} else {
-			fprintf(stderr, "nbd-attach: %s\n", this.text);
-		}
-	}
-	return ret;
+	return cmd_each(o, detach, e);
 }

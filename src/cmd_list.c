@@ -7,11 +7,15 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "control.h"
 #include "output.h"
 #include "state.h"
 #include "sysfs.h"
 
-enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS };
+enum { SUPERVISOR_MS = 1000 };
+
+enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS,
+       SUPERVISOR, ALIVE, RECONNECTS, LAST_ERROR, ERROR_TIME, PAUSED };
 
 static const struct output_column columns[] = {
 	[DEVICE] = { "DEVICE", OUTPUT_TEXT },
@@ -25,7 +29,31 @@ static const struct output_column columns[] = {
 	[URI] = { "URI", OUTPUT_TEXT },
 	[PEER] = { "PEER", OUTPUT_TEXT },
 	[TLS] = { "TLS", OUTPUT_TEXT },
+	[SUPERVISOR] = { "SUPERVISOR", OUTPUT_NUMBER },
+	[ALIVE] = { "ALIVE", OUTPUT_NUMBER },
+	[RECONNECTS] = { "RECONNECTS", OUTPUT_NUMBER },
+	[LAST_ERROR] = { "LAST-ERROR", OUTPUT_TEXT },
+	[ERROR_TIME] = { "ERROR-TIME", OUTPUT_TEXT },
+	[PAUSED] = { "PAUSED", OUTPUT_BOOL },
 };
+
+/* What only its supervisor knows; nothing where there is none. */
+static int fill_live(struct output *out, unsigned index, struct err *e)
+{
+	struct control_answer a;
+	struct err ignored;
+	int ret;
+
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, SUPERVISOR_MS, &a, NULL, NULL, &ignored))
+		return 0;
+	ret = output_number(out, SUPERVISOR, (uint64_t)a.pid, e);
+	if (!ret)
+		ret = output_number(out, ALIVE, a.alive, e);
+	if (!ret)
+		ret = output_number(out, RECONNECTS, a.reconnects, e);
+	return ret ? ret : output_bool(out, PAUSED, a.paused, e);
+}
+
 
 static int fill_record(struct output *out, const struct sysfs_device *d, struct state *st,
 		       struct err *e)
@@ -45,6 +73,10 @@ static int fill_record(struct output *out, const struct sysfs_device *d, struct 
 			ret = output_text(out, TLS, st->tls, e);
 		if (!ret)
 			ret = output_number(out, CONNECTIONS, st->connections, e);
+		if (!ret && st->last_error[0])
+			ret = output_text(out, LAST_ERROR, st->last_error, e);
+		if (!ret && st->error_time[0])
+			ret = output_text(out, ERROR_TIME, st->error_time, e);
 		return ret;
 	}
 	/* What the kernel keeps says nearly as much. */
@@ -77,7 +109,9 @@ static int fill(struct output *out, const struct sysfs_device *d, struct state *
 		ret = output_number(out, PID, (uint64_t)d->pid, e);
 	if (!ret && d->backend[0])
 		ret = output_text(out, URI, d->backend, e);
-	return ret ? ret : fill_record(out, d, st, e);
+	if (!ret)
+		ret = fill_record(out, d, st, e);
+	return ret ? ret : fill_live(out, d->index, e);
 }
 
 static bool wanted(const struct opts *o, unsigned index)

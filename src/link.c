@@ -16,6 +16,7 @@
 #include "ktls.h"
 #include "relay.h"
 #include "resolve.h"
+#include "sock.h"
 #include "task.h"
 #include "text.h"
 
@@ -257,6 +258,8 @@ static void send_disc(int fd)
 void link_close(struct link_result *rs, bool kernel_has_it)
 {
 	for (unsigned i = 0; i < rs->count; i++) {
+		if (rs->fds[i] < 0)
+			continue;
 		if (!kernel_has_it) {
 			send_disc(rs->fds[i]);
 			/* Not a plain close: bytes of the server still unread would make that a reset. */
@@ -684,6 +687,8 @@ static int hand_over(struct set *s, struct err *e)
 		struct conn *c = &s->conns[i];
 		int fd = c->fd;
 
+		if (sock_set_peer_timeout(fd, s->rq->peer_timeout_s, e))
+			return -e->code;
 		if (c->encrypted)
 			fd = offload(s->rq, c, &rs->relayed, e);
 		if (fd < 0) {

@@ -30,6 +30,7 @@ enum link_offload {
 struct link_request {
 	enum neg_goal goal;
 	unsigned timeout_ms;   /* for everything together */
+	unsigned peer_timeout_s; /* as sock_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
 	struct plan_multi multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
 	struct uri where;      /* but for a command's, of which only the export and tls count */
 	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */

@@ -5,6 +5,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -64,6 +65,12 @@ static int run(const struct opts *o, struct err *e)
 		return cmd_exports(o, e);
 	case OPTS_INFO:
 		return cmd_info(o, e);
+	case OPTS_PAUSE:
+	case OPTS_RESUME:
+	case OPTS_RESCAN:
+		return cmd_control(o, e);
+	case OPTS_ADOPT:
+		return cmd_adopt(o, e);
 	case OPTS_HELP:
 		opts_help(stdout);
 		return 0;
@@ -73,20 +80,36 @@ static int run(const struct opts *o, struct err *e)
 	}
 }
 
+/* getopt reorders the original. */
+static int keep_words(int argc, char *argv[], char ***words, struct err *e)
+{
+	*words = calloc((size_t)argc + 1, sizeof(**words));
+	if (!*words)
+		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	memcpy(*words, argv, (size_t)argc * sizeof(**words));
+	return 0;
+}
+
 int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
-	struct opts o;
+	struct opts o = { 0 };
+	char **words;
 	int ret;
 
 	open_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	setlocale(LC_CTYPE, "");
-	ret = opts_parse(argc, argv, &o, &e);
+	ret = keep_words(argc, argv, &words, &e);
+	if (!ret)
+		ret = opts_parse(argc, argv, &o, &e);
+	o.words = words;
+	o.word_count = argc;
 	if (!ret)
 		ret = run(&o, &e);
 	if (!ret && (fflush(stdout) || ferror(stdout)))
 		ret = err_sys(&e, ERR_FAILED, errno ? errno : EIO, "write the output");
+	free(words);
 	if (!ret)
 		return 0;
 	if (e.text[0])

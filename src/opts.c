@@ -7,11 +7,13 @@
 #include <string.h>
 
 #include "plan.h"
+#include "sock.h"
 #include "text.h"
 
 enum {
 	CONNECT_TIMEOUT_DEFAULT_MS = 30000,
 	CONNECT_TIMEOUT_MAX_MS = 86400 * 1000,
+	PEER_TIMEOUT_DEFAULT = 15,
 };
 
 /* Commands as a set */
@@ -27,6 +29,14 @@ enum {
 	OPT_CONNECT_TIMEOUT,
 	OPT_DEAD_TIMEOUT,
 	OPT_FORCE_MULTI_CONN,
+	OPT_PAUSE,
+	OPT_RESUME,
+	OPT_RESCAN,
+	OPT_ADOPT,
+	OPT_NO_SUPERVISE,
+	OPT_PEER_TIMEOUT,
+	OPT_RECONNECT_TIMEOUT,
+	OPT_FENCE_DELAY,
 	OPT_EXPORTS,
 	OPT_INFO,
 	OPT_JSON,
@@ -58,6 +68,10 @@ static const struct option_row {
 	{ 'c', "check", NULL, 0, OPTS_CHECK, "print the pid that attached the device; exit 1 if none did" },
 	{ OPT_EXPORTS, "exports", NULL, 0, OPTS_EXPORTS, "list the exports of a server" },
 	{ OPT_INFO, "info", NULL, 0, OPTS_INFO, "show what a server says about an export" },
+	{ OPT_PAUSE, "pause", NULL, 0, OPTS_PAUSE, "break the connections and let all I/O wait, before the server is stopped" },
+	{ OPT_RESUME, "resume", NULL, 0, OPTS_RESUME, "connect again after --pause" },
+	{ OPT_RESCAN, "rescan", NULL, 0, OPTS_RESCAN, "ask the server for the size and grow the device" },
+	{ OPT_ADOPT, "adopt", NULL, 0, OPTS_ADOPT, "supervise a device whose supervisor died, or take it over from one" },
 	{ 'h', "help", NULL, 0, OPTS_HELP, "show this" },
 	{ 'V', "version", NULL, 0, OPTS_VERSION, "show the version" },
 
@@ -73,7 +87,15 @@ static const struct option_row {
 	{ 't', "timeout", "SECONDS", IN(OPTS_ATTACH), 0,
 	  "drop a connection that leaves a request unanswered so long (default 30, 0: never)" },
 	{ OPT_DEAD_TIMEOUT, "dead-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
-	  "let I/O wait so long for a lost connection to be replaced (default 0: fail at once)" },
+	  "with --no-supervise: let I/O wait so long for somebody to replace a lost connection (default 0: fail at once)" },
+	{ OPT_NO_SUPERVISE, "no-supervise", NULL, IN(OPTS_ATTACH), 0,
+	  "leave no process; a lost connection is an I/O error" },
+	{ OPT_PEER_TIMEOUT, "peer-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
+	  "take a server for dead that is silent so long (default 15, 0: the system's default)" },
+	{ OPT_RECONNECT_TIMEOUT, "reconnect-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
+	  "give a device up that is without a connection so long (default 0: never)" },
+	{ OPT_FENCE_DELAY, "fence-delay", "SECONDS", IN(OPTS_ATTACH), 0,
+	  "wait so long before turning to another server when one fell silent (default: the peer timeout)" },
 	{ OPT_CONNECT_TIMEOUT, "connect-timeout", "SECONDS", NETWORK, 0,
 	  "limit for name resolution, connection and handshake together (default 30)" },
 	{ OPT_COMMAND, "command", NULL, NETWORK, 0,
@@ -108,10 +130,11 @@ enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
 static const char *const usages[] = {
 	"nbd-attach [options] HOST EXPORT DEVICE",
-	"nbd-attach [options] URI DEVICE",
+	"nbd-attach [options] URI... DEVICE",
 	"nbd-attach [options] --command [EXPORT] DEVICE -- COMMAND [ARGUMENT...]",
 	"nbd-attach [options] --find [--show] {HOST EXPORT | URI | --command [EXPORT] -- ...}",
 	"nbd-attach --detach [--force] DEVICE...",
+	"nbd-attach {--pause | --resume | --rescan | --adopt} DEVICE...",
 	"nbd-attach --list [DEVICE...]",
 	"nbd-attach --check DEVICE",
 	"nbd-attach --exports {HOST | URI | --command -- COMMAND...}",
@@ -267,7 +290,18 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 	case OPT_FORCE_MULTI_CONN:
 		o->multi.force = true;
 		return 0;
+	case OPT_NO_SUPERVISE:
+		o->no_supervise = true;
+		return 0;
+	case OPT_PEER_TIMEOUT:
+		return number(row, argument, false, SOCK_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
+	case OPT_RECONNECT_TIMEOUT:
+		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->reconnect_timeout_s, e);
+	case OPT_FENCE_DELAY:
+		o->fence_given = true;
+		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->fence_delay_s, e);
 	case 't':
+		o->timeout_given = true;
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->timeout_s, e);
 	case OPT_DEAD_TIMEOUT:
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->dead_timeout_s, e);
@@ -392,6 +426,24 @@ static int set_export(struct opts *o, const char *export, struct err *e)
 	return 0;
 }
 
+/* Further URIs after the first. Returns how many operands these all are. */
+static int more_servers(struct opts *o, char **operand, unsigned count, struct err *e)
+{
+	unsigned used = 1;
+
+	for (; used < count && uri_looks_like(operand[used]); used++) {
+		if (used == OPTS_SERVERS_MAX)
+			return err_set(e, ERR_USAGE, EINVAL, "more than %d servers", OPTS_SERVERS_MAX);
+		if (uri_parse(&o->others[used - 1], operand[used], e))
+			return -EINVAL;
+		if (o->others[used - 1].tls != o->where.tls)
+			return err_set(e, ERR_USAGE, EINVAL,
+				       "either all servers have TLS or none: nbds and nbd URIs are mixed");
+		o->other_count = used;
+	}
+	return (int)used;
+}
+
 /*
  * Takes the operands that say where the export is. Returns how many these are, or -EINVAL. At most
  * count - after are taken.
@@ -410,8 +462,11 @@ static int where(struct opts *o, char **operand, unsigned count, unsigned after,
 	}
 	if (!mine)
 		return usage(e, "no HOST or URI is given");
-	if (uri_looks_like(operand[0]))
-		return uri_parse(&o->where, operand[0], e) ? -EINVAL : 1;
+	if (uri_looks_like(operand[0])) {
+		if (uri_parse(&o->where, operand[0], e))
+			return -EINVAL;
+		return o->command == OPTS_ATTACH ? more_servers(o, operand, mine, e) : 1;
+	}
 	if (o->command == OPTS_EXPORTS)
 		return uri_from_host(&o->where, operand[0], "", e) ? -EINVAL : 1;
 	if (mine < 2)
@@ -450,6 +505,10 @@ static int operands(struct opts *o, char **operand, unsigned count, struct err *
 			return 0;
 		break;
 	case OPTS_DETACH:
+	case OPTS_PAUSE:
+	case OPTS_RESUME:
+	case OPTS_RESCAN:
+	case OPTS_ADOPT:
 		if (!count)
 			return usage(e, "no DEVICE is given");
 		break;
@@ -477,6 +536,7 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 
 	memset(o, 0, sizeof(*o));
 	o->timeout_s = PLAN_TIMEOUT_DEFAULT;
+	o->peer_timeout_s = PEER_TIMEOUT_DEFAULT;
 	o->connect_timeout_ms = CONNECT_TIMEOUT_DEFAULT_MS;
 	/* getopt forgets where "--" was, and what follows it belongs to --command */
 	for (int i = 1; i < words; i++)
@@ -491,6 +551,14 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 		o->argv = argv + words + 1;
 	if (o->show && !o->find)
 		return usage(e, "--show is for --find");
+	if (!o->fence_given)
+		o->fence_delay_s = o->peer_timeout_s;
+	if (command)
+		o->no_supervise = true; /* nobody could start it again as it was */
+	if (o->dead_timeout_s && !o->no_supervise)
+		return usage(e, "--dead-timeout is for --no-supervise: a supervisor lets I/O wait as long as it takes");
+	if ((o->reconnect_timeout_s || o->fence_given) && o->no_supervise)
+		return usage(e, "--reconnect-timeout and --fence-delay are for a supervisor");
 	if (command && o->multi.wanted > 1)
 		return usage(e, "a --command serves one connection");
 	if (o->multi.force && o->multi.wanted <= 1 && !o->multi.automatic)
@@ -504,5 +572,7 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 	}
 	ret = operands(o, argv + optind, (unsigned)(words - optind), e);
 	o->where.tls |= tls_given(given);
+	for (unsigned i = 0; i < o->other_count; i++)
+		o->others[i].tls = o->where.tls;
 	return ret;
 }

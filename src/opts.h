@@ -12,6 +12,7 @@
 
 #include "err.h"
 #include "link.h"
+#include "negotiator.h"
 #include "plan.h"
 #include "tls.h"
 #include "uri.h"
@@ -23,10 +24,16 @@ enum opts_command {
 	OPTS_CHECK,
 	OPTS_EXPORTS,
 	OPTS_INFO,
+	OPTS_PAUSE,
+	OPTS_RESUME,
+	OPTS_RESCAN,
+	OPTS_ADOPT,
 	OPTS_HELP,
 	OPTS_VERSION,
 	OPTS_COMMANDS,
 };
+
+enum { OPTS_SERVERS_MAX = NEGOTIATOR_SERVERS_MAX };
 
 struct opts {
 	enum opts_command command;
@@ -37,12 +44,22 @@ struct opts {
 	bool no_headings;
 	bool json;
 	bool bytes;
+	char **words;          /* the whole command line, as it was given */
+	int word_count;
 	const char *columns;   /* of -O, or NULL; points into argv, as do the next two */
 	uint32_t block_size;   /* 0: not given */
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t connect_timeout_ms;
 	struct plan_multi multi;
+	bool no_supervise;
+	bool timeout_given;
+	bool fence_given;
+	uint32_t peer_timeout_s;
+	uint32_t reconnect_timeout_s; /* 0: for ever */
+	uint32_t fence_delay_s;
+	struct uri others[OPTS_SERVERS_MAX - 1]; /* of attach: further servers with the same export */
+	unsigned other_count;
 	struct uri where;      /* of attach, exports and info; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum link_offload offload;

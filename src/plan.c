@@ -15,6 +15,11 @@ static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY |
 				     NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_CAN_MULTI_CONN;
 
+enum {
+	BACKOFF_MIN_MS = 100,
+	BACKOFF_MAX_MS = 5000,
+};
+
 static int plan_block_size(const struct plan_request *rq, const struct export *x,
 			   const struct plan_kernel *k, struct plan *p, struct err *e)
 {
@@ -102,7 +107,69 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	p->timeout_s = rq->timeout_s < PLAN_TIMEOUT_MAX ? rq->timeout_s : PLAN_TIMEOUT_MAX;
 	p->dead_timeout_s = rq->dead_timeout_s < PLAN_TIMEOUT_MAX ? rq->dead_timeout_s :
 								    PLAN_TIMEOUT_MAX;
+	if (rq->supervised) {
+		p->dead_timeout_s = PLAN_TIMEOUT_MAX;
+		if (rq->connections <= 1 && !rq->timeout_given) {
+			p->timeout_s = 0;
+			p->io_timeout_ms = PLAN_IO_TIMEOUT_MS;
+		}
+	}
 	return 0;
+}
+
+int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
+		     uint64_t *grown, struct err *e)
+{
+	/* What the kernel goes on sending, and what it would have to send. */
+	static const uint16_t sent = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM |
+				     NBD_FLAG_SEND_WRITE_ZEROES;
+	bool writable = !(p->server_flags & NBD_FLAG_READ_ONLY);
+	uint16_t missing = (uint16_t)(p->server_flags & sent & ~x->flags);
+	char one[128], other[128];
+
+	*grown = size;
+	if (x->size < size)
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the export has shrunk from %llu to %llu bytes; it is not connected again "
+			       "until it has its size", (unsigned long long)size,
+			       (unsigned long long)x->size);
+	if (name[0] && x->has_name && strcmp(name, x->name)) {
+		text_escape(one, sizeof(one), name, strlen(name));
+		text_escape(other, sizeof(other), x->name, strlen(x->name));
+		return err_set(e, ERR_REFUSED, ESTALE, "it is another export: its name was \"%s\" and is "
+			       "\"%s\" now", one, other);
+	}
+	if (writable && x->flags & NBD_FLAG_READ_ONLY)
+		return err_set(e, ERR_REFUSED, ESTALE, "the export has become read-only");
+	for (unsigned bit = 0; writable && bit < 16; bit++)
+		if (missing & 1U << bit)
+			return err_set(e, ERR_REFUSED, ESTALE, "the server has no %s any more, which the "
+				       "kernel goes on sending", wire_flag_name(bit));
+	if (writable && x->flags & NBD_FLAG_SEND_FLUSH && !(p->server_flags & NBD_FLAG_SEND_FLUSH))
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the server has a cache now, which the kernel would never flush");
+	if (x->has_block_size && x->block_min > p->block_size)
+		return err_set(e, ERR_REFUSED, ESTALE, "the server wants blocks of %u bytes now, and the "
+			       "device has %u", x->block_min, p->block_size);
+	if (x->has_block_size && x->payload_max / 1024 < p->max_sectors_kb)
+		return err_set(e, ERR_REFUSED, ESTALE, "the server takes %u bytes in one request now, and "
+			       "the device sends up to %u KiB", x->payload_max, p->max_sectors_kb);
+	if (x->size <= INT64_MAX)
+		*grown = x->size - x->size % p->block_size;
+	if (*grown < size)
+		*grown = size;
+	return 0;
+}
+
+unsigned plan_backoff_ms(unsigned attempt, uint32_t random)
+{
+	uint32_t limit = BACKOFF_MAX_MS;
+
+	if (!attempt)
+		return 0;
+	if (attempt < 7 && BACKOFF_MIN_MS << (attempt - 1) < BACKOFF_MAX_MS)
+		limit = BACKOFF_MIN_MS << (attempt - 1);
+	return random % (limit + 1);
 }
 
 enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,

@@ -28,6 +28,7 @@ enum {
 	 */
 	PLAN_MAX_SECTORS_KB = 4096,
 	PLAN_TIMEOUT_DEFAULT = 30,
+	PLAN_IO_TIMEOUT_MS = 1000,
 	/* nbd.c multiplies the seconds by HZ: ten years are as good as for ever and do not overflow */
 	PLAN_TIMEOUT_MAX = 300000000,
 };
@@ -38,6 +39,8 @@ struct plan_request {
 	uint32_t timeout_s;    /* for the answer to one request; 0: no limit */
 	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
 	unsigned connections;    /* that are there; plan_multi has permitted them */
+	bool supervised;         /* lost connections are replaced: dead_timeout_s counts for nothing */
+	bool timeout_given;      /* by the user, not the default */
 };
 
 enum {
@@ -78,6 +81,7 @@ struct plan {
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t max_sectors_kb;
+	uint32_t io_timeout_ms; /* for queue/io_timeout; 0: as the timeout sets it */
 	bool write_back;   /* the server has a cache that wants flushing */
 	bool rotational;
 	bool write_zeroes; /* the server takes NBD_CMD_WRITE_ZEROES */
@@ -95,6 +99,10 @@ struct plan {
  *   silent), in whole pages; a maximum below a page or a block is an error.
  * - Without NBD_FLAG_HAS_FLAGS no flag but READ_ONLY is believed.
  * - Read-only when asked for or when the server says so.
+ * - Supervised: requests wait for a replacement as long as it takes. With one connection and no timeout given by the user
+ *   there is none, but the driver looks at requests under way every second: it sends those of a lost connection
+ *   again then (nbd.c, nbd_xmit_timeout), and leaves a slow server alone. With several the same
+ *   look would end connections, so that they have the timeout.
  * Fills all but backend.
  */
 int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
@@ -118,6 +126,22 @@ enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
  * -ESTALE (ERR_MULTI): the text names the first difference, as "size: 1024 and 2048".
  */
 int plan_same_export(const struct export *a, const struct export *b, struct err *e);
+
+/*
+ * Whether a connection to what x says may take the place of one that was lost, on a device that was
+ * attached by p and has size bytes now: nothing that the kernel sends may be unknown to the server, nothing that the
+ * kernel does not send may be needed, no data may be out of reach. name is the canonical name
+ * known so far, or "". *larger: the export has grown, by whole blocks to *grown bytes. -ESTALE (ERR_REFUSED) with the difference.
+ */
+int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
+		     uint64_t *grown, struct err *e);
+
+/*
+ * How long to wait before attempt number attempt (from 0 on) to reach a server again, in milliseconds: none for the
+ * first, then a random part of a limit that doubles from 100 ms to 5 s, so that many clients of
+ * one server do not come at the same time. random is any number.
+ */
+unsigned plan_backoff_ms(unsigned attempt, uint32_t random);
 
 /*
  * The identifier that the kernel keeps with a device, so that no other export takes its place: the

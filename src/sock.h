@@ -42,6 +42,13 @@ int sock_set_send_room(int fd, int bytes, struct err *e);
 bool sock_is_dead(int fd);
 
 /*
+ * Of a connection that has ended: whether its peer had been silent for about the seconds of its
+ * peer timeout by then, so that nobody knows what became of it, rather than having said goodbye or reset it. A peer that
+ * lives is heard of at least every third of that time. False for what is no TCP connection.
+ */
+bool sock_was_silent(int fd, unsigned seconds);
+
+/*
  * Ends the connection at once, for every holder of the socket; who waits in it wakes up. A TCP connection is
  * reset, and what was not sent is thrown away (connect(2), AF_UNSPEC) so that it cannot reach
  * the server later. Where the kernel refuses that (kernel TLS), and for other sockets, it is shut down.

@@ -32,6 +32,14 @@ static const struct {
 	FIELD("export", TEXT, export),
 	FIELD("peer", TEXT, peer),
 	FIELD("tls", TEXT, tls),
+	FIELD("supervisor", NUMBER, supervisor),
+	FIELD("reconnects", NUMBER, reconnects),
+	FIELD("server-flags", NUMBER, server_flags),
+	FIELD("timeout", NUMBER, timeout_s),
+	FIELD("name", TEXT, name),
+	FIELD("last-error", TEXT, last_error),
+	FIELD("error-time", TEXT, error_time),
+	FIELD("command-line", TEXT, command_line),
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 

@@ -24,6 +24,14 @@ struct state {
 	char export[URI_EXPORT_MAX + 1];
 	char peer[80];         /* numeric address in use */
 	char tls[64];          /* "TLS1.3 AES-128-GCM kernel", "" for none */
+	pid_t supervisor;      /* 0: it never had one; control.h tells whether it is alive */
+	unsigned reconnects;
+	unsigned server_flags; /* as given to the kernel */
+	unsigned timeout_s;
+	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
+	char last_error[512];  /* of an attempt to reconnect, "" for none */
+	char error_time[32];   /* as 2001-02-03T04:05:06Z */
+	char command_line[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
 };
 
 /*

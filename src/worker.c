@@ -3,15 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "adopt.h"
 
 struct report {
 	int ret;
@@ -56,27 +60,87 @@ static void keep_command(struct link_result *rs)
 		;
 }
 
+/* What the caller had open (a lock, a pipe) is not for a process that stays. */
+static void keep_only(const struct attach_kept *k)
+{
+	int kept[PLAN_CONNECTIONS_MAX + 2], limit;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < k->link.count; i++)
+		kept[count++] = k->link.fds[i];
+	kept[count++] = k->events;
+	kept[count++] = k->negotiator.fd;
+	/* Close the gaps between them, from the lowest up. */
+	for (unsigned from = 3;;) {
+		limit = INT_MAX;
+		for (unsigned i = 0; i < count; i++)
+			if (kept[i] >= (int)from && kept[i] < limit)
+				limit = kept[i];
+		if (limit == INT_MAX) {
+			close_range(from, ~0U, 0);
+			return;
+		}
+		if (limit > (int)from)
+			close_range(from, (unsigned)limit - 1, 0);
+		from = (unsigned)limit + 1;
+	}
+}
+
+static void supervise(const struct worker_request *rq, unsigned index, struct attach_kept *k,
+		      const struct adopt_result *adopted)
+{
+	struct supervise_request *sr = calloc(1, sizeof(*sr));
+	struct err e;
+
+	if (!sr)
+		return;
+	leave_terminal();
+	keep_only(k);
+	sr->index = index;
+	sr->options = rq->care;
+	sr->servers = rq->attach.servers;
+	sr->server_count = rq->attach.server_count;
+	sr->server = k->server;
+	sr->plan = &k->plan;
+	sr->export = &k->link.export;
+	sr->connections = k->link.count;
+	memcpy(sr->fds, k->link.fds, sizeof(sr->fds));
+	sr->events = k->events;
+	sr->lost = adopted && adopted->lost;
+	sr->reconnects = adopted ? adopted->reconnects : 0;
+	sr->logger = rq->logger;
+	if (supervise_run(sr, &k->negotiator, &e))
+		logger_say(rq->logger, LOGGER_ERROR, "nbd%u: %s", index, e.text);
+	free(sr);
+}
+
 __attribute__((noreturn))
-static void work(const struct attach_request *rq, int control, const sigset_t *mask)
+static void work(const struct worker_request *rq, int control, const sigset_t *mask)
 {
 	struct report rp = { 0 };
-	struct link_result rs;
+	struct attach_kept k;
 
 	/* An interrupt of the terminal is the caller's to handle: it tells us by hanging up. */
 	setsid();
 	sigprocmask(SIG_SETMASK, mask, NULL);
-	rp.ret = attach_run(rq, control, &rp.result, &rs, &rp.err);
+	rp.ret = attach_run(&rq->attach, control, &rp.result, &k, &rp.err);
 	/* A caller that died meanwhile cannot say that there is a device now. */
 	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) != (ssize_t)sizeof(rp)) {
 		if (!rp.ret && !rp.result.already) {
 			attach_undo(rp.result.index, &rp.err);
-			link_close(&rs, false);
+			attach_let_go(&k, false);
 		}
 		_exit(1);
 	}
 	close(control);
-	if (!rp.ret && rs.command > 0)
-		keep_command(&rs);
+	if (rp.ret || rp.result.already)
+		_exit(0);
+	if (k.link.command > 0)
+		keep_command(&k.link);
+	else if (rq->attach.supervise)
+		supervise(rq, rp.result.index, &k, NULL);
+	else
+		attach_let_go(&k, true);
 	_exit(0);
 }
 
@@ -117,7 +181,7 @@ static int undo_of_dead(const struct attach_request *rq, pid_t child, struct err
 	return err_set(e, ERR_FAILED, EINTR, "the working process was killed; nothing is attached");
 }
 
-static int supervise(const struct attach_request *rq, pid_t child, const struct watch *w,
+static int watch(const struct attach_request *rq, pid_t child, const struct watch *w,
 		     struct report *rp, struct err *e)
 {
 	int ret = await_report(w, true, rp);
@@ -159,7 +223,7 @@ static void forget_signals(int signals)
 		;
 }
 
-int worker_attach(const struct attach_request *rq, struct attach_result *r, struct err *e)
+int worker_attach(const struct worker_request *rq, struct attach_result *r, struct err *e)
 {
 	struct report rp = { 0 };
 	struct watch w = { -1, -1, -1 };
@@ -186,7 +250,7 @@ int worker_attach(const struct attach_request *rq, struct attach_result *r, stru
 	close(pair[1]);
 	pair[1] = -1;
 	w.death = (int)syscall(SYS_pidfd_open, child, 0);
-	ret = supervise(rq, child, &w, &rp, e);
+	ret = watch(&rq->attach, child, &w, &rp, e);
 	*r = rp.result;
 out:
 	close(pair[0]);
@@ -199,5 +263,52 @@ out:
 		close(w.signals);
 	}
 	sigprocmask(SIG_SETMASK, &mask, NULL);
+	return ret;
+}
+
+__attribute__((noreturn))
+static void adopt(const struct worker_request *rq, int control)
+{
+	struct report rp = { 0 };
+	struct adopt_result found;
+	struct attach_kept k;
+
+	setsid();
+	rp.ret = adopt_run(&rq->attach, &k, &found, &rp.err);
+	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) < 0)
+		rp.ret = rp.ret ? rp.ret : 0;
+	close(control);
+	if (!rp.ret)
+		supervise(rq, rq->attach.index, &k, &found);
+	_exit(0);
+}
+
+int worker_adopt(const struct worker_request *rq, struct err *e)
+{
+	struct report rp = { 0 };
+	int pair[2], ret;
+	pid_t child;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return err_sys(e, ERR_FAILED, errno, "socket pair");
+	child = fork();
+	if (child < 0) {
+		ret = err_sys(e, ERR_FAILED, errno, "start the supervisor");
+		close(pair[1]);
+		goto out;
+	}
+	if (!child) {
+		close(pair[0]);
+		adopt(rq, pair[1]);
+	}
+	close(pair[1]);
+	if (recv(pair[0], &rp, sizeof(rp), 0) != (ssize_t)sizeof(rp)) {
+		ret = err_set(e, ERR_FAILED, EPIPE, "the new supervisor of nbd%u was killed", rq->attach.index);
+		goto out;
+	}
+	*e = rp.err;
+	ret = rp.ret;
+out:
+	close(pair[0]);
 	return ret;
 }

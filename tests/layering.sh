@@ -14,13 +14,13 @@ export LC_ALL=C
 
 # floor, then its modules: NAME stands for src/NAME.c and src/NAME.h, or the one that exists.
 FLOORS='
-0 err bytes text
+0 err bytes text logger
 1 wire uri export
 2 neg plan
 3 task resolve stream sock tls ktls relay conn link
 4 nbdnl nbdevent kcall sysfs node module usage
-5 state attach detach worker negotiator
-6 main opts output cmd cmd_attach cmd_detach cmd_list cmd_check cmd_exports cmd_info
+5 state negotiator control attach detach adopt supervise worker
+6 main opts output cmd cmd_attach cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info
 '
 
 # Two floors side by side: neither includes the other.
@@ -41,7 +41,7 @@ PURE_HEADERS='(stdarg|stdbool|stddef|stdint|inttypes|limits|errno|string|strings
 PURE_HEADERS+='|arpa/inet[.]h'
 # These format text in memory and need the declaration of snprintf(); the list below keeps
 # everything else of stdio out of their objects.
-PURE_STDIO='err text uri neg plan'
+PURE_STDIO='err text logger uri neg plan'
 PURE_SYMBOLS='mem(cpy|mem|move|set|cmp|chr|rchr)|mempcpy|bcmp|str(n?len|n?cmp|n?casecmp|r?chr|chrnul|str|c?spn|pbrk)'
 PURE_SYMBOLS+='|v?snprintf|__(mem(cpy|move|set)|mempcpy|v?snprintf)_chk|strerror|strerror(name|desc)_np'
 PURE_SYMBOLS+='|strcpy|__strcpy_chk|qsort|bsearch|inet_pton|uri[A-Z].*'
@@ -56,7 +56,7 @@ LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_exit|_Exit|quick_exi
 # module:symbol that are right nevertheless.
 # module:symbol (a regular expression) that are right nevertheless: the end of a forked child; the
 # text of a state record, written to a stream of its own (never stdout or stderr).
-LOUD_OK='relay:_exit|stream:_exit|task:_exit|worker:_exit|negotiator:_exit|state:(fprintf|__fprintf_chk|fputs|fputc)'
+LOUD_OK='relay:_exit|negotiator:_exit|supervise:_exit|stream:_exit|task:_exit|worker:_exit|state:(fprintf|__fprintf_chk|fputs|fputc)'
 
 # --- facts about a tree: everything below reads only $src, $obj, $tests -----------------------
 

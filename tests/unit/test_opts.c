@@ -75,6 +75,20 @@ static const struct {
 	{ "-t 1.5 host x nbd0", "a number" },
 	{ "-t 5K host x nbd0", "a number" },
 	{ "--dead-timeout x host x nbd0", "a number" },
+	{ "--dead-timeout 5 host x nbd0", "--dead-timeout is for --no-supervise" },
+	{ "--peer-timeout 32768 host x nbd0", "a number" },
+	{ "--reconnect-timeout x host x nbd0", "a number" },
+	{ "--fence-delay -1 host x nbd0", "a number" },
+	{ "--no-supervise --reconnect-timeout 5 host x nbd0", "are for a supervisor" },
+	{ "--no-supervise --fence-delay 5 host x nbd0", "are for a supervisor" },
+	{ "--command --reconnect-timeout 5 nbd0 -- true", "are for a supervisor" },
+	{ "--pause", "no DEVICE" },
+	{ "--adopt bogus", "no nbd device" },
+	{ "--resume --rescan nbd0", "exclude each other" },
+	{ "--pause --peer-timeout 5 nbd0", "--peer-timeout has no meaning with --pause" },
+	{ "nbd://a/x nbds://b/x nbd0", "are mixed" },
+	{ "nbd://1/ nbd://2/ nbd://3/ nbd://4/ nbd://5/ nbd://6/ nbd://7/ nbd://8/ nbd://9/ nbd0", "more than 8" },
+	{ "--info nbd://a/x nbd://b/x", "too many operands" },
 	{ "--connect-timeout 0 host x nbd0", "seconds" },
 	{ "--connect-timeout 86401 host x nbd0", "seconds" },
 	{ "--connect-timeout 1s host x nbd0", "seconds" },
@@ -219,7 +233,7 @@ START_TEST(values)
 	struct opts o;
 	struct err e;
 
-	ck_assert_int_eq(PARSE(&w, "-b 4K -t 0 --dead-timeout 60 --connect-timeout 0.25 -r host x "
+	ck_assert_int_eq(PARSE(&w, "-b 4K -t 0 --no-supervise --dead-timeout 60 --connect-timeout 0.25 -r host x "
 				   "nbd0", &o, &e), 0);
 	ck_assert_uint_eq(o.block_size, 4096);
 	ck_assert_uint_eq(o.timeout_s, 0);
@@ -231,6 +245,19 @@ START_TEST(values)
 	ck_assert(!o.multi.automatic && o.multi.force && o.multi.read_only);
 	ck_assert_int_eq(PARSE(&w, "--connections auto host x nbd0", &o, &e), 0);
 	ck_assert(o.multi.automatic && !o.multi.force && !o.multi.read_only);
+	ck_assert_int_eq(PARSE(&w, "--peer-timeout 4 --reconnect-timeout 60 nbd://a/x nbd://b/y nbd://c/z nbd0", &o,
+			       &e), 0);
+	ck_assert_uint_eq(o.peer_timeout_s, 4);
+	ck_assert_uint_eq(o.reconnect_timeout_s, 60);
+	ck_assert_uint_eq(o.fence_delay_s, 4);
+	ck_assert_uint_eq(o.other_count, 2);
+	ck_assert_str_eq(o.others[1].host, "c");
+	ck_assert_str_eq(o.others[1].export, "z");
+	ck_assert_int_eq(PARSE(&w, "--fence-delay 0 host x nbd0", &o, &e), 0);
+	ck_assert_uint_eq(o.fence_delay_s, 0);
+	ck_assert(!o.no_supervise && !o.timeout_given);
+	ck_assert_int_eq(PARSE(&w, "--tls nbd://a/x nbd://b/y nbd0", &o, &e), 0);
+	ck_assert(o.where.tls && o.others[0].tls);
 	ck_assert_int_eq(PARSE(&w, "-C auto --command nbd0 -- true", &o, &e), 0);
 	ck_assert_int_eq(PARSE(&w, "-f --show host x", &o, &e), 0);
 	ck_assert(o.find && o.show);
@@ -414,7 +441,8 @@ START_TEST(help_names_every_option)
 		"--detach", "--list", "--check", "--exports", "--info", "--help", "--version",
 		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
 		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
-		"--connections N|auto", "--force-multi-conn",
+		"--connections N|auto", "--force-multi-conn", "--no-supervise", "--peer-timeout SECONDS",
+		"--reconnect-timeout SECONDS", "--fence-delay SECONDS", "--pause", "--resume", "--rescan", "--adopt",
 		"--output COLUMNS", "--noheadings", "--json", "--bytes",
 		"--tls ", "--tls-ca FILE", "--tls-crl FILE", "--tls-cert FILE", "--tls-key FILE",
 		"--tls-certificates DIR", "--tls-offload WHO", "--tls-hostname NAME", "--tls-no-verify",

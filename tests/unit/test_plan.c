@@ -544,6 +544,110 @@ START_TEST(forced_connections_are_permitted_to_the_kernel)
 }
 END_TEST
 
+#define SENT (NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES)
+
+/* A device of 1 MiB, blocks of 512, requests up to 128 KiB, and who may serve it next. */
+static const struct {
+	const char *rule;
+	uint16_t had;        /* flags of the device */
+	struct export x;
+	const char *name;    /* known so far */
+	const char *says;    /* NULL: it may */
+	uint64_t grown;      /* 0: as it was */
+} replacements[] = {
+	{ "the same", F | SENT, { .size = MIB, .flags = F | SENT }, "", NULL, 0 },
+	{ "more flags", F, { .size = MIB, .flags = F | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_CACHE }, "", NULL, 0 },
+	{ "larger", F, { .size = 2 * MIB, .flags = F }, "", NULL, 2 * MIB },
+	{ "larger, in blocks", F, { .size = MIB + 700, .flags = F }, "", NULL, MIB + 512 },
+	{ "larger by less than a block", F, { .size = MIB + 7, .flags = F }, "", NULL, 0 },
+	{ "smaller", F, { .size = MIB - 512, .flags = F }, "", "shrunk from 1048576 to 1048064", 0 },
+	{ "empty", F, { .size = 0, .flags = F }, "", "shrunk", 0 },
+	{ "beyond the kernel", F, { .size = UINT64_MAX, .flags = F }, "", NULL, 0 },
+	{ "another name", F, { .size = MIB, .flags = F, .has_name = true, .name = "b" }, "a",
+	  "its name was \"a\" and is \"b\"", 0 },
+	{ "the same name", F, { .size = MIB, .flags = F, .has_name = true, .name = "a" }, "a", NULL, 0 },
+	{ "no name any more", F, { .size = MIB, .flags = F }, "a", NULL, 0 },
+	{ "a name that nobody knew", F, { .size = MIB, .flags = F, .has_name = true, .name = "b" }, "", NULL, 0 },
+	{ "read-only now", F, { .size = MIB, .flags = F | RO }, "", "has become read-only", 0 },
+	{ "read-only as before", F | RO, { .size = MIB, .flags = F | RO }, "", NULL, 0 },
+	{ "writable, for a device that is not", F | RO | NBD_FLAG_SEND_FLUSH, { .size = MIB, .flags = F }, "", NULL, 0 },
+	{ "no flush", F | SENT, { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_FLUSH) }, "",
+	  "has no SEND_FLUSH", 0 },
+	{ "no trim", F | SENT, { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_TRIM) }, "",
+	  "has no SEND_TRIM", 0 },
+	{ "a cache", F, { .size = MIB, .flags = F | NBD_FLAG_SEND_FLUSH }, "", "has a cache now", 0 },
+	{ "larger blocks", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 4096,
+	  .payload_max = 1 << 20 }, "", "wants blocks of 4096", 0 },
+	{ "smaller blocks", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1,
+	  .payload_max = 1 << 20 }, "", NULL, 0 },
+	{ "smaller requests", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1,
+	  .payload_max = 65536 }, "", "takes 65536 bytes in one request", 0 },
+};
+
+START_TEST(replacement)
+{
+	const struct plan p = { .server_flags = replacements[_i].had, .block_size = 512, .max_sectors_kb = 128 };
+	struct err e = { 0 };
+	uint64_t grown = 1;
+	int ret = plan_replacement(&p, MIB, replacements[_i].name, &replacements[_i].x, &grown, &e);
+
+	ck_assert_msg(ret == (replacements[_i].says ? -ESTALE : 0), "%s: %d %s", replacements[_i].rule, ret,
+		      e.text);
+	if (ret)
+		ck_assert_msg(strstr(e.text, replacements[_i].says) != NULL, "%s: %s", replacements[_i].rule,
+			      e.text);
+	else
+		ck_assert_msg(grown == (replacements[_i].grown ? replacements[_i].grown : MIB), "%s: %llu",
+			      replacements[_i].rule, (unsigned long long)grown);
+}
+END_TEST
+
+START_TEST(backoff)
+{
+	static const unsigned limits[] = { 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000 };
+
+	for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		unsigned most = 0;
+
+		for (uint32_t n = 0; n < 6000; n++) {
+			unsigned ms = plan_backoff_ms(i, n);
+
+			ck_assert_uint_le(ms, limits[i]);
+			most = ms > most ? ms : most;
+		}
+		ck_assert_uint_eq(most, limits[i]);
+	}
+	ck_assert_uint_le(plan_backoff_ms(UINT32_MAX, UINT32_MAX), 5000);
+}
+END_TEST
+
+/* TIMEOUT, DEAD_CONN_TIMEOUT and queue/io_timeout go together. */
+START_TEST(supervised)
+{
+	static const struct {
+		struct plan_request rq;
+		uint32_t timeout_s, dead_s, io_ms;
+	} table[] = {
+		{ { .connections = 1, .timeout_s = 30, .dead_timeout_s = 5 }, 30, 5, 0 },
+		{ { .connections = 1, .timeout_s = 30, .supervised = true }, 0, 300000000, 1000 },
+		{ { .connections = 1, .timeout_s = 7, .supervised = true, .timeout_given = true }, 7, 300000000, 0 },
+		{ { .connections = 4, .timeout_s = 30, .supervised = true }, 30, 300000000, 0 },
+	};
+	struct export x = { .size = MIB, .flags = M };
+	struct plan_kernel k = { .page_size = 4096 };
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct plan p;
+		struct err e;
+
+		ck_assert_int_eq(plan_attach(&table[i].rq, &x, &k, &p, &e), 0);
+		ck_assert_uint_eq(p.timeout_s, table[i].timeout_s);
+		ck_assert_uint_eq(p.dead_timeout_s, table[i].dead_s);
+		ck_assert_uint_eq(p.io_timeout_ms, table[i].io_ms);
+	}
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("plan");
@@ -555,6 +659,11 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, multi, 0, (int)(sizeof(multis) / sizeof(multis[0])));
 	tcase_add_test(t, same_export);
 	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
+	suite_add_tcase(s, t);
+	t = tcase_create("supervised");
+	tcase_add_loop_test(t, replacement, 0, (int)(sizeof(replacements) / sizeof(replacements[0])));
+	tcase_add_test(t, backoff);
+	tcase_add_test(t, supervised);
 	suite_add_tcase(s, t);
 	t = tcase_create("backend");
 	tcase_add_test(t, backend_is_the_canonical_uri);

@@ -61,6 +61,14 @@ static void sample(struct state *s)
 	strcpy(s->export, "disk");
 	strcpy(s->peer, "192.0.2.1:10809");
 	strcpy(s->tls, "TLS1.3 AES-128-GCM kernel");
+	s->supervisor = 99;
+	s->reconnects = 7;
+	s->server_flags = 0x16d;
+	s->timeout_s = 30;
+	strcpy(s->name, "real disk");
+	strcpy(s->last_error, "it was\nbad");
+	strcpy(s->error_time, "2001-02-03T04:05:06Z");
+	strcpy(s->command_line, "nbd-attach\nserver\ndisk\nnbd0\n/root\n");
 }
 
 static void expect_equal(const struct state *a, const struct state *b)
@@ -73,6 +81,14 @@ static void expect_equal(const struct state *a, const struct state *b)
 	ck_assert_str_eq(a->export, b->export);
 	ck_assert_str_eq(a->peer, b->peer);
 	ck_assert_str_eq(a->tls, b->tls);
+	ck_assert_int_eq(a->supervisor, b->supervisor);
+	ck_assert_uint_eq(a->reconnects, b->reconnects);
+	ck_assert_uint_eq(a->server_flags, b->server_flags);
+	ck_assert_uint_eq(a->timeout_s, b->timeout_s);
+	ck_assert_str_eq(a->name, b->name);
+	ck_assert_str_eq(a->last_error, b->last_error);
+	ck_assert_str_eq(a->error_time, b->error_time);
+	ck_assert_str_eq(a->command_line, b->command_line);
 }
 
 /* Written and read again, over memory that has other contents. */
@@ -162,7 +178,15 @@ START_TEST(file_has_one_key_a_line)
 			 "host=server:10809\n"
 			 "export=my%20disk=100%25%0A\n"
 			 "peer=192.0.2.1:10809\n"
-			 "tls=TLS1.3%20AES-128-GCM%20kernel\n");
+			 "tls=TLS1.3%20AES-128-GCM%20kernel\n"
+			 "supervisor=99\n"
+			 "reconnects=7\n"
+			 "server-flags=365\n"
+			 "timeout=30\n"
+			 "name=real%20disk\n"
+			 "last-error=it%20was%0Abad\n"
+			 "error-time=2001-02-03T04:05:06Z\n"
+			 "command-line=nbd-attach%0Aserver%0Adisk%0Anbd0%0A/root%0A\n");
 	close(fd);
 }
 END_TEST
@@ -430,7 +454,7 @@ END_TEST
 
 START_TEST(corrupt_by_size)
 {
-	static char text[65536];
+	static char text[4 * sizeof(struct state) + 2000];
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
@@ -439,8 +463,8 @@ START_TEST(corrupt_by_size)
 
 	/* only its size is wrong with it */
 	used = (size_t)sprintf(text, "pid=1\nfuture=");
-	memset(text + used, 'x', 40000);
-	strcpy(text + used + 40000, "\n");
+	memset(text + used, 'x', 4 * sizeof(s) + 1000);
+	strcpy(text + used + 4 * sizeof(s) + 1000, "\n");
 	tree_put(fd, "nbd0", text);
 	ck_assert_int_eq(state_read(path, 0, &s, &e), -EBADMSG);
 	strcpy(text + used + 8000, "\n");

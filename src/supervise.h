@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * supervise: the life of an attached device: notices the death of its connections, has new ones made by
+ * the negotiator, gives them to the kernel and sees that it has taken them, while the I/O waits. Never waits for a
+ * server or for the kernel itself, parses nothing that a server sent, sleeps while nothing happens.
+ */
+#ifndef NBD_ATTACH_SUPERVISE_H
+#define NBD_ATTACH_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "err.h"
+#include "link.h"
+#include "logger.h"
+#include "negotiator.h"
+#include "plan.h"
+
+/* How a device is looked after; seconds. */
+struct supervise_options {
+	uint32_t peer_timeout_s;      /* a peer that is silent for so long is dead */
+	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
+	uint32_t fence_delay_s;       /* before another server gets what a silent one may still execute */
+	uint32_t attempt_timeout_ms;  /* for one attempt to reach a server */
+};
+
+struct supervise_request {
+	unsigned index;
+	struct supervise_options options;
+	const struct link_request *servers; /* those that the negotiator has, in its order */
+	unsigned server_count;
+	unsigned server;        /* of the connections that stand */
+	const struct plan *plan;
+	const struct export *export; /* as it was at the attach; of it the name counts */
+	/* Of the connections, -1 for one that is not known (adopted); they become the supervisor's. */
+	int fds[PLAN_CONNECTIONS_MAX];
+	unsigned connections;
+	bool lost;              /* the only one, not known, does not answer */
+	uint32_t reconnects;    /* so far, of an earlier supervisor */
+	int events;             /* nbdevent_open, from before CONNECT; becomes the supervisor's */
+	const struct logger *logger;
+};
+
+/*
+ * Until the device is gone (0), a successor has taken over (0), or it is given up (-ETIMEDOUT, it is disconnected
+ * then). n is started again when it dies. SIGTERM and SIGINT detach the device unless it is in use. Listens as
+ * control.h says, keeps the record up to date, and removes both at the end.
+ */
+int supervise_run(const struct supervise_request *rq, struct negotiator *n, struct err *e);
+
+#endif

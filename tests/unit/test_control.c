@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "control.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "leak.h"
+#include "tree.h"
+#include "unit.h"
+
+static void new_dir(char path[PATH_MAX])
+{
+	char link[64];
+	int fd = tree_new();
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, PATH_MAX - 1);
+	ck_assert_int_gt(n, 0);
+	path[n] = '\0';
+	close(fd);
+}
+
+static int listen_on(const char *dir)
+{
+	struct err e = { 0 };
+	int fd = control_listen(dir, 3, &e);
+
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	return fd;
+}
+
+/* A supervisor in a child: answers one question with count descriptors. */
+static pid_t serve(int listener, int ret, unsigned count)
+{
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		struct pollfd p = { .fd = listener, .events = POLLIN };
+		struct control_answer a = { .ret = ret, .connections = 4, .size = 1 << 20 };
+		enum control_command command;
+		int fds[2] = { 0, 1 }, client;
+
+		poll(&p, 1, 10000);
+		client = control_accept(listener, &command);
+		if (ret)
+			err_set(&a.err, ERR_BUSY, -ret, "not now");
+		a.alive = command;
+		if (client >= 0)
+			control_reply(client, &a, fds, count);
+		_exit(client < 0);
+	}
+	return pid;
+}
+
+START_TEST(question_and_answer)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int fds[CONTROL_FDS_MAX], listener, status;
+	unsigned count = 7, before;
+	pid_t pid;
+
+	new_dir(dir);
+	before = leak_fds();
+	listener = listen_on(dir);
+	pid = serve(listener, 0, (unsigned)_i);
+	ck_assert_msg(!control_ask(dir, 3, CONTROL_RESCAN, 10000, &a, fds, &count, &e), "%s", e.text);
+	ck_assert_uint_eq(a.alive, CONTROL_RESCAN);
+	ck_assert_uint_eq(a.connections, 4);
+	ck_assert_uint_eq(a.size, 1 << 20);
+	ck_assert_uint_eq(count, (unsigned)_i);
+	while (count)
+		close(fds[--count]);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	close(listener);
+	control_remove(dir, 3);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(refusal_is_the_error)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int listener;
+	pid_t pid;
+
+	new_dir(dir);
+	listener = listen_on(dir);
+	pid = serve(listener, -EBUSY, 2);
+	/* descriptors that nobody wants are closed */
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_PAUSE, 10000, &a, NULL, NULL, &e), -EBUSY);
+	ck_assert_str_eq(e.text, "not now");
+	ck_assert_int_eq(e.kind, ERR_BUSY);
+	waitpid(pid, NULL, 0);
+	close(listener);
+}
+END_TEST
+
+START_TEST(nobody_there)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+
+	new_dir(dir);
+	if (_i)
+		close(listen_on(dir)); /* killed: its name is still there */
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 100, &a, NULL, NULL, &e), -ENOENT);
+	ck_assert_int_eq(e.kind, ERR_ABSENT);
+	ck_assert_str_eq(e.text, "nbd3 has no supervisor");
+	/* and can be taken */
+	close(listen_on(dir));
+}
+END_TEST
+
+START_TEST(one_listens)
+{
+	char dir[PATH_MAX], path[PATH_MAX + 16];
+	struct err e = { 0 };
+	struct stat st;
+	int listener;
+
+	new_dir(dir);
+	listener = listen_on(dir);
+	snprintf(path, sizeof(path), "%s/nbd3.ctl", dir);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 0777, 0600);
+	ck_assert_int_eq(control_listen(dir, 3, &e), -EADDRINUSE);
+	close(listener);
+	control_remove(dir, 3);
+	ck_assert_int_ne(stat(path, &st), 0);
+}
+END_TEST
+
+START_TEST(silence_has_a_limit)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int listener;
+
+	new_dir(dir);
+	listener = listen_on(dir);
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 50, &a, NULL, NULL, &e), -ETIMEDOUT);
+	close(listener);
+}
+END_TEST
+
+/* Neither a word that is none nor one that does not come keeps the supervisor. */
+START_TEST(nonsense_is_dropped)
+{
+	static const uint32_t words[] = { CONTROL_COMMANDS, UINT32_MAX };
+	char dir[PATH_MAX];
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	enum control_command command;
+	int listener, fd;
+
+	new_dir(dir);
+	listener = listen_on(dir);
+	ck_assert_int_eq(control_accept(listener, &command), -EAGAIN);
+	snprintf(a.sun_path, sizeof(a.sun_path), "%.80s/nbd3.ctl", dir);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	if (_i < 2)
+		ck_assert_int_eq(send(fd, &words[_i], sizeof(words[_i]), MSG_NOSIGNAL), 4);
+	else if (_i == 2)
+		ck_assert_int_eq(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+	ck_assert_int_eq(control_accept(listener, &command), -EAGAIN);
+	close(fd);
+	close(listener);
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("control");
+	TCase *t = tcase_create("control");
+
+	tcase_add_loop_test(t, question_and_answer, 0, 3);
+	tcase_add_test(t, refusal_is_the_error);
+	tcase_add_loop_test(t, nobody_there, 0, 2);
+	tcase_add_test(t, one_listens);
+	tcase_add_test(t, silence_has_a_limit);
+	tcase_add_loop_test(t, nonsense_is_dropped, 0, 4);
+	suite_add_tcase(s, t);
+	return s;
+}
