@@ -11,6 +11,7 @@
 
 #include "attach.h"
 #include "config.h"
+#include "control.h"
 #include "nbdnl.h"
 #include "node.h"
 #include "state.h"
@@ -24,6 +25,7 @@ enum {
 	SIZE_MS = 2000,
 	TICK_MS = 100,
 	USERS_RETRY_MS = 1000,
+	CUT_MS = 2000,
 };
 
 struct release {
@@ -176,7 +178,9 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 {
 	struct release rl = { .index = rq->index, .force = rq->force, .devfd = -1 };
 	struct released end = { 0 };
+	struct control_answer a;
 	struct sysfs_device d;
+	struct err ignored;
 	struct task t;
 	int sysfd, ret;
 
@@ -205,8 +209,10 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	if (!ret)
 		ret = wait_release(sysfd, rq, &t, &end, e);
 	if (ret && rq->force) {
-		/* The flush hangs; the connections are taken away under it, which ends it. */
+		/* The flush hangs; the connections are taken away under it, which ends it. Nobody but a supervisor
+		   can free a sender that waits for the server, and that the kernel would wait for. */
 		r->unflushed = true;
+		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_CUT, CUT_MS, &a, NULL, NULL, &ignored);
 		ret = attach_undo(rq->index, e);
 	} else if (!ret && !end.done) {
 		*e = end.err;

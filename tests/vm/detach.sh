@@ -193,8 +193,8 @@ t "nbd-client has ended" wait_for 5 no_process nbd-client
 
 # What the server has acknowledged and not flushed may be lost, so this is worth an error.
 t "nbdkit" serve_nbdkit 10806 file /tmp/disk6
-attach nbd0 10806
-attach nbd4 10806 -r
+attach nbd0 10806 --no-supervise
+attach nbd4 10806 -r --no-supervise
 t "the server is killed" stop_server nbdkit:10806 KILL
 t_fails 1 "dead server: refused, for the flush fails" took "$A" --detach nbd0
 t_says "dead server: --force is named" 'flush nbd0 .*--force.*Input/output error'

@@ -16,7 +16,7 @@
 # it the shell makes its background ignore SIGINT.
 start() {
 	set -m
-	"$A" "$@" >/tmp/output 2>&1 &
+	"$A" --no-supervise "$@" >/tmp/output 2>&1 &
 	PARENT=$!
 	set +m
 	# Until then it is this shell, which has other ideas about signals.
@@ -172,7 +172,7 @@ strike scan HUP parent 1 'interrupted; nothing is attached'
 # --- at any moment -------------------------------------------------------------------------------
 
 t "nbdkit" serve_nbdkit 10809 memory 8M
-t "an attach that nobody disturbs" took "$A" 127.0.0.1:10809 x nbd0
+t "an attach that nobody disturbs" took "$A" --no-supervise 127.0.0.1:10809 x nbd0
 t "detach" "$A" --detach nbd0
 range=$((TOOK > 400 ? TOOK : 400))
 diag "it took $TOOK ms"

@@ -77,8 +77,8 @@ t_says "it says which" "AES-128-CBC"
 t "no relay is left" no_relays
 t "nothing is attached" free nbd0
 
-t "two devices" "$A" --tls-psk-file keys.psk --tls-offload no localhost '' nbd0
-t "the second" "$A" --tls-psk-file keys.psk /run/socket '' nbd1
+t "two devices" "$A" --no-supervise --tls-psk-file keys.psk --tls-offload no localhost '' nbd0
+t "the second" "$A" --no-supervise --tls-psk-file keys.psk /run/socket '' nbd1
 t "each has a relay" test "$(pgrep -cx nbd-relay)" = 2
 t "nothing of ours is open in a relay" test "$(find "/proc/$(pgrep -nx nbd-relay)/fd" -type l | wc -l)" = 5
 t "no errors in the kernel's log" no_kernel_errors
@@ -89,7 +89,7 @@ t "the first is free" free nbd0
 t "the second is free" free nbd1
 
 # The server's end is one of the relay, too.
-t "attach" "$A" --tls-psk-file keys.psk --tls-offload no localhost '' nbd0
+t "attach" "$A" --no-supervise --tls-psk-file keys.psk --tls-offload no localhost '' nbd0
 t "the server is killed" stop_server nbdkit:10809 KILL
 t "its relay ends" wait_for 5 no_relays
 t "detach" "$A" --detach --force nbd0

@@ -1,0 +1,238 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# A lost server is a pause: whatever becomes of the connections and of the processes that look after
+# them, no I/O fails, no data is lost, and a detach leaves nothing.
+# timeout: 600
+
+# shellcheck disable=SC2317 # t calls the functions
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+a=${NBD_ATTACH:?the program to be tested}
+LOAD=''
+
+# field DEVICE COLUMN
+field() {
+	"$a" --list -n -O "$2" "$1" | tr -d ' '
+}
+
+# is DEVICE COLUMN VALUE
+is() {
+	local value
+
+	value=$(field "$1" "$2")
+	[[ $value == "$3" ]] || echo "$2 of $1 is '$value', not '$3'"
+	[[ $value == "$3" ]]
+}
+
+# load DEVICE SECONDS: verified writes and reads all the time, in the background.
+load() {
+	fio --name=load --filename="/dev/$1" --rw=randrw --bs=4k --size=8M --direct=1 --ioengine=libaio \
+		--iodepth=16 --verify=crc32c --verify_fatal=1 --runtime="$2" --time_based \
+		--output="/tmp/load.$1" >/dev/null 2>&1 &
+	LOAD=$!
+}
+
+# What the load says at its end: no error, and something done.
+load_was_good() {
+	local status=0
+
+	wait "$LOAD" || status=$?
+	grep -q 'err= 0' "/tmp/load.$1" || status=1
+	((!status)) || cat "/tmp/load.$1"
+	return "$status"
+}
+
+reads() {
+	timeout 20 dd if="/dev/$1" of=/dev/null bs=4k count=1 iflag=direct
+}
+
+nothing_left() {
+	local left=0
+
+	if pgrep -a nbd-attach; then left=1; fi
+	if [[ -n $(ls /run/nbd-attach) ]]; then
+		ls -la /run/nbd-attach
+		left=1
+	fi
+	return "$left"
+}
+
+# --- the server goes and comes
+
+modprobe nbd
+make_disk /tmp/disk 16M
+serve() {
+	serve_nbdkit 10809 file /tmp/disk
+}
+t "nbdkit" serve
+t "attach" "$a" localhost '' nbd0
+supervisor=$(field nbd0 SUPERVISOR)
+t "a supervisor stays" kill -0 "$supervisor"
+t "it is the one that the kernel names" test "$(cat /sys/block/nbd0/pid)" = "$supervisor"
+load nbd0 12
+for i in 1 2 3; do
+	sleep 1
+	t "the server is killed, $i" stop_server nbdkit:10809 KILL
+	t "and started, $i" serve
+	t "the device answers" reads nbd0
+done
+t "no I/O error in the load" load_was_good nbd0
+t "three times reconnected" wait_for 5 is nbd0 RECONNECTS 3
+t "one connection is alive" is nbd0 ALIVE 1
+
+# --- a long time without a server; the reason is told
+
+load nbd0 4
+t "the server is killed" stop_server nbdkit:10809 KILL
+sleep 6
+t "no connection is alive" is nbd0 ALIVE 0
+"$a" --list --json -O DEVICE,ALIVE,LAST-ERROR,ERROR-TIME nbd0 >/tmp/json
+t "the reason is in the list" jq -e '.devices[0]."last-error" | test("Connection refused")' /tmp/json
+t "the server comes back" serve
+t "no I/O error in the load" load_was_good nbd0
+
+# --- planned: nbdkit that is asked to stop answers ESHUTDOWN to whom it still serves
+
+load nbd0 8
+sleep 1
+t "pause" "$a" --pause nbd0
+t "it is paused" is nbd0 PAUSED 1
+t "nbdkit is asked to stop" stop_server nbdkit:10809 TERM
+t "nbdkit again" serve
+sleep 1
+t "nobody has come back by himself" is nbd0 ALIVE 0
+t "resume" "$a" --resume nbd0
+t "it is not paused" is nbd0 PAUSED 0
+t "no I/O error in the load" load_was_good nbd0
+
+# --- another export in its place is refused, until the right one is back; a larger one makes the device grow
+
+t "the server is killed" stop_server nbdkit:10809 KILL
+t "a smaller export in its place" serve_nbdkit 10809 memory 8M
+is_refused() {
+	"$a" --list -n -O LAST-ERROR nbd0 | grep -q "$1"
+}
+t "is not connected" wait_for 10 is_refused shrunk
+t "no connection is alive" is nbd0 ALIVE 0
+stop_server nbdkit:10809 KILL
+t "one that is read-only" serve_nbdkit 10809 pattern 16M
+t "is not connected either" wait_for 10 is_refused 'read-only'
+stop_server nbdkit:10809 KILL
+truncate -s 32M /tmp/disk
+t "the right one, larger" serve
+t "the device answers" reads nbd0
+grown() {
+	[[ $(blockdev --getsize64 /dev/nbd0) == "$1" ]]
+}
+t "it has grown" wait_for 15 grown 33554432
+truncate -s 48M /tmp/disk
+t "rescan" "$a" --rescan nbd0
+t "it has grown at once" wait_for 5 grown 50331648
+
+# --- those who look after it are killed
+
+load nbd0 14
+negotiator() {
+	pgrep -P "$(field nbd0 SUPERVISOR)"
+}
+t "the negotiator is killed" kill -KILL "$(negotiator)"
+sleep 1
+t "there is another one" negotiator
+stop_server nbdkit:10809 KILL
+t "the server is restarted" serve
+t "the device answers" reads nbd0
+supervisor=$(field nbd0 SUPERVISOR)
+t "the supervisor is killed" kill -KILL "$supervisor"
+t "the list shows none" wait_for 5 is nbd0 SUPERVISOR ''
+t "adopt" "$a" --adopt nbd0
+t "there is another one" test "$(field nbd0 SUPERVISOR)" != "$supervisor"
+stop_server nbdkit:10809 KILL
+t "the server is restarted" serve
+t "the device answers" reads nbd0
+kill -KILL "$(field nbd0 SUPERVISOR)"
+stop_server nbdkit:10809 KILL
+t "the server is restarted without a supervisor" serve
+t "adopt, of a device without a connection" "$a" --adopt nbd0
+t "the device answers" reads nbd0
+before=$(field nbd0 SUPERVISOR)
+t "adopt, from one that is alive" "$a" --adopt nbd0
+t "it has ended" wait_for 5 bash -c "! kill -0 $before"
+t "no I/O error in the load" load_was_good nbd0
+
+# --- the end
+
+exec 9</dev/nbd0
+t "SIGTERM while it is in use" kill "$(field nbd0 SUPERVISOR)"
+t "is refused, and why is logged" wait_for 30 bash -c 'dmesg | grep -q "not detached: nbd0 is in use"'
+t "the device is still there" reads nbd0
+exec 9<&-
+t "SIGTERM when it is not" kill "$(field nbd0 SUPERVISOR)"
+t "detaches" wait_for 15 bash -c '! test -e /sys/block/nbd0/pid'
+t "nothing is left" wait_for 5 nothing_left
+t "attach" "$a" localhost '' nbd0
+t "detach" "$a" -d nbd0
+t "nothing is left" nothing_left
+t "attach" "$a" --no-supervise localhost '' nbd0
+t "without a supervisor no process is there" bash -c '! pgrep -a nbd-attach'
+t_fails 8 "nor anybody to pause" "$a" --pause nbd0
+t_fails 7 "nor to adopt" "$a" --adopt nbd0
+t "detach" "$a" -d nbd0
+
+# --- no way back: given up
+
+t "attach" "$a" --reconnect-timeout 2 localhost '' nbd0
+stop_server nbdkit:10809 KILL
+t "given up after two seconds" wait_for 15 bash -c '! test -e /sys/block/nbd0/pid'
+t "nothing is left" wait_for 5 nothing_left
+
+# --- several connections, and several servers
+
+# nbd-server has a process for each connection.
+t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
+t "four connections" "$a" -C 4 -t 3 localhost:10810 disk nbd1
+load nbd1 8
+t "one of them is lost" pkill -KILL -o -P "$SERVER"
+t "it is replaced" wait_for 10 is nbd1 RECONNECTS 1
+t "four are alive" wait_for 5 is nbd1 ALIVE 4
+t "no I/O error in the load" load_was_good nbd1
+t "all are lost" stop_server nbd-server:10810 KILL
+t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
+t "four are alive" wait_for 15 is nbd1 ALIVE 4
+t "detach" "$a" -d nbd1
+stop_server nbd-server:10810
+
+t "a first server" serve_qemu 10811 /tmp/disk -e 8
+t "a second one" serve_qemu 10812 /tmp/disk -e 8
+t "attach to both" "$a" nbd://localhost:10811 nbd://localhost:10812 nbd2
+t "the first is used" bash -c "'$a' --list -n -O PEER nbd2 | grep -q 10811"
+load nbd2 10
+stop_server qemu-nbd:10811 KILL
+t "the second takes over" wait_for 5 bash -c "'$a' --list -n -O PEER nbd2 | grep -q 10812"
+t "the device answers" reads nbd2
+t "the first is back" serve_qemu 10811 /tmp/disk -e 8
+stop_server qemu-nbd:10812 KILL
+t "and takes over" wait_for 5 bash -c "'$a' --list -n -O PEER nbd2 | grep -q 10811"
+t "no I/O error in the load" load_was_good nbd2
+t "detach" "$a" -d nbd2
+stop_server qemu-nbd:10811
+
+# --- TLS, by the kernel and by a relay
+
+(umask 077 && psktool -u alice -p /tmp/keys.psk >/dev/null 2>&1)
+for offload in require no; do
+	t "nbdkit with TLS" serve_nbdkit 10813 --tls=require --tls-psk=/tmp/keys.psk file /tmp/disk
+	t "attach, offload $offload" "$a" --tls-offload $offload --tls-psk-file /tmp/keys.psk localhost:10813 '' nbd3
+	load nbd3 6
+	sleep 1
+	t "the server is killed" stop_server nbdkit:10813 KILL
+	t "nbdkit with TLS" serve_nbdkit 10813 --tls=require --tls-psk=/tmp/keys.psk file /tmp/disk
+	t "the device answers" reads nbd3
+	t "no I/O error in the load" load_was_good nbd3
+	t "detach" "$a" -d nbd3
+	t "nothing is left" wait_for 5 nothing_left
+	stop_server nbdkit:10813 KILL
+done
+t "no relay is left" wait_for 5 bash -c '! pgrep -x nbd-relay'
+finish
