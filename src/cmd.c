@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 _Static_assert(sizeof(((struct uri *)0)->tls_hostname) == sizeof(((struct tls_params *)0)->hostname) &&
-	       sizeof(((struct uri *)0)->tls_psk_file) == sizeof(((struct tls_params *)0)->psk_file),
+	       sizeof(((struct uri *)0)->tls_psk_file) == sizeof(((struct tls_params *)0)->psk_file) &&
+	       sizeof(((struct uri *)0)->tls_user) == sizeof(((struct tls_params *)0)->psk_user),
 	       "what a URI holds fits");
 
 /*
@@ -27,6 +28,8 @@ static int find_credentials(const struct opts *o, struct tls_params *t, struct e
 		memcpy(t->hostname, o->where.tls_hostname, sizeof(t->hostname));
 	if (!t->psk_file[0])
 		memcpy(t->psk_file, o->where.tls_psk_file, sizeof(t->psk_file));
+	if (!t->psk_user[0])
+		memcpy(t->psk_user, o->where.tls_user, sizeof(t->psk_user));
 	if (o->tls_directory)
 		return tls_use_directory(t, o->tls_directory, e);
 	if (o->where.tls_certificates[0])

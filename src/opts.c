@@ -116,7 +116,7 @@ static const struct option_row {
 	  "accept any certificate: no protection against a false server" },
 	{ OPT_TLS_PSK_FILE, "tls-psk-file", "FILE", NETWORK, 0,
 	  "pre-shared key: lines of user:key, instead of certificates" },
-	{ OPT_TLS_PSK_USER, "tls-psk-user", "NAME", NETWORK, 0, "which line of it (default: the only one)" },
+	{ OPT_TLS_PSK_USER, "tls-psk-user", "NAME", NETWORK, 0, "which line of it (default: the URI's user, or the only one)" },
 	{ OPT_TLS_PRIORITY, "tls-priority", "STRING", NETWORK, 0,
 	  "GnuTLS priority string (default: the system's, TLS 1.2 and 1.3)" },
 	{ OPT_FORCE, "force", NULL, IN(OPTS_DETACH), 0,

@@ -286,7 +286,8 @@ int tls_new(struct tls **out, const struct tls_params *p, struct err *e)
 		ret = err_set(e, ERR_USAGE, EINVAL,
 			      "a pre-shared key and certificates exclude each other");
 	else if (p->psk_user[0] && !p->psk_file[0])
-		ret = err_set(e, ERR_USAGE, EINVAL, "the user of a pre-shared key, but no key file");
+		ret = err_set(e, ERR_USAGE, EINVAL, "the user of a pre-shared key is given, but no key file "
+			      "(--tls-psk-file)");
 	else if (!p->cert[0] != !p->key[0])
 		ret = err_set(e, ERR_USAGE, EINVAL, "a certificate and its key belong together");
 	else if (!p->psk_file[0] && !p->no_verify && !p->hostname[0])

@@ -25,8 +25,6 @@ static const struct {
 };
 
 static const char fragment[] = "the URI has a fragment, the part from '#'";
-/* It may have a password in it, so no error shows it. */
-static const char user_name[] = "the URI has a user name, which nothing here can use";
 
 /* The classes of characters are those of RFC 3986, not those of a locale. */
 static bool is_alpha(char c)
@@ -317,6 +315,32 @@ static int take_host(struct uri *u, const UriUriA *parsed, const char *zone, siz
 	return parsed->hostData.ip6 ? set_address(u, raw, len, e) : set_name(u, raw, len, e);
 }
 
+/* No error shows it: what is written before an '@' may be a password. */
+static int take_user(struct uri *u, const UriUriA *parsed, struct err *e)
+{
+	char raw[URI_TEXT_MAX];
+	size_t len;
+
+	if (!parsed->userInfo.first)
+		return 0;
+	copy_range(raw, &parsed->userInfo);
+	if (!u->tls)
+		return refuse_whole(e, "the URI has a user name, which is for nbds and nbds+unix only");
+	/* Section 3.2.1: "user:password", which is deprecated */
+	if (strchr(raw, ':'))
+		return refuse_whole(e, "the URI has a password, but a pre-shared key is read from a "
+				       "file only (tls-psk-file)");
+	if (strstr(raw, "%00"))
+		return refuse_whole(e, "the URI's user name contains %00");
+	len = (size_t)(uriUnescapeInPlaceExA(raw, URI_FALSE, URI_BR_DONT_TOUCH) - raw);
+	if (len == 0)
+		return refuse_whole(e, "the URI's user name is empty");
+	if (len > URI_USER_MAX)
+		return refuse_whole(e, "the URI's user name is longer than 255 bytes");
+	memcpy(u->tls_user, raw, len);
+	return 0;
+}
+
 static int take_port(struct uri *u, const UriUriA *parsed, struct err *e)
 {
 	char raw[URI_TEXT_MAX];
@@ -362,8 +386,9 @@ static int syntax_error(const char *s, size_t at, struct err *e)
 	char quoted[QUOTE_MAX];
 
 	if (s + at <= host_end) {
+		/* Not shown, see take_user */
 		if (memchr(host, '@', (size_t)(host_end - host)))
-			return refuse_whole(e, user_name);
+			return refuse_whole(e, "the URI's user name, host or port breaks RFC 3986");
 		/* Not where: it stops at the end of what may still become a user name. */
 		return refuse(e, "the URI's host or port", host, (size_t)(host_end - host),
 			      "breaks RFC 3986");
@@ -382,19 +407,22 @@ static int take_parts(struct uri *u, const char *s, const UriUriA *parsed, const
 		      size_t zone_len, struct err *e)
 {
 	size_t scheme = scheme_length(s);
+	const char *authority = s + scheme + 3;
 	int rc = set_scheme(u, s, scheme, e);
 
+	if (rc == 0 && parsed->fragment.first)
+		rc = refuse_whole(e, fragment);
+	if (rc == 0)
+		rc = take_user(u, parsed, e);
 	if (rc < 0)
 		return rc;
-	if (parsed->fragment.first)
-		return refuse_whole(e, fragment);
-	if (parsed->userInfo.first)
-		return refuse_whole(e, user_name);
+	if (u->tls_user[0])
+		authority = strchr(authority, '@') + 1;
 	if (u->transport == URI_TCP) {
 		rc = take_host(u, parsed, zone, zone_len, e);
 		if (rc == 0)
 			rc = take_port(u, parsed, e);
-	} else if (s[scheme + 3] && !strchr("/?", s[scheme + 3])) {
+	} else if (authority[0] && !strchr("/?", authority[0])) {
 		rc = refuse_whole(e, "the URI of a Unix socket has a host or port");
 	}
 	if (rc == 0)

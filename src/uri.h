@@ -15,6 +15,7 @@
 #define URI_HOST_MAX 255    /* RFC 1035, and a zone for IPv6 */
 #define URI_PATH_MAX 107    /* sun_path without its NUL, unix(7) */
 #define URI_FILE_MAX 1023
+#define URI_USER_MAX 255
 #define URI_EXPORT_MAX 4096 /* NBD specification, "Conventions": strings */
 #define URI_PORT_DEFAULT "10809"
 /* The longest text uri_format makes: every byte of a name, host and path percent-encoded. */
@@ -33,10 +34,11 @@ struct uri {
 	char port[6];                    /* TCP: decimal, 1..65535 */
 	char path[URI_PATH_MAX + 1];     /* Unix: file system path; abstract sockets are refused */
 	char export[URI_EXPORT_MAX + 1]; /* "" is the default export */
-	/* How to get in, not where: parameters of nbds URIs, "" when missing; uri_format leaves them out */
+	/* How to get in, not where: of nbds URIs only, "" when missing; uri_format leaves them out */
 	char tls_hostname[URI_HOST_MAX + 1];
 	char tls_psk_file[URI_FILE_MAX + 1];
 	char tls_certificates[URI_FILE_MAX + 1];
+	char tls_user[URI_USER_MAX + 1]; /* the URI's user name, whose pre-shared key is meant */
 };
 
 /* True when s begins with a scheme and "://", so that it is meant as a URI. */
@@ -46,16 +48,17 @@ bool uri_looks_like(const char *s);
  * Parses nbd://, nbds://, nbd+unix:// and nbds+unix://. The path without its first '/' is the
  * export's name, percent-decoded; a missing or empty port is 10809; the zone of an IPv6 address is
  * written as in RFC 6874 ("[fe80::1%25eth0]"). For Unix sockets the parameter "socket" is mandatory
- * and an authority is refused.
+ * and a host or port is refused.
  *
  * Returns 0, or -EINVAL (ERR_USAGE) with a text that names the part: anything RFC 3986 does not
  * allow, %00 (so abstract sockets too), bytes that are not UTF-8 in the export's name or the host,
  * an empty host or one that is neither a name (letters, digits, "-._" and what is not ASCII) nor an
- * address, a user name (nothing here could use it), a fragment, a port outside 1..65535, a part
- * that is too long, a parameter given twice, and any unknown parameter (the document asks to
- * diagnose these). nbds only sets tls, and takes tls-hostname, tls-psk-file and tls-certificates:
- * whoever connects decides what to do about them. -ENOMEM (ERR_FAILED) without memory. After an error
- * *u is all zero bytes, and two equal structs are equal under memcmp always.
+ * address, a user name without TLS or with a password (a ':'), which no text shows, a fragment, a
+ * port outside 1..65535, a part that is too long, a parameter given twice, and any unknown parameter
+ * (the document asks to diagnose these). nbds only sets tls, and takes a user name, tls-hostname,
+ * tls-psk-file and tls-certificates: whoever connects decides what to do about them. -ENOMEM
+ * (ERR_FAILED) without memory. After an error *u is all zero bytes, and two equal structs are equal
+ * under memcmp always.
  */
 int uri_parse(struct uri *u, const char *s, struct err *e);
 

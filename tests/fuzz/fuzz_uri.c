@@ -67,10 +67,12 @@ static void check_uri(struct uri *u)
 	check_safe(text, len);
 	require(uri_looks_like(text));
 	require(uri_parse(&again, text, &e) == 0);
-	require(u->tls || !(u->tls_hostname[0] || u->tls_psk_file[0] || u->tls_certificates[0]));
+	require(u->tls || !(u->tls_hostname[0] || u->tls_psk_file[0] || u->tls_certificates[0] ||
+			    u->tls_user[0]));
 	memset(u->tls_hostname, 0, sizeof(u->tls_hostname));
 	memset(u->tls_psk_file, 0, sizeof(u->tls_psk_file));
 	memset(u->tls_certificates, 0, sizeof(u->tls_certificates));
+	memset(u->tls_user, 0, sizeof(u->tls_user));
 	require(memcmp(&again, u, sizeof(again)) == 0);
 	require(uri_format(&again, twice, sizeof(twice)) == len && strcmp(text, twice) == 0);
 

@@ -210,7 +210,9 @@ static const struct {
 	{ "nbd://[::%31]/", "the URI's host or port \"[::%31]\" breaks RFC 3986" },
 	{ "nbd://h:x", "the URI's host or port \"h:x\" breaks RFC 3986" },
 	{ "nbd://h:\x1b?a", "the URI's host or port \"h:\\x1b\" breaks RFC 3986" },
-	{ "nbd://user:sec ret@h/", "the URI has a user name, which nothing here can use" },
+	{ "nbds://user:sec ret@h/", "the URI's user name, host or port breaks RFC 3986" },
+	{ "nbds://user%4@h/", "the URI's user name, host or port breaks RFC 3986" },
+	{ "nbds://a@b@h/", "the URI's user name, host or port breaks RFC 3986" },
 	{ "nbd://h/?a#b#c", "the URI has a fragment, the part from '#'" },
 	/* authority */
 	{ "nbd:///x", "the host is empty" },
@@ -244,10 +246,20 @@ static const struct {
 	{ "nbd://h:65536/", "the port \"65536\" is not a number from 1 to 65535" },
 	{ "nbd://h:99999999999999999999/",
 	  "the port \"99999999999999999999\" is not a number from 1 to 65535" },
-	{ "nbd://user@h/", "the URI has a user name, which nothing here can use" },
-	{ "nbd://user:secret@h/", "the URI has a user name, which nothing here can use" },
-	{ "nbd://@h/", "the URI has a user name, which nothing here can use" },
-	{ "nbd+unix://user@/x?socket=s", "the URI has a user name, which nothing here can use" },
+	{ "nbd://user@h/", "the URI has a user name, which is for nbds and nbds+unix only" },
+	{ "nbd://user:secret@h/", "the URI has a user name, which is for nbds and nbds+unix only" },
+	{ "nbd://@h/", "the URI has a user name, which is for nbds and nbds+unix only" },
+	{ "nbd+unix://user@/x?socket=s",
+	  "the URI has a user name, which is for nbds and nbds+unix only" },
+	{ "nbds://@h/", "the URI's user name is empty" },
+	{ "nbds+unix://@/x?socket=s", "the URI's user name is empty" },
+	{ "nbds://user:secret@h/", "the URI has a password, but a pre-shared key is read from a file "
+				   "only (tls-psk-file)" },
+	{ "nbds://user:@h/", "the URI has a password, but a pre-shared key is read from a file "
+			     "only (tls-psk-file)" },
+	{ "nbds://us%00er@h/", "the URI's user name contains %00" },
+	{ "nbds+unix://user@h/x?socket=s", "the URI of a Unix socket has a host or port" },
+	{ "nbds+unix://user@:1/x?socket=s", "the URI of a Unix socket has a host or port" },
 	{ "nbd+unix://h/x?socket=s", "the URI of a Unix socket has a host or port" },
 	{ "nbd+unix://:10809/x?socket=s", "the URI of a Unix socket has a host or port" },
 	{ "nbd+unix://:/x?socket=s", "the URI of a Unix socket has a host or port" },
@@ -649,11 +661,60 @@ START_TEST(tls_parameters)
 }
 END_TEST
 
+/* Decoded, with the place of the host unharmed, and in no text that others see. */
+static const struct {
+	const char *text, *user, *canonical;
+} users[] = {
+	{ "nbds://alice@h/x", "alice", "nbds://h:10809/x" },
+	{ "nbds://a%3Ab%40c%2f@H:1/", "a:b@c/", "nbds://h:1/" },
+	{ "nbds://%C3%A9%ff%01@h", "\xc3\xa9\xff\x01", "nbds://h:10809/" },
+	{ "nbds://a!$&'()*+,;=~@[fe80::1%25eth0]:2/x@y", "a!$&'()*+,;=~",
+	  "nbds://[fe80::1%25eth0]:2/x%40y" },
+	{ "nbds+unix://alice@/x?socket=s", "alice", "nbds+unix:///x?socket=s" },
+	{ "nbds+unix://alice@?socket=s@t", "alice", "nbds+unix:///?socket=s%40t" },
+	{ "nbds+unix:///x@y?socket=s", "", "nbds+unix:///x%40y?socket=s" },
+};
+
+START_TEST(user_is_beside_the_place)
+{
+	static struct uri u;
+	char text[URI_TEXT_MAX], endpoint[300];
+	struct err e;
+
+	err_clear(&e);
+	ck_assert_msg(!uri_parse(&u, users[_i].text, &e), "%s: %s", users[_i].text, e.text);
+	ck_assert_str_eq(u.tls_user, users[_i].user);
+	uri_format(&u, text, sizeof(text));
+	ck_assert_str_eq(text, users[_i].canonical);
+	uri_endpoint(&u, endpoint, sizeof(endpoint));
+	ck_assert(!users[_i].user[0] || !strstr(endpoint, users[_i].user));
+}
+END_TEST
+
+START_TEST(user_keeps_the_limit)
+{
+	static struct uri u;
+	char text[URI_TEXT_MAX];
+	struct err e;
+
+	build(text, "nbds://", "%41", URI_USER_MAX, "@h/");
+	ck_assert_int_eq(uri_parse(&u, text, &e), 0);
+	ck_assert_uint_eq(strlen(u.tls_user), URI_USER_MAX);
+	ck_assert_str_eq(u.host, "h");
+	build(text, "nbds://", "%41", URI_USER_MAX + 1, "@h/");
+	ck_assert_int_eq(uri_parse(&u, text, &e), -EINVAL);
+	ck_assert_str_eq(e.text, "the URI's user name is longer than 255 bytes");
+	ck_assert(all_zero(&u));
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("uri");
 	TCase *t = tcase_create("uri");
 	tcase_add_test(t, tls_parameters);
+	tcase_add_loop_test(t, user_is_beside_the_place, 0, COUNT(users));
+	tcase_add_test(t, user_keeps_the_limit);
 
 	tcase_add_loop_test(t, parse_takes_the_parts, 0, COUNT(good));
 	tcase_add_loop_test(t, parse_names_what_is_wrong, 0, COUNT(bad));
