@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/pkcs11.h>
 #include <gnutls/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,33 +33,78 @@ struct tls {
 	gnutls_session_t session;
 	gnutls_certificate_credentials_t x509;
 	gnutls_psk_client_credentials_t psk;
-	bool borrowed; /* both are another session's */
+	gnutls_x509_crl_t *lists; /* of revoked certificates */
+	unsigned list_count;
+	bool borrowed; /* all of these are another session's */
 	struct tls_params params;
 	unsigned warnings;
 	int failure; /* of gnutls_record_send or _recv, 0: none yet */
-	/* gnutls_session_set_verify_cert2 keeps pointers to these */
-	gnutls_typed_vdata_st expected[2];
+	unsigned verdict; /* GNUTLS_CERT_ flags on the server's certificate */
 	/* records, after tls_detach_io */
 	struct buffer in, out;
 };
+
+static bool is_token(const char *path)
+{
+	return !strncmp(path, "pkcs11:", 7);
+}
+
+/* For messages: a PIN may be in the query of a PKCS#11 URI. */
+static void show_path(char *buf, size_t cap, const char *path)
+{
+	text_escape(buf, cap, path, is_token(path) ? strcspn(path, "?") : strlen(path));
+}
 
 /* What is wrong with a file, as GnuTLS tells it. */
 static int file_error(const char *what, const char *path, int code, struct err *e)
 {
 	char shown[TLS_PATH_MAX];
 
-	text_escape(shown, sizeof(shown), path, strlen(path));
+	show_path(shown, sizeof(shown), path);
 	return err_set(e, ERR_TLS, EINVAL, "%s %s: %s", what, shown, gnutls_strerror(code));
+}
+
+/*
+ * RFC 7512 section 2.4: the file that "pin-source" in the query of a PKCS#11 URI names. The library
+ * knows it as a path only, not as the "file:" URI of the standard.
+ */
+static bool find_pin_source(const char *uri, char *path, size_t cap)
+{
+	static const char key[] = "pin-source=";
+	const char *p = strchr(uri, '?');
+	size_t n = 0;
+
+	while (p && strncmp(p + 1, key, strlen(key)))
+		p = strchr(p + 1, '&');
+	if (!p)
+		return false;
+	p += 1 + strlen(key);
+	if (!strncmp(p, "file:", 5))
+		p += strncmp(p, "file:///", 8) ? 5 : 7;
+	while (*p && *p != '&' && n + 1 < cap) {
+		unsigned byte = (unsigned char)*p++;
+		int used = 0;
+
+		if (byte == '%' && sscanf(p, "%2x%n", &byte, &used) == 1)
+			p += used;
+		path[n++] = (char)byte;
+	}
+	path[n] = '\0';
+	return n;
 }
 
 /* A secret that anybody can read is none; one that others can write may be somebody else's. */
 static int check_secret(const char *what, const char *path, struct err *e)
 {
-	char shown[TLS_PATH_MAX];
+	char shown[TLS_PATH_MAX], pin[TLS_PATH_MAX + 1];
 	struct stat st;
 
-	if (!strncmp(path, "pkcs11:", 7))
-		return 0;
+	if (is_token(path)) {
+		if (!find_pin_source(path, pin, sizeof(pin)))
+			return 0;
+		what = "PIN";
+		path = pin;
+	}
 	text_escape(shown, sizeof(shown), path, strlen(path));
 	if (stat(path, &st))
 		return err_sys(e, ERR_TLS, errno, "%s %s", what, shown);
@@ -97,6 +143,63 @@ int tls_use_directory(struct tls_params *p, const char *dir, struct err *e)
 	return 0;
 }
 
+/* The library asks for the PIN of the token with our key, which is not in its URI. */
+static int read_pin(void *ctx, int attempt, const char *token_url, const char *token_label,
+		    unsigned flags, char *pin, size_t cap)
+{
+	const struct tls *t = ctx;
+	char path[TLS_PATH_MAX + 1];
+	int ret = GNUTLS_E_PKCS11_PIN_ERROR;
+	FILE *f;
+
+	(void)token_url;
+	(void)token_label;
+	/* A wrong one will not be right the next time, and a token locks itself after a few. */
+	if (attempt || flags & GNUTLS_PIN_WRONG ||
+	    !find_pin_source(t->params.key, path, sizeof(path)))
+		return ret;
+	f = fopen(path, "re");
+	if (f && fgets(pin, (int)cap, f)) {
+		pin[strcspn(pin, "\r\n")] = '\0';
+		ret = 0;
+	}
+	if (f)
+		fclose(f);
+	return ret;
+}
+
+/* A key or certificate of ours that is not right, in a file or a token. */
+static int own_error(const struct tls_params *p, int code, struct err *e)
+{
+	char shown[TLS_PATH_MAX];
+
+	if (code != GNUTLS_E_PKCS11_PIN_ERROR)
+		return file_error("certificate and key", is_token(p->key) ? p->key : p->cert, code, e);
+	show_path(shown, sizeof(shown), p->key);
+	return err_set(e, ERR_TLS, EACCES,
+		       "private key %s: the token wants a PIN, or another one "
+		       "(?pin-source=file:PATH behind it)", shown);
+}
+
+static int load_lists(struct tls *t)
+{
+	gnutls_datum_t pem = { 0 };
+	int n = gnutls_load_file(t->params.crl, &pem);
+
+	if (!n)
+		n = gnutls_x509_crl_list_import2(&t->lists, &t->list_count, &pem, GNUTLS_X509_FMT_PEM, 0);
+	gnutls_free(pem.data);
+	if (n < 0) {
+		t->lists = NULL;
+		t->list_count = 0;
+		return n;
+	}
+	if (!t->list_count)
+		return GNUTLS_E_NO_CERTIFICATE_FOUND;
+	/* takes copies */
+	return gnutls_certificate_set_x509_crl(t->x509, t->lists, (int)t->list_count);
+}
+
 static int load_x509(struct tls *t, struct err *e)
 {
 	const struct tls_params *p = &t->params;
@@ -111,19 +214,19 @@ static int load_x509(struct tls *t, struct err *e)
 	if (!n && p->ca[0])
 		return file_error("certificate authorities", p->ca, GNUTLS_E_NO_CERTIFICATE_FOUND, e);
 	if (p->crl[0]) {
-		n = gnutls_certificate_set_x509_crl_file(t->x509, p->crl, GNUTLS_X509_FMT_PEM);
-		if (n <= 0)
-			return file_error("revocation list", p->crl,
-					  n ? n : GNUTLS_E_NO_CERTIFICATE_FOUND, e);
+		n = load_lists(t);
+		if (n < 0)
+			return file_error("revocation list", p->crl, n, e);
 	}
 	if (!p->cert[0])
 		return 0;
 	n = check_secret("private key", p->key, e);
 	if (n)
 		return n;
+	gnutls_certificate_set_pin_function(t->x509, read_pin, t);
 	n = gnutls_certificate_set_x509_key_file2(t->x509, p->cert, p->key, GNUTLS_X509_FMT_PEM,
 						  NULL, 0);
-	return n ? file_error("certificate and key", p->cert, n, e) : 0;
+	return n < 0 ? own_error(p, n, e) : 0;
 }
 
 /* The line of the user wanted, or the only one: "user:hexadecimal key", as psktool writes it. */
@@ -238,6 +341,121 @@ static int set_priority(struct tls *t, struct err *e)
 	return 0;
 }
 
+/* The certificate at a place of the server's chain, its own is at 0; the caller's, or NULL. */
+static gnutls_x509_crt_t peer_certificate(const struct tls *t, unsigned place)
+{
+	const gnutls_datum_t *list;
+	gnutls_x509_crt_t crt = NULL;
+	unsigned count = 0;
+
+	list = gnutls_certificate_get_peers(t->session, &count);
+	if (!list || place >= count || gnutls_x509_crt_init(&crt))
+		return NULL;
+	if (gnutls_x509_crt_import(crt, list + place, GNUTLS_X509_FMT_DER)) {
+		gnutls_x509_crt_deinit(crt);
+		return NULL;
+	}
+	return crt;
+}
+
+/*
+ * Up the server's chain: the certificate at a place of it, among those that the server has sent and, above
+ * them, among those that we trust (then *ours, and not to be freed), or NULL. Takes crt, the one below.
+ */
+static gnutls_x509_crt_t climb(const struct tls *t, unsigned place, gnutls_x509_crt_t crt, bool *ours)
+{
+	gnutls_x509_crt_t above = NULL;
+	bool trusted = false;
+
+	if (place < CHAIN_MAX && !*ours)
+		above = peer_certificate(t, place);
+	if (place < CHAIN_MAX && !above && crt &&
+	    !gnutls_certificate_get_issuer(t->x509, crt, &above, 0)) {
+		/* the top is its own issuer */
+		trusted = above != crt;
+		if (!trusted)
+			above = NULL;
+	}
+	if (crt && !*ours)
+		gnutls_x509_crt_deinit(crt);
+	*ours = trusted;
+	return above;
+}
+
+/* Whether the list is good for today. One that does not say when the next is due is good for ever. */
+static bool is_of_today(gnutls_x509_crl_t crl)
+{
+	const time_t now = time(NULL), next = gnutls_x509_crl_get_next_update(crl);
+
+	return gnutls_x509_crl_get_this_update(crl) <= now && (next == (time_t)-1 || next >= now);
+}
+
+/* Among the lists of the authority that has signed crt, one that is not of today where none is; or NULL. */
+static gnutls_x509_crl_t find_wrong_list_for(const struct tls *t, gnutls_x509_crt_t crt)
+{
+	gnutls_datum_t signer = { 0 }, issuer;
+	gnutls_x509_crl_t found = NULL;
+
+	if (gnutls_x509_crt_get_raw_issuer_dn(crt, &signer))
+		return NULL;
+	for (unsigned i = 0; i < t->list_count; i++) {
+		bool same;
+
+		if (gnutls_x509_crl_get_raw_issuer_dn(t->lists[i], &issuer))
+			continue;
+		same = issuer.size == signer.size && !memcmp(issuer.data, signer.data, signer.size);
+		gnutls_free(issuer.data);
+		if (!same)
+			continue;
+		found = t->lists[i];
+		if (is_of_today(found)) {
+			found = NULL;
+			break;
+		}
+	}
+	gnutls_free(signer.data);
+	return found;
+}
+
+static gnutls_x509_crl_t find_wrong_list(const struct tls *t)
+{
+	gnutls_x509_crl_t found = NULL;
+	gnutls_x509_crt_t crt = NULL;
+	bool ours = false;
+
+	for (unsigned i = 0; !found && (crt = climb(t, i, crt, &ours)); i++)
+		found = find_wrong_list_for(t, crt);
+	if (crt && !ours)
+		gnutls_x509_crt_deinit(crt);
+	return found;
+}
+
+/*
+ * Called in the handshake when the server's certificate is there: everything that the library looks at,
+ * and the age of revocation lists, at which it does not look.
+ */
+static int verify(gnutls_session_t session)
+{
+	struct tls *t = gnutls_session_get_ptr(session);
+	gnutls_typed_vdata_st expected[] = {
+		{ GNUTLS_DT_DNS_HOSTNAME, (unsigned char *)t->params.hostname,
+		  (unsigned)strlen(t->params.hostname) },
+		{ GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER, 0 },
+	};
+	gnutls_x509_crl_t list;
+
+	t->verdict = GNUTLS_CERT_INVALID;
+	if (gnutls_certificate_verify_peers(session, expected, 2, &t->verdict))
+		return GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR;
+	list = t->verdict ? NULL : find_wrong_list(t);
+	if (list)
+		t->verdict = GNUTLS_CERT_INVALID |
+			     (gnutls_x509_crl_get_this_update(list) > time(NULL) ?
+			      GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE :
+			      GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED);
+	return t->verdict ? GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR : 0;
+}
+
 static int start_session(struct tls *t, struct err *e)
 {
 	struct tls_params *p = &t->params;
@@ -255,13 +473,9 @@ static int start_session(struct tls *t, struct err *e)
 		code = gnutls_credentials_set(t->session, GNUTLS_CRD_PSK, t->psk);
 	} else {
 		code = gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, t->x509);
-		if (!code && !p->no_verify) {
-			t->expected[0].type = GNUTLS_DT_DNS_HOSTNAME;
-			t->expected[0].data = (unsigned char *)p->hostname;
-			t->expected[0].size = (unsigned)strlen(p->hostname);
-			t->expected[1].type = GNUTLS_DT_KEY_PURPOSE_OID;
-			t->expected[1].data = (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER;
-			gnutls_session_set_verify_cert2(t->session, t->expected, 2, 0);
+		if (!p->no_verify) {
+			gnutls_session_set_ptr(t->session, t);
+			gnutls_session_set_verify_function(t->session, verify);
 		}
 	}
 	/* RFC 6066: addresses are not sent */
@@ -317,6 +531,8 @@ int tls_again(struct tls **out, const struct tls *like, struct err *e)
 	t->params = like->params;
 	t->x509 = like->x509;
 	t->psk = like->psk;
+	t->lists = like->lists;
+	t->list_count = like->list_count;
 	t->borrowed = true;
 	ret = start_session(t, e);
 	if (ret)
@@ -336,6 +552,10 @@ void tls_free(struct tls *t)
 		gnutls_certificate_free_credentials(t->x509);
 	if (t->psk && !t->borrowed)
 		gnutls_psk_free_client_credentials(t->psk);
+	for (unsigned i = 0; i < t->list_count && !t->borrowed; i++)
+		gnutls_x509_crl_deinit(t->lists[i]);
+	if (!t->borrowed)
+		gnutls_free(t->lists);
 	free(t->in.data);
 	free(t->out.data);
 	explicit_bzero(t, sizeof(*t));
@@ -381,50 +601,20 @@ static void list_names(gnutls_x509_crt_t crt, char *buf, size_t cap)
 		text_escape(buf, cap, name, len);
 }
 
-/* The certificate at a place of the server's chain, its own is at 0; the caller's, or NULL. */
-static gnutls_x509_crt_t peer_certificate(const struct tls *t, unsigned place)
-{
-	const gnutls_datum_t *list;
-	gnutls_x509_crt_t crt = NULL;
-	unsigned count = 0;
-
-	list = gnutls_certificate_get_peers(t->session, &count);
-	if (!list || place >= count || gnutls_x509_crt_init(&crt))
-		return NULL;
-	if (gnutls_x509_crt_import(crt, list + place, GNUTLS_X509_FMT_DER)) {
-		gnutls_x509_crt_deinit(crt);
-		return NULL;
-	}
-	return crt;
-}
-
 /*
  * Whose time is over, or has not come: the server's certificate, or an authority's above it, among
  * those that it sent or those that we trust.
  */
 static int wrong_time(const struct tls *t, bool expired, struct err *e)
 {
-	gnutls_x509_crt_t crt = NULL, above;
+	gnutls_x509_crt_t crt = NULL;
 	const time_t now = time(NULL);
 	const char *whose = "the server's certificate";
 	char date[64] = "an unknown date";
-	bool ours = false; /* crt is of the list that we trust, not to be freed */
+	bool ours = false;
 	time_t limit;
 
-	for (unsigned i = 0; i < CHAIN_MAX; i++) {
-		above = ours ? NULL : peer_certificate(t, i);
-		if (!above) {
-			if (!crt || gnutls_certificate_get_issuer(t->x509, crt, &above, 0))
-				break;
-			if (!ours)
-				gnutls_x509_crt_deinit(crt);
-			if (ours && above == crt)
-				break;
-			ours = true;
-		} else if (crt) {
-			gnutls_x509_crt_deinit(crt);
-		}
-		crt = above;
+	for (unsigned i = 0; (crt = climb(t, i, crt, &ours)); i++) {
 		limit = expired ? gnutls_x509_crt_get_expiration_time(crt) :
 				  gnutls_x509_crt_get_activation_time(crt);
 		if (limit == (time_t)-1 || (expired ? limit < now : limit > now)) {
@@ -440,9 +630,25 @@ static int wrong_time(const struct tls *t, bool expired, struct err *e)
 		       "%s is not valid before %s", whose, date);
 }
 
+/* The revocation list has been overtaken by time, or is too early: it says nothing about today. */
+static int wrong_list(const struct tls *t, bool old, struct err *e)
+{
+	const gnutls_x509_crl_t crl = find_wrong_list(t);
+	char date[64] = "an unknown date", shown[TLS_PATH_MAX];
+
+	text_escape(shown, sizeof(shown), t->params.crl, strlen(t->params.crl));
+	if (crl)
+		format_date(old ? gnutls_x509_crl_get_next_update(crl) :
+				  gnutls_x509_crl_get_this_update(crl), date, sizeof(date));
+	return err_set(e, ERR_TLS, EACCES, old ?
+		       "the revocation list %s is out of date: its next issue was due on %s (--tls-crl)" :
+		       "the revocation list %s is of the future: it is issued on %s (--tls-crl)",
+		       shown, date);
+}
+
 static int not_verified(const struct tls *t, struct err *e)
 {
-	unsigned status = gnutls_session_get_verify_cert_status(t->session);
+	unsigned status = t->verdict;
 	gnutls_x509_crt_t crt = peer_certificate(t, 0);
 	char names[512] = "", host[512], ca[TLS_PATH_MAX];
 	gnutls_datum_t words = { 0 };
@@ -460,6 +666,9 @@ static int not_verified(const struct tls *t, struct err *e)
 		ret = err_set(e, ERR_TLS, EACCES,
 			      "the server's certificate is not trusted: no authority in %s has signed it "
 			      "(--tls-ca)", t->params.ca[0] ? ca : "the system's list");
+	else if (status & (GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED |
+			   GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE))
+		ret = wrong_list(t, status & GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED, e);
 	else if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
 		ret = wrong_time(t, status & GNUTLS_CERT_EXPIRED, e);
 	else if (status & GNUTLS_CERT_UNEXPECTED_OWNER)

@@ -24,8 +24,8 @@ enum {
 struct tls_params {
 	bool no_verify;                 /* take any certificate: no protection against a false server */
 	char ca[TLS_PATH_MAX + 1];      /* PEM file of authorities; "": the system's */
-	char crl[TLS_PATH_MAX + 1];     /* PEM file of revoked certificates */
-	char cert[TLS_PATH_MAX + 1];    /* our certificate, PEM file, and its key: a file or a PKCS#11 URI */
+	char crl[TLS_PATH_MAX + 1];     /* PEM file of revoked certificates, which must be of today */
+	char cert[TLS_PATH_MAX + 1];    /* our certificate and its key, each a PEM file or a PKCS#11 URI */
 	char key[TLS_PATH_MAX + 1];
 	char psk_file[TLS_PATH_MAX + 1]; /* lines "user:hexadecimal key"; a pre-shared key instead of certificates */
 	char psk_user[TLS_NAME_MAX + 1]; /* which of these; "": the only one */

@@ -58,6 +58,18 @@ static void make(int which, struct cert_spec spec, int issuer)
 	cert_make(&certs[which], &spec);
 }
 
+static void append(const char *from, const char *to)
+{
+	FILE *in = fopen(from, "r"), *out = fopen(to, "a");
+	int c;
+
+	ck_assert(in && out);
+	while ((c = getc(in)) != EOF)
+		putc(c, out);
+	fclose(in);
+	ck_assert_int_eq(fclose(out), 0);
+}
+
 /* In a directory of our own, so that file names in messages are short and known. */
 static void setup(void)
 {
@@ -99,9 +111,15 @@ static void setup(void)
 	cert_write(&certs[NEW_CA], ".", "new-ca.pem", NULL);
 	cert_write(&certs[CLIENT], ".", "client.pem", "client-key.pem");
 	cert_write(&certs[OTHER_CLIENT], ".", "other-client.pem", "other-client-key.pem");
-	crl_write(&certs[CA], &certs[SERVER], 0, ".", "crl.pem");
-	crl_write(&certs[CA], NULL, 0, ".", "empty-crl.pem");
-	crl_write(&certs[CA], &certs[SERVER], past, ".", "old-crl.pem");
+	crl_write(&certs[CA], &certs[SERVER], 0, 0, ".", "crl.pem");
+	crl_write(&certs[CA], NULL, 0, 0, ".", "empty-crl.pem");
+	crl_write(&certs[CA], &certs[SERVER], 0, past, ".", "old-crl.pem");
+	crl_write(&certs[CA], &certs[CLIENT], 0, past, ".", "late-crl.pem");
+	crl_write(&certs[CA], NULL, future, future + year, ".", "early-crl.pem");
+	/* another authority's has been overtaken as well, at another time */
+	crl_write(&certs[OTHER_CA], NULL, 0, past - year, ".", "two-crl.pem");
+	append("late-crl.pem", "two-crl.pem");
+	crl_write(&certs[OTHER_CA], NULL, 0, past, ".", "stranger-crl.pem");
 
 	peer_file(".", "empty", "", 0600);
 	peer_file(".", "junk", "-----BEGIN CERTIFICATE-----\nnot base64!\n", 0600);
@@ -347,6 +365,19 @@ static const struct who whos[] = {
 	{ .name = "revoked, by a list that should have been renewed", .cert = SERVER,
 	  .params = { X509, .crl = "old-crl.pem" }, .code = EACCES,
 	  .text = { "the server's certificate is revoked" } },
+	{ .name = "not revoked by a list that should have been renewed", .cert = SERVER,
+	  .params = { X509, .crl = "late-crl.pem" }, .code = EACCES,
+	  .text = { "the revocation list late-crl.pem is out of date: its next issue was due on "
+		    "2021-03-04 05:06:07 UTC (--tls-crl)" } },
+	{ .name = "two lists that should have been renewed", .cert = SERVER,
+	  .params = { X509, .crl = "two-crl.pem" }, .code = EACCES,
+	  .text = { "two-crl.pem is out of date", "due on 2021-03-04 05:06:07 UTC" } },
+	{ .name = "a list of somebody else that should have been renewed", .cert = SERVER,
+	  .params = { X509, .crl = "stranger-crl.pem" },
+	  .peer = "server.example, alt.example, 127.0.0.1, ::1" },
+	{ .name = "a list of the future", .cert = SERVER,
+	  .params = { X509, .crl = "early-crl.pem" }, .code = EACCES,
+	  .text = { "early-crl.pem is of the future: it is issued on 2091-02-03 04:05:06 UTC" } },
 
 	{ .name = "unverified: another authority", .cert = SELF_SIGNED,
 	  .params = { .no_verify = true, .ca = "ca.pem" }, .peer = "server.example" },
@@ -539,6 +570,15 @@ static const struct {
 	  { "private key none.pem" } },
 	{ "another's private key", { X509, .cert = "client.pem", .key = "other-client-key.pem" },
 	  ERR_TLS, EINVAL, { "certificate and key client.pem" } },
+	{ "PIN that is not there",
+	  { X509, .cert = "client.pem", .key = "pkcs11:object=x?pin-source=file:no%6ee" }, ERR_TLS,
+	  ENOENT, { "PIN none: No such file" } },
+	{ "PIN that others read",
+	  { X509, .cert = "client.pem", .key = "pkcs11:object=x?a=b&pin-source=readable.psk&c" },
+	  ERR_TLS, EACCES, { "PIN readable.psk", "mode 644", "chmod 600" } },
+	{ "PIN by half an escape",
+	  { X509, .cert = "client.pem", .key = "pkcs11:object=x?pin-source=file:///none%" },
+	  ERR_TLS, ENOENT, { "PIN /none%: No such file" } },
 	{ "private key that others read",
 	  { X509, .cert = "client.pem", .key = "readable-key.pem" }, ERR_TLS, EACCES,
 	  { "private key readable-key.pem", "mode 604", "chmod 600" } },
@@ -619,7 +659,7 @@ START_TEST(directories)
 	ck_assert_str_eq(p.ca, "d/ca-cert.pem");
 	ck_assert(!p.crl[0] && !p.cert[0] && !p.key[0] && !p.psk_file[0] && !p.no_verify);
 
-	crl_write(&certs[CA], NULL, 0, "d", "ca-crl.pem");
+	crl_write(&certs[CA], NULL, 0, 0, "d", "ca-crl.pem");
 	cert_write(&certs[CLIENT], "d", "client-cert.pem", NULL);
 	memset(&p, 0, sizeof(p));
 	ck_assert_int_eq(tls_use_directory(&p, "d", &e), -ENOENT);

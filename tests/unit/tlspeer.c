@@ -126,7 +126,7 @@ void cert_write(const struct cert *c, const char *dir, const char *crt, const ch
 	}
 }
 
-void crl_write(const struct cert *issuer, const struct cert *revoked, time_t until,
+void crl_write(const struct cert *issuer, const struct cert *revoked, time_t from, time_t until,
 	       const char *dir, const char *name)
 {
 	static const unsigned char number = 1;
@@ -135,7 +135,7 @@ void crl_write(const struct cert *issuer, const struct cert *revoked, time_t unt
 
 	MUST(gnutls_x509_crl_init(&crl));
 	MUST(gnutls_x509_crl_set_version(crl, 2));
-	MUST(gnutls_x509_crl_set_this_update(crl, YEAR_2000));
+	MUST(gnutls_x509_crl_set_this_update(crl, from ? from : YEAR_2000));
 	MUST(gnutls_x509_crl_set_next_update(crl, until ? until : year_2099));
 	MUST(gnutls_x509_crl_set_number(crl, &number, sizeof(number)));
 	if (revoked)

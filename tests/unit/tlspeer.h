@@ -33,8 +33,11 @@ void cert_make(struct cert *c, const struct cert_spec *spec);
 void cert_free(struct cert *c);
 /* PEM files, of the given name in dir, with mode 0600; either may be NULL. */
 void cert_write(const struct cert *c, const char *dir, const char *crt, const char *key);
-/* A revocation list by issuer that has (or has not) revoked, renewed until the given time (0: 2099). */
-void crl_write(const struct cert *issuer, const struct cert *revoked, time_t until,
+/*
+ * A revocation list by issuer that has (or has not) revoked, issued at from (0: 2000), the next one due at
+ * until (0: 2099).
+ */
+void crl_write(const struct cert *issuer, const struct cert *revoked, time_t from, time_t until,
 	       const char *dir, const char *name);
 
 /* A file in dir with this mode. */

@@ -66,6 +66,10 @@ refused 'not trusted: no authority in .*/other-cert.pem' "wrong authority" \
 refused 'not trusted: no authority in .*/wrong/ca-cert.pem' "wrong authority, qemu-nbd" \
 	--tls-certificates $pki/wrong localhost:10906 disk nbd0
 refused 'expired on 2020-02-03 04:05:06 UTC' "expired" "${ca[@]}" localhost:10904 '' nbd0
+refused "revocation list $pki/old-crl.pem is out of date: its next issue was due on 2021-02-03 04:05:06 UTC" \
+	"a revocation list of the past" "${ca[@]}" --tls-crl $pki/old-crl.pem localhost:10901 '' nbd0
+t "a revocation list of today" "$A" --info "${ca[@]}" --tls-crl $pki/crl.pem localhost:10901 ''
+refused 'certificate is revoked' "revoked" "${ca[@]}" --tls-crl $pki/revoking-crl.pem localhost:10901 '' nbd0
 refused 'is for localhost, 127\.0\.0\.1, not for wrong.example' "wrong name" "${ca[@]}" \
 	--tls-hostname wrong.example localhost:10901 '' nbd0
 refused 'not for 127\.0\.0\.2' "wrong address" "${ca[@]}" 127.0.0.2:10901 '' nbd0
