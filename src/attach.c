@@ -538,8 +538,8 @@ static int attach_device(struct session *s, struct attach_result *r)
 	if (ret)
 		return err_wrap(s->e, "%s", endpoint);
 	memcpy(s->k->plan.backend, s->backend, sizeof(s->k->plan.backend));
-	/* Where it is not permitted, and on sockets that have none, the system's own will do. */
-	for (unsigned i = 0; i < s->link->count; i++)
+	/* So that no request is half sent when its connection dies; else the system's own will do. */
+	for (unsigned i = 0; s->rq->supervise && i < s->link->count; i++)
 		sock_set_send_room(s->link->fds[i], SOCK_SEND_ROOM, &ignored);
 	ret = connect_device(s, &index);
 	if (ret < 0)

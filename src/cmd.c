@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cmd.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,39 @@ static int find_credentials(const struct opts *o, struct tls_params *t, struct e
 	return 0;
 }
 
+/* Whoever reconnects later has another working directory. */
+static int make_absolute(char *path, size_t cap, struct err *e)
+{
+	char dir[4096], whole[8192];
+
+	if (!path[0] || path[0] == '/' || !strncmp(path, "pkcs11:", 7))
+		return 0;
+	if (!getcwd(dir, sizeof(dir)))
+		return err_sys(e, ERR_FAILED, errno, "the working directory");
+	if ((size_t)snprintf(whole, sizeof(whole), "%s/%s", dir, path) >= cap)
+		return err_set(e, ERR_USAGE, ENAMETOOLONG, "%s/%s: more than %zu bytes", dir, path, cap - 1);
+	memcpy(path, whole, strlen(whole) + 1);
+	return 0;
+}
+
+int cmd_make_absolute(struct link_request *rq, struct err *e)
+{
+	struct tls_params *t = &rq->tls;
+	const struct {
+		char *path;
+		size_t cap;
+	} paths[] = {
+		{ t->ca, sizeof(t->ca) }, { t->crl, sizeof(t->crl) }, { t->cert, sizeof(t->cert) },
+		{ t->key, sizeof(t->key) }, { t->psk_file, sizeof(t->psk_file) },
+		{ rq->where.path, sizeof(rq->where.path) },
+	};
+	int ret = 0;
+
+	for (size_t i = 0; !ret && i < sizeof(paths) / sizeof(paths[0]); i++)
+		ret = make_absolute(paths[i].path, paths[i].cap, e);
+	return ret;
+}
+
 /* More than there are processors would only be spares. */
 static uint32_t automatic_connections(void)
 {
@@ -69,6 +103,8 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 	if (rq->tls.no_verify)
 		fprintf(stderr, "nbd-attach: the server's certificate is not verified: anybody in "
 			"between can read and change all data\n");
+	if (cmd_make_absolute(rq, e))
+		return -e->code;
 	return o->argv ? link_set_command(rq, o->argv, e) : 0;
 }
 
@@ -94,7 +130,8 @@ int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *
 /* A supervisor that is on its own has the system's log only; in an initramfs not even that. */
 static void log_line(void *ctx, enum logger_level level, const char *text)
 {
-	int kmsg;
+	char line[1024 + 64];
+	int kmsg, n;
 
 	(void)ctx;
 	if (!access("/dev/log", W_OK)) {
@@ -104,7 +141,11 @@ static void log_line(void *ctx, enum logger_level level, const char *text)
 	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (kmsg < 0)
 		return;
-	dprintf(kmsg, "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level, (int)getpid(), text);
+	/* Not by dprintf, which wants to seek there. One write is one line. */
+	n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level,
+		     (int)getpid(), text);
+	if (n > 0 && write(kmsg, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+		n = 0; /* there is nobody left to be told */
 	close(kmsg);
 }
 

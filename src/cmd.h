@@ -30,6 +30,9 @@ int cmd_check(const struct opts *o, struct err *e);
 int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
 		     struct err *e);
 
+/* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
+int cmd_make_absolute(struct link_request *rq, struct err *e);
+
 /* All that an attach, or an adoption, needs to know; rq->attach.servers is the caller's to be freed. */
 int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct err *e);
 

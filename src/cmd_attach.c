@@ -39,6 +39,7 @@ static int fill_servers(const struct opts *o, struct attach_request *rq, struct 
 	for (unsigned i = 1; !ret && i < rq->server_count; i++) {
 		rq->servers[i] = rq->servers[0];
 		rq->servers[i].where = o->others[i - 1];
+		ret = cmd_make_absolute(&rq->servers[i], e);
 	}
 	return ret;
 }

@@ -44,7 +44,7 @@ done
 # -t 0: else the kernel takes the connection away after half a minute, too.
 limits=('' 0 0 0 30 30 3 0)
 for i in {1..7}; do
-	t "attach nbd$i" "$A" --no-supervise -t "${limits[i]}" "127.0.0.1:1080$i" disk "nbd$i"
+	t "attach nbd$i" "$A" --no-supervise --peer-timeout 0 -t "${limits[i]}" "127.0.0.1:1080$i" disk "nbd$i"
 done
 servers=(qemu-nbd:10801 nbdkit:1080{2..7})
 for server in "${servers[@]}"; do
