@@ -49,10 +49,12 @@ bool sock_is_dead(int fd);
 bool sock_was_silent(int fd, unsigned seconds);
 
 /*
- * Ends the connection at once, for every holder of the socket; who waits in it wakes up. A TCP connection is
- * reset, and what was not sent is thrown away (connect(2), AF_UNSPEC) so that it cannot reach
- * the server later. Where the kernel refuses that (kernel TLS), and for other sockets, it is shut down.
- * One that has ended already is no error.
+ * Ends the connection at once, for every holder of the socket; who waits in it wakes up. What a TCP
+ * connection has not sent is thrown away, so that it cannot reach the server later: at once, by a reset
+ * (connect(2), AF_UNSPEC), or where the kernel refuses that (kernel TLS) when the last descriptor is closed, so close
+ * yours before the driver is offered another, for which it closes its own. (Such a close can raise SIGPIPE:
+ * the kernel tries once more to send. Ignore it.) Other sockets are shut down. One that has ended
+ * already is no error.
  */
 int sock_cut(int fd, struct err *e);
 
