@@ -259,7 +259,7 @@ lib_serve() {
 		lib_pids[$name]=$SERVER
 		lib_names[$SERVER]=$name
 		lib_logs[$SERVER]=$lib_log
-		wait_for 10 lib_listening_or_dead "$listening" "$address"
+		wait_for 60 lib_listening_or_dead "$listening" "$address"
 		"$listening" "$address" && return
 	fi
 	echo "$name does not listen; it said:"
