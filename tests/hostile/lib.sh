@@ -4,6 +4,7 @@
 # After lib.sh of the guest scripts: servers that misbehave, and what is left of an attachment.
 #
 #   serve_hostile PORT=STEP,...[ PORT=...]...    one process (see `server`), name hostile:LASTPORT
+#   serve_qemu30 PORT FILE         a server with the bug of qemu 3.0 (see `qemu30`), name qemu30:PORT
 #   saw PORT LINE                  has the server's log of this port got this line?
 #   forget PORT...                 empties the logs
 #   took COMMAND...                runs it with the usual time limit, $TOOK: milliseconds
@@ -29,6 +30,11 @@ serve_hostile() {
 
 	lib_serve "hostile:${last%%=*}" tcp_listening "${last%%=*}" \
 		lib_start "$hostile_dir/server" "$hostile_logs" "$@"
+}
+
+serve_qemu30() {
+	lib_serve "qemu30:$1" tcp_listening "$1" \
+		lib_start "$hostile_dir/qemu30" "$1" "$2" "$hostile_logs/$1"
 }
 
 saw() {
