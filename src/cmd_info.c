@@ -9,7 +9,7 @@
 
 enum {
 	URI, NAME, DESCRIPTION, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS, PEER,
-	TLS, TLS_PEER,
+	TLS, TLS_PEER, NOTE,
 };
 
 static const struct output_column columns[] = {
@@ -25,7 +25,15 @@ static const struct output_column columns[] = {
 	[PEER] = { "PEER", OUTPUT_TEXT },
 	[TLS] = { "TLS", OUTPUT_TEXT },
 	[TLS_PEER] = { "TLS-PEER", OUTPUT_TEXT },
+	[NOTE] = { "NOTE", OUTPUT_TEXT },
 };
+
+/*
+ * nbd.c has no netlink attribute for the queue's io_opt and sysfs does not let it be written: on a device it is 0, or
+ * since 6.12 what the kernel takes for every nbd device.
+ */
+static const char unheard[] =
+	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
 
 /* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
 static void name_flags(uint16_t flags, char *buf, size_t cap)
@@ -81,6 +89,8 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 	}
 	if (!ret && rs->encrypted)
 		ret = output_text(out, TLS_PEER, rs->tls.peer, e);
+	if (!ret && x->has_block_size)
+		ret = output_text(out, NOTE, unheard, e);
 	return ret;
 }
 

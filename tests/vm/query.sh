@@ -114,7 +114,8 @@ info_has "nbd-server, read-only" 'NAME +fixed' 'SIZE +1\.5M' 'RO +1' 'FLAGS +.*R
 	nbd://localhost:10811/fixed
 info_has "qemu-nbd" 'URI +nbd://localhost:10810/the%20disk' 'NAME +the disk' \
 	'DESCRIPTION +what it is' 'SIZE +16777216' 'MIN-BLOCK +1' 'PREF-BLOCK +4096' \
-	'MAX-PAYLOAD +33554432' -- --bytes localhost:10810 'the disk'
+	'MAX-PAYLOAD +33554432' 'NOTE +PREF-BLOCK.*optimal_io_size.*' -- --bytes localhost:10810 \
+	'the disk'
 info_has "nbdkit, the default export has a name" 'URI +nbd://localhost:10809/' 'NAME +b' \
 	'DESCRIPTION +for tests' 'FLAGS +.*CAN_MULTI_CONN.*' -- localhost ''
 info_has "over a Unix socket" 'URI +nbd\+unix:///\?socket=/tmp/socket' 'SIZE +16M' 'PEER +local' -- \
