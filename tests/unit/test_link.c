@@ -1399,6 +1399,63 @@ START_TEST(several_connections)
 }
 END_TEST
 
+/* Each of its words goes to all connections, when it has heard from all. Two round trips, and no more. */
+static void serve_in_step(int listener, unsigned n)
+{
+	static struct script greeting, export;
+	int fds[PLAN_CONNECTIONS_MAX], how, null = open("/dev/null", O_WRONLY);
+	char heard[LENGTH(SAID)];
+
+	alarm(20);
+	say_greeting(&greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	bytes_write_init(&export.w, export.data, sizeof(export.data));
+	say_export(&export, NBD_OPT_GO, 16, SURE);
+	for (unsigned i = 0; i < n; i++)
+		if ((fds[i] = accept(listener, NULL, NULL)) < 0)
+			_exit(1);
+	for (unsigned i = 0; i < n; i++)
+		if (send(fds[i], greeting.data, greeting.w.len, MSG_NOSIGNAL) < 0)
+			_exit(2);
+	for (unsigned i = 0; i < n; i++)
+		if (recv(fds[i], heard, sizeof(heard), MSG_WAITALL) != sizeof(heard) ||
+		    memcmp(heard, SAID, sizeof(heard)))
+			_exit(3);
+	for (unsigned i = 0; i < n; i++)
+		if (send(fds[i], export.data, export.w.len, MSG_NOSIGNAL) < 0)
+			_exit(4);
+	for (unsigned i = 0; i < n; i++)
+		if (hear(fds[i], null, LENGTH(REQUEST_DISC) + 1, &how) ||
+		    how != HUNG_UP)
+			_exit(5);
+	_exit(0);
+}
+
+/* However many they are, they take the round trips of one: none waits for another. */
+START_TEST(several_in_the_time_of_one)
+{
+	static const unsigned table[] = { 1, 4, 16, PLAN_CONNECTIONS_MAX };
+	static struct link_request rq;
+	struct link_result rs;
+	struct loopback l;
+	struct err e = { 0 };
+	int status;
+	pid_t pid;
+
+	loopback_open(&l, PLAN_CONNECTIONS_MAX);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid)
+		serve_in_step(l.fd, table[_i]);
+	request_multi(&rq, &l, table[_i], false);
+	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_uint_eq(rs.count, table[_i]);
+	link_close(&rs, false);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(WIFEXITED(status) && !WEXITSTATUS(status), "status %#x", (unsigned)status);
+	close(l.fd);
+}
+END_TEST
+
 /* The first answer permits no others: refused, or done with one; each hears a goodbye. */
 START_TEST(several_where_one_is_permitted)
 {
@@ -1654,6 +1711,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, info_from_an_old_server_ends_with_a_request, 0, 2);
 
 	t = new_case(s, "several");
+	tcase_add_loop_test(t, several_in_the_time_of_one, 0, 4);
 	tcase_add_loop_test(t, several_connections, 0, 2);
 	tcase_add_loop_test(t, several_where_one_is_permitted, 0, 2);
 	tcase_add_loop_test(t, others_never_hold_up_the_first, 0, 2);
