@@ -9,6 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Whether an export is on its server's list (NBD_OPT_LIST). */
+enum export_listed {
+	EXPORT_LISTED_UNKNOWN, /* not asked, or not answered */
+	EXPORT_LISTED,
+	EXPORT_UNLISTED,
+};
+
 struct export {
 	uint64_t size;  /* bytes */
 	uint16_t flags; /* transmission flags */
@@ -19,6 +26,10 @@ struct export {
 	bool has_name;        /* the server sent its canonical name */
 	bool has_description;
 	bool by_export_name;  /* the server knows only NBD_OPT_EXPORT_NAME */
+	/* Of goals INFO and QUERY only, since attaching never asks: */
+	bool structured;      /* the server has structured replies */
+	bool has_contexts;    /* it listed its meta contexts */
+	enum export_listed listed;
 	char name[4097];
 	char description[4097]; /* longer ones are cut */
 };

@@ -120,6 +120,36 @@ static void send_info(struct neg *n, uint32_t option)
 	expect_reply(n);
 }
 
+/* "NBD_OPT_SET_META_CONTEXT" with the contexts as queries; LIST without any lists all. */
+static void send_contexts(struct neg *n, uint32_t option)
+{
+	const struct contexts *c = &n->params.contexts;
+	unsigned count = option == NBD_OPT_SET_META_CONTEXT ? c->count : 0;
+	uint8_t data[4 + NBD_MAX_STRING + 4 + 4 * CONTEXTS_MAX + CONTEXTS_BYTES];
+	size_t len = strlen(n->params.export);
+	struct bytes_writer w;
+
+	bytes_write_init(&w, data, sizeof(data));
+	bytes_put_u32(&w, (uint32_t)len);
+	bytes_put(&w, n->params.export, len);
+	bytes_put_u32(&w, count);
+	for (unsigned i = 0; i < count; i++) {
+		const char *name = contexts_name(c, i);
+
+		len = strlen(name);
+		bytes_put_u32(&w, (uint32_t)len);
+		bytes_put(&w, name, len);
+	}
+	send_option(n, option, &w);
+	expect_reply(n);
+}
+
+static void send_plain(struct neg *n, uint32_t option)
+{
+	send_option(n, option, NULL);
+	expect_reply(n);
+}
+
 static void send_first_option(struct neg *n)
 {
 	if (n->params.tls && !n->tls) {
@@ -130,8 +160,7 @@ static void send_first_option(struct neg *n)
 			end(n);
 			return;
 		}
-		send_option(n, NBD_OPT_STARTTLS, NULL);
-		expect_reply(n);
+		send_plain(n, NBD_OPT_STARTTLS);
 		return;
 	}
 	if (!n->fixed) {
@@ -140,6 +169,13 @@ static void send_first_option(struct neg *n)
 			err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
 				"the server speaks the unfixed newstyle handshake, which cannot "
 				"list exports");
+			end(n);
+			return;
+		}
+		if (n->params.contexts.count) {
+			err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
+				"the server speaks the unfixed newstyle handshake, which knows no "
+				"block status");
 			end(n);
 			return;
 		}
@@ -154,8 +190,10 @@ static void send_first_option(struct neg *n)
 		send_info(n, NBD_OPT_INFO);
 		break;
 	case NEG_GOAL_LIST:
-		send_option(n, NBD_OPT_LIST, NULL);
-		expect_reply(n);
+		send_plain(n, NBD_OPT_LIST);
+		break;
+	case NEG_GOAL_QUERY:
+		send_plain(n, NBD_OPT_STRUCTURED_REPLY);
 		break;
 	}
 }
@@ -209,27 +247,93 @@ static const char *option_name(const struct neg *n)
 	return wire_option_name(n->option);
 }
 
+/* "It is not an error if [it] does not select any metadata context": to the one who asked it is. */
+static bool all_selected(struct neg *n)
+{
+	char name[QUOTED_NAME_MAX], export[QUOTED_NAME_MAX];
+	const char *missing;
+
+	for (unsigned i = 0; i < n->params.contexts.count; i++) {
+		if (n->selected[i])
+			continue;
+		missing = contexts_name(&n->params.contexts, i);
+		text_escape(name, sizeof(name), missing, strlen(missing));
+		text_escape(export, sizeof(export), n->params.export, strlen(n->params.export));
+		err_set(&n->failure, ERR_REFUSED, ENOENT,
+			"the server has no meta context \"%s\" for export \"%s\"; "
+			"nbd-attach --info shows which there are", name, export);
+		return false;
+	}
+	return true;
+}
+
+/* The option in progress is done with, whether the server liked it or not (accepted). */
+static void next_option(struct neg *n, bool accepted)
+{
+	bool query = n->params.goal == NEG_GOAL_QUERY;
+
+	switch (n->option) {
+	case NBD_OPT_STARTTLS:
+		n->state = NEG_S_TLS;
+		break;
+	case NBD_OPT_GO:
+		n->transmission = true;
+		end(n);
+		break;
+	case NBD_OPT_INFO:
+		/*
+		 * Only now, so that the flags are those that attaching will see, and that a server
+		 * which these options surprise has said what matters.
+		 */
+		n->informed = true;
+		send_plain(n, NBD_OPT_STRUCTURED_REPLY);
+		break;
+	case NBD_OPT_STRUCTURED_REPLY:
+		n->export.structured = accepted;
+		if (query && !n->params.contexts.count)
+			send_info(n, NBD_OPT_GO);
+		else if (query)
+			send_contexts(n, NBD_OPT_SET_META_CONTEXT);
+		else if (accepted)
+			send_contexts(n, NBD_OPT_LIST_META_CONTEXT);
+		else
+			send_plain(n, NBD_OPT_LIST);
+		break;
+	case NBD_OPT_SET_META_CONTEXT:
+		if (all_selected(n))
+			send_info(n, NBD_OPT_GO);
+		else
+			soft_disconnect(n);
+		break;
+	case NBD_OPT_LIST_META_CONTEXT:
+		n->export.has_contexts = accepted;
+		send_plain(n, NBD_OPT_LIST);
+		break;
+	default:
+		/* NBD_OPT_LIST: found or not, it was the whole list */
+		if (!accepted)
+			n->export.listed = EXPORT_LISTED_UNKNOWN;
+		else if (n->export.listed == EXPORT_LISTED_UNKNOWN)
+			n->export.listed = EXPORT_UNLISTED;
+		soft_disconnect(n);
+		break;
+	}
+}
+
+static bool asks_for_export(const struct neg *n)
+{
+	return n->option == NBD_OPT_GO || n->option == NBD_OPT_INFO;
+}
+
 /* The final reply NBD_REP_ACK. */
 static void on_ack(struct neg *n)
 {
-	if (n->reply.length) {
+	if (n->reply.length)
 		violation(n, "NBD_REP_ACK to %s carries %u bytes", option_name(n), n->reply.length);
-		return;
-	}
-	if (n->option == NBD_OPT_STARTTLS) {
-		n->state = NEG_S_TLS;
-		return;
-	}
-	if (n->option != NBD_OPT_LIST && !n->has_export) {
+	else if (asks_for_export(n) && !n->has_export)
 		violation(n, "it accepts %s without NBD_INFO_EXPORT", option_name(n));
-		return;
-	}
-	if (n->option == NBD_OPT_GO) {
-		n->transmission = true;
-		end(n);
-	} else {
-		soft_disconnect(n);
-	}
+	else
+		next_option(n, true);
 }
 
 /* Besides ACK and errors. */
@@ -239,9 +343,27 @@ static uint32_t expected_reply(const struct neg *n)
 	case NBD_OPT_LIST:
 		return NBD_REP_SERVER;
 	case NBD_OPT_STARTTLS:
+	case NBD_OPT_STRUCTURED_REPLY:
 		return NBD_REP_ACK;
+	case NBD_OPT_LIST_META_CONTEXT:
+	case NBD_OPT_SET_META_CONTEXT:
+		return NBD_REP_META_CONTEXT;
 	default:
 		return NBD_REP_INFO;
+	}
+}
+
+static uint32_t replies_limit(const struct neg *n)
+{
+	switch (n->option) {
+	case NBD_OPT_LIST:
+		return NEG_MAX_EXPORTS;
+	case NBD_OPT_LIST_META_CONTEXT:
+		return NEG_MAX_LISTED_CONTEXTS;
+	case NBD_OPT_SET_META_CONTEXT:
+		return n->params.contexts.count;
+	default:
+		return NEG_MAX_INFO_REPLIES;
 	}
 }
 
@@ -250,7 +372,7 @@ static void on_reply(struct neg *n)
 	struct bytes_reader r;
 	struct wire_reply *h = &n->reply;
 	uint32_t expected = expected_reply(n);
-	uint32_t limit = n->option == NBD_OPT_LIST ? NEG_MAX_EXPORTS : NEG_MAX_INFO_REPLIES;
+	uint32_t limit = replies_limit(n);
 
 	bytes_read_init(&r, n->in, n->got);
 	wire_get_reply(&r, h);
@@ -282,6 +404,11 @@ static void on_reply(struct neg *n)
 			violation(n, "NBD_REP_INFO of %u bytes", h->length);
 		else
 			expect_payload(n, NEG_S_INFO_TYPE, WIRE_INFO_TYPE_SIZE);
+	} else if (h->type == NBD_REP_META_CONTEXT) {
+		if (h->length < 4 || h->length - 4 > NBD_MAX_STRING)
+			violation(n, "NBD_REP_META_CONTEXT of %u bytes", h->length);
+		else
+			expect_payload(n, NEG_S_CONTEXT_ID, 4);
 	} else {
 		if (h->length < 4)
 			violation(n, "NBD_REP_SERVER of %u bytes", h->length);
@@ -382,10 +509,10 @@ static bool on_info_block_size(struct neg *n)
 }
 
 /* "Conventions": a string has no NUL inside; a name that does could not be asked for again. */
-static bool take_name(struct neg *n, char *name)
+static bool take_name(struct neg *n, const char *what, char *name)
 {
 	if (memchr(n->in, '\0', n->got)) {
-		violation(n, "the name of an export contains a zero byte");
+		violation(n, "the name of %s contains a zero byte", what);
 		return false;
 	}
 	memcpy(name, n->in, n->got);
@@ -412,7 +539,7 @@ static void on_info(struct neg *n)
 		good = on_info_block_size(n);
 		break;
 	case NBD_INFO_NAME:
-		good = take_name(n, x->name);
+		good = take_name(n, "an export", x->name);
 		x->has_name = good;
 		break;
 	default:
@@ -472,7 +599,7 @@ static void on_error_text(struct neg *n)
 		kind = errors[i].kind;
 		code = errors[i].code;
 	}
-	if (n->option == NBD_OPT_GO || n->option == NBD_OPT_INFO) {
+	if (asks_for_export(n) || n->option == NBD_OPT_SET_META_CONTEXT) {
 		text_escape(name, sizeof(name), n->params.export, strlen(n->params.export));
 		snprintf(about, sizeof(about), " export \"%s\"", name);
 	}
@@ -486,17 +613,29 @@ static void on_error_text(struct neg *n)
 	if (n->option == NBD_OPT_STARTTLS) {
 		err_wrap(e, "TLS is required; nothing was sent in plain text");
 		e->kind = ERR_TLS;
+	} else if (n->params.contexts.count && !asks_for_export(n)) {
+		err_wrap(e, "block status is needed, which needs structured replies and meta contexts");
 	}
 	expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
 }
 
+/* Whether the goal can be reached without what the server just refused. */
+static bool can_do_without(const struct neg *n)
+{
+	return n->informed ||
+	       (n->option == NBD_OPT_STRUCTURED_REPLY && !n->params.contexts.count);
+}
+
 static void on_error(struct neg *n)
 {
-	bool info = n->option == NBD_OPT_GO || n->option == NBD_OPT_INFO;
-
-	if (n->reply.type == NBD_REP_ERR_UNSUP && info) {
+	if (can_do_without(n)) {
+		err_clear(&n->failure);
+		next_option(n, false);
+		return;
+	}
+	if (n->reply.type == NBD_REP_ERR_UNSUP && asks_for_export(n)) {
 		/* "clients SHOULD be prepared to also handle NBD_REP_ERR_UNSUP by falling back" */
-		struct export fresh = { 0 };
+		struct export fresh = { .structured = n->export.structured };
 
 		err_clear(&n->failure);
 		n->export = fresh;
@@ -534,7 +673,7 @@ static void on_item_name_length(struct neg *n)
 
 static void on_item_name(struct neg *n)
 {
-	if (take_name(n, n->item.name))
+	if (take_name(n, "an export", n->item.name))
 		expect_payload(n, NEG_S_ITEM_DESCRIPTION, at_most(n->left, NBD_MAX_STRING));
 }
 
@@ -546,8 +685,60 @@ static void on_item_description(struct neg *n)
 
 static void on_item_skip(struct neg *n)
 {
-	if (n->left)
+	struct export *x = &n->export;
+
+	if (n->left) {
 		expect_payload(n, NEG_S_ITEM_SKIP, at_most(n->left, sizeof(n->in)));
+	} else if (n->params.goal == NEG_GOAL_LIST) {
+		n->state = NEG_S_ITEM;
+	} else {
+		if (!strcmp(n->item.name, n->params.export) ||
+		    (x->has_name && !strcmp(n->item.name, x->name)))
+			x->listed = EXPORT_LISTED;
+		expect_reply(n);
+	}
+}
+
+static void on_context_id(struct neg *n)
+{
+	struct bytes_reader r;
+
+	bytes_read_init(&r, n->in, n->got);
+	n->context_id = bytes_get_u32(&r);
+	expect_payload(n, NEG_S_CONTEXT_NAME, n->left);
+}
+
+/* "one for each selected metadata context, each with a unique metadata context ID" */
+static void select_context(struct neg *n)
+{
+	struct contexts *c = &n->params.contexts;
+	int place = contexts_find(c, n->item.name);
+	char name[QUOTED_NAME_MAX];
+
+	text_escape(name, sizeof(name), n->item.name, strlen(n->item.name));
+	if (place < 0 || n->selected[place]) {
+		violation(n, "it selects the meta context \"%s\", which was %s", name,
+			  place < 0 ? "not asked for" : "selected before");
+		return;
+	}
+	for (unsigned i = 0; i < c->count; i++) {
+		if (!n->selected[i] || c->id[i] != n->context_id)
+			continue;
+		violation(n, "it gives two meta contexts the number %u", n->context_id);
+		return;
+	}
+	n->selected[place] = true;
+	c->id[place] = n->context_id;
+	expect_reply(n);
+}
+
+static void on_context_name(struct neg *n)
+{
+	if (!take_name(n, "a meta context", n->item.name))
+		return;
+	n->item.description[0] = '\0';
+	if (n->option == NBD_OPT_SET_META_CONTEXT)
+		select_context(n);
 	else
 		n->state = NEG_S_ITEM;
 }
@@ -582,6 +773,8 @@ static void step(struct neg *n)
 		[NEG_S_ITEM_NAME] = on_item_name,
 		[NEG_S_ITEM_DESCRIPTION] = on_item_description,
 		[NEG_S_ITEM_SKIP] = on_item_skip,
+		[NEG_S_CONTEXT_ID] = on_context_id,
+		[NEG_S_CONTEXT_NAME] = on_context_name,
 		[NEG_S_SKIP] = on_skip,
 		[NEG_S_EXPORT_NAME] = on_export_name,
 		[NEG_S_ZEROES] = on_zeroes,
@@ -595,6 +788,10 @@ void neg_init(struct neg *n, const struct neg_params *p)
 	memset(n, 0, sizeof(*n));
 	n->params = *p;
 	n->params.export[NBD_MAX_STRING] = '\0';
+	if (p->goal != NEG_GOAL_QUERY)
+		n->params.contexts.count = 0;
+	else if (n->params.contexts.count > CONTEXTS_MAX)
+		n->params.contexts.count = CONTEXTS_MAX;
 	expect(n, NEG_S_GREETING, WIRE_GREETING_SIZE);
 }
 
@@ -648,11 +845,18 @@ static const char *awaited(const struct neg *n)
 	}
 }
 
-/* Nothing is lost when a server does not wait for the farewell ("NBD_OPT_ABORT"). */
+/*
+ * Nothing is lost when a server does not wait for the farewell ("NBD_OPT_ABORT"), and what matters has
+ * been said when it does not wait for, or does not survive, the questions after NBD_OPT_INFO.
+ */
 static bool only_farewell_is_left(struct neg *n)
 {
-	if (n->state != NEG_S_END)
+	if (n->state != NEG_S_END && !n->informed)
 		return false;
+	if (n->state != NEG_S_END) {
+		err_clear(&n->failure);
+		end(n);
+	}
 	n->out_len = 0;
 	n->out_done = 0;
 	return true;
@@ -708,6 +912,11 @@ const struct neg_item *neg_item(const struct neg *n)
 const struct export *neg_export(const struct neg *n)
 {
 	return &n->export;
+}
+
+const struct contexts *neg_contexts(const struct neg *n)
+{
+	return &n->params.contexts;
 }
 
 bool neg_in_transmission(const struct neg *n)

@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "contexts.h"
 #include "err.h"
 #include "export.h"
 #include "wire.h"
@@ -31,19 +32,33 @@
 enum {
 	NEG_MAX_INFO_REPLIES = 256,
 	NEG_MAX_EXPORTS = 65536,
+	NEG_MAX_LISTED_CONTEXTS = 1024,
 	NEG_MAX_REPLY_LENGTH = 1 << 20,
 };
 
 enum neg_goal {
-	NEG_GOAL_GO,   /* ends in the transmission phase */
-	NEG_GOAL_INFO, /* ends with NBD_OPT_ABORT; see neg_in_transmission for old servers */
-	NEG_GOAL_LIST, /* one NEG_ITEM for each export, ends with NBD_OPT_ABORT */
+	/* Ends in the transmission phase with simple replies, the only ones that the kernel reads. */
+	NEG_GOAL_GO,
+	/*
+	 * Ends with NBD_OPT_ABORT; see neg_in_transmission for old servers. One NEG_ITEM for each meta
+	 * context, which count when the export has has_contexts at the end. What a server does not know
+	 * beyond NBD_OPT_INFO is left out.
+	 */
+	NEG_GOAL_INFO,
+	/* One NEG_ITEM for each export, ends with NBD_OPT_ABORT. */
+	NEG_GOAL_LIST,
+	/*
+	 * Ends in the transmission phase for a client in user space (query), with structured replies
+	 * where the server has them, and all of the contexts, or it fails.
+	 */
+	NEG_GOAL_QUERY,
 };
 
 struct neg_params {
 	enum neg_goal goal;
 	bool tls; /* required: nothing but NBD_OPT_STARTTLS is sent before it, or the handshake fails */
 	char export[NBD_MAX_STRING + 1];
+	struct contexts contexts; /* of NEG_GOAL_QUERY */
 };
 
 enum neg_want {
@@ -61,10 +76,10 @@ struct neg_buf {
 	size_t len;
 };
 
-/* One entry of NBD_OPT_LIST; hostile text, see export.h. */
+/* One entry of NBD_OPT_LIST or NBD_OPT_LIST_META_CONTEXT; hostile text, see export.h. */
 struct neg_item {
 	char name[NBD_MAX_STRING + 1];
-	char description[NBD_MAX_STRING + 1]; /* "" for none; longer ones are cut */
+	char description[NBD_MAX_STRING + 1]; /* "" for none and for contexts; longer ones are cut */
 };
 
 enum neg_state {
@@ -79,6 +94,8 @@ enum neg_state {
 	NEG_S_ITEM_DESCRIPTION,
 	NEG_S_ITEM_SKIP,
 	NEG_S_ITEM,
+	NEG_S_CONTEXT_ID,
+	NEG_S_CONTEXT_NAME,
 	NEG_S_SKIP,
 	NEG_S_EXPORT_NAME,
 	NEG_S_ZEROES,
@@ -93,6 +110,7 @@ struct neg {
 	bool fixed;           /* the server speaks fixed newstyle */
 	bool no_zeroes;       /* agreed on */
 	bool has_export;      /* NBD_INFO_EXPORT has come */
+	bool informed;        /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */
 	bool transmission;
 	bool tls;             /* has begun: everything from here on goes through it */
 	uint32_t option;      /* in progress */
@@ -100,6 +118,8 @@ struct neg {
 	struct wire_reply reply;
 	uint32_t left;        /* of the reply's payload, not yet asked for */
 	uint16_t info;        /* type of the information being read */
+	uint32_t context_id;
+	bool selected[CONTEXTS_MAX]; /* of params.contexts */
 	size_t want;          /* bytes of in[] that the state needs */
 	size_t got;
 	size_t out_len;
@@ -108,7 +128,8 @@ struct neg {
 	struct export export;
 	struct neg_item item;
 	uint8_t in[NBD_MAX_STRING];
-	uint8_t out[WIRE_CLIENT_FLAGS_SIZE + WIRE_OPTION_SIZE + 4 + NBD_MAX_STRING + 2 + 2 * 4];
+	uint8_t out[WIRE_CLIENT_FLAGS_SIZE + WIRE_OPTION_SIZE + 4 + NBD_MAX_STRING + 4 +
+		    4 * CONTEXTS_MAX + CONTEXTS_BYTES];
 };
 
 void neg_init(struct neg *n, const struct neg_params *p);
@@ -135,8 +156,11 @@ void neg_timed_out(struct neg *n);
 /* Valid at NEG_ITEM until neg_moved. */
 const struct neg_item *neg_item(const struct neg *n);
 
-/* Valid at NEG_DONE for goals GO and INFO. */
+/* Valid at NEG_DONE for all goals but LIST. */
 const struct export *neg_export(const struct neg *n);
+
+/* The params' with the server's numbers; valid at NEG_DONE of NEG_GOAL_QUERY. */
+const struct contexts *neg_contexts(const struct neg *n);
 
 /*
  * True at NEG_DONE when the connection is in the transmission phase: it is to be given to the

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The input is a server: one byte for the goal (bit 6: TLS is required), one for the length of the export's name, one for
- * how small the pieces are in which bytes move (0: as large as asked for), and the stream itself.
+ * The input is a server: one byte for the goal (bits 0 and 1), the number of meta contexts wanted (bits 3 and 4)
+ * and TLS (bit 6: is required), one for the length of the export's name, one for how small the
+ * pieces are in which bytes move (0: as large as asked for), and the stream itself.
  * The handshake is driven in one piece and in small ones; both must ask for the same bytes, send
  * the same and end the same, within bounds that follow from the stream's length.
  */
@@ -20,7 +21,10 @@ enum {
 	/* client flags, NBD_OPT_STARTTLS */
 	PLAIN_MAX = 4 + 16,
 	/* NBD_OPT_GO, NBD_OPT_EXPORT_NAME and NBD_OPT_ABORT with the longest name */
-	CLIENT_MAX = PLAIN_MAX + (16 + 4 + NBD_MAX_STRING + 2 + 2 * 4) + (16 + NBD_MAX_STRING) + 16,
+	GO_MAX = (16 + 4 + NBD_MAX_STRING + 2 + 2 * 4) + (16 + NBD_MAX_STRING) + 16,
+	/* NBD_OPT_STRUCTURED_REPLY, NBD_OPT_LIST, and NBD_OPT_LIST_META_CONTEXT or _SET_ with 3 short names */
+	MORE_MAX = 2 * 16 + 16 + 4 + NBD_MAX_STRING + 4 + 3 * 32,
+	CLIENT_MAX = PLAIN_MAX + GO_MAX + MORE_MAX,
 };
 
 /* What one drive did. */
@@ -100,6 +104,22 @@ static void check_export(const struct neg *n)
 		require(!(x->block_pref & (x->block_pref - 1)));
 		require(x->payload_max >= x->block_min && !x->by_export_name);
 	}
+	require(x->structured || !x->has_contexts);
+	require(n->params.goal == NEG_GOAL_INFO || !(x->has_contexts || x->listed));
+	require(n->params.goal != NEG_GOAL_GO || !x->structured);
+}
+
+/* What was wanted is there, each under a number of its own. */
+static void check_contexts(const struct neg *n, const struct neg_params *params)
+{
+	const struct contexts *c = neg_contexts(n);
+
+	require(c->count == params->contexts.count && (!c->count || neg_export(n)->structured));
+	for (unsigned i = 0; i < c->count; i++) {
+		require(!strcmp(contexts_name(c, i), contexts_name(&params->contexts, i)));
+		for (unsigned j = 0; j < i; j++)
+			require(c->id[i] != c->id[j]);
+	}
 }
 
 /* Nothing that comes after the end changes it. */
@@ -118,11 +138,13 @@ static void check_end(struct neg *n, const struct neg_params *params, bool secur
 	} else {
 		require(neg_failure(n)->kind == ERR_NONE);
 		require(secured == params->tls);
-		require(goal != NEG_GOAL_GO || transmission);
+		require((goal != NEG_GOAL_GO && goal != NEG_GOAL_QUERY) || transmission);
 		require(goal != NEG_GOAL_LIST || !transmission);
 		require(goal != NEG_GOAL_INFO || transmission == neg_export(n)->by_export_name);
 		if (goal != NEG_GOAL_LIST)
 			check_export(n);
+		if (goal == NEG_GOAL_QUERY)
+			check_contexts(n, params);
 	}
 	for (int i = 0; i < 4; i++) {
 		struct err before = *neg_failure(n);
@@ -154,7 +176,7 @@ static void check_giving_up(const struct drive *d, const struct neg_params *para
 			neg_broken(&n, i ? ECONNRESET : 0);
 		end = neg_want(&n, &buf);
 		if (d->starved)
-			require(end == NEG_FAILED);
+			require(end == (d->n.informed ? NEG_DONE : NEG_FAILED));
 		check_end(&n, params, d->secured);
 	}
 }
@@ -213,7 +235,8 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 			require(!params->tls || d->secured || d->sent <= PLAIN_MAX + 16);
 			break;
 		case NEG_ITEM:
-			require(buf.len == 0 && params->goal == NEG_GOAL_LIST);
+			require(buf.len == 0);
+			require(params->goal == NEG_GOAL_LIST || params->goal == NEG_GOAL_INFO);
 			check_string(neg_item(n)->name, sizeof(neg_item(n)->name));
 			check_string(neg_item(n)->description, sizeof(neg_item(n)->description));
 			hash(&d->items_hash, neg_item(n)->name, strlen(neg_item(n)->name) + 1);
@@ -258,15 +281,20 @@ static void check_same(const struct drive *a, const struct drive *b)
 	require(x->has_block_size == y->has_block_size && x->block_min == y->block_min);
 	require(x->block_pref == y->block_pref && x->payload_max == y->payload_max);
 	require(x->has_description == y->has_description);
-	require(x->by_export_name == y->by_export_name);
+	require(x->by_export_name == y->by_export_name && x->structured == y->structured);
+	require(x->has_contexts == y->has_contexts && x->listed == y->listed);
 	require(strcmp(x->name, y->name) == 0 && strcmp(x->description, y->description) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const enum neg_goal goals[] = { NEG_GOAL_GO, NEG_GOAL_INFO, NEG_GOAL_LIST };
+	static const enum neg_goal goals[] = {
+		NEG_GOAL_GO, NEG_GOAL_INFO, NEG_GOAL_LIST, NEG_GOAL_QUERY,
+	};
+	static const char *const contexts[] = { "base:allocation", "qemu:dirty-bitmap:b", "x\xc3\xa9:" };
 	struct neg_params *params;
 	struct drive *whole, *pieces;
+	struct err e;
 	size_t name;
 
 	if (size < HEADER)
@@ -276,8 +304,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	whole = malloc(sizeof(*whole));
 	pieces = malloc(sizeof(*pieces));
 	require(params && whole && pieces);
-	params->goal = goals[(data[0] & ~TLS_BIT) % 3];
+	params->goal = goals[data[0] & 3];
 	params->tls = data[0] & TLS_BIT;
+	for (int i = 0; i < (data[0] >> 3 & 3); i++)
+		require(!contexts_add(&params->contexts, contexts[i], strlen(contexts[i]), &e));
 	name = data[1] == UINT8_MAX ? NBD_MAX_STRING : data[1];
 	/* ESC among the letters: the name is quoted in errors too. */
 	for (size_t i = 0; i < name; i++)

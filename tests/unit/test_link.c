@@ -33,6 +33,8 @@ enum {
 #define OPTION_GO "IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
 #define OPTION_INFO "IHAVEOPT\0\0\0\6\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
 #define OPTION_LIST "IHAVEOPT\0\0\0\3\0\0\0\0"
+#define OPTION_STRUCTURED_REPLY "IHAVEOPT\0\0\0\10\0\0\0\0"
+#define OPTION_LIST_META_CONTEXT "IHAVEOPT\0\0\0\11\0\0\0\14\0\0\0\4disk\0\0\0\0"
 #define OPTION_ABORT "IHAVEOPT\0\0\0\2\0\0\0\0"
 #define OPTION_EXPORT_NAME "IHAVEOPT\0\0\0\1\0\0\0\4disk"
 #define REQUEST_DISC \
@@ -936,6 +938,7 @@ END_TEST
 START_TEST(info_says_farewell)
 {
 	unsigned before = leak_fds();
+	char items[256] = "";
 	static struct script s;
 	struct loopback l;
 	struct server server;
@@ -945,15 +948,26 @@ START_TEST(info_says_farewell)
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	say_info(&s, NBD_OPT_INFO);
+	say_reply(&s, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NULL, 0);
+	say_reply(&s, NBD_OPT_LIST_META_CONTEXT, NBD_REP_META_CONTEXT, "\0\0\0\0x:y", 7);
+	say_reply(&s, NBD_OPT_LIST_META_CONTEXT, NBD_REP_ACK, NULL, 0);
+	say_item(&s, "disk", "");
+	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	loopback_open(&l, 1);
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!link_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
+	ck_assert_str_eq(items, _i ? "" : "[x:y|]");
+	ck_assert(rs.export.structured && rs.export.has_contexts);
+	ck_assert_int_eq(rs.export.listed, EXPORT_LISTED);
 	expect_nothing_held(&rs);
-	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_INFO OPTION_ABORT,
-		   LENGTH(CLIENT_FLAGS OPTION_INFO OPTION_ABORT));
+	server_end(&server, LISTENED_TO_THE_END,
+		   CLIENT_FLAGS OPTION_INFO OPTION_STRUCTURED_REPLY OPTION_LIST_META_CONTEXT
+		   OPTION_LIST OPTION_ABORT,
+		   LENGTH(CLIENT_FLAGS OPTION_INFO OPTION_STRUCTURED_REPLY
+			  OPTION_LIST_META_CONTEXT OPTION_LIST OPTION_ABORT));
 	close(l.fd);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());
@@ -1707,7 +1721,7 @@ Suite *unit_suite(void)
 
 	t = new_case(s, "queries");
 	tcase_add_loop_test(t, list, 0, 2);
-	tcase_add_test(t, info_says_farewell);
+	tcase_add_loop_test(t, info_says_farewell, 0, 2);
 	tcase_add_loop_test(t, info_from_an_old_server_ends_with_a_request, 0, 2);
 
 	t = new_case(s, "several");

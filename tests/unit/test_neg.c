@@ -59,9 +59,20 @@ struct piece {
 #define INFO_DESCRIPTION(option, length) INFO(option, 2, length)
 #define INFO_BLOCK_SIZE(option, min, pref, max) INFO(option, 3, 12), U32(min), U32(pref), U32(max)
 #define SERVER(name_length, more) REPLY(LIST, 2, 4 + (name_length) + (more)), U32(name_length)
+#define CONTEXT(option, id, length) REPLY(option, 4, 4 + (length)), U32(id)
 #define UNSUP(option) ERROR(option, 1, 0), TURN
 #define DISK(option) INFO_EXPORT(option, 1048576, 0x105)
-enum { EXPORT_NAME = 1, ABORT = 2, LIST = 3, STARTTLS = 5, ASK = 6, GO = 7 };
+enum {
+	EXPORT_NAME = 1,
+	ABORT = 2,
+	LIST = 3,
+	STARTTLS = 5,
+	ASK = 6,
+	GO = 7,
+	STRUCTURED = 8,
+	LIST_CONTEXTS = 9,
+	SET_CONTEXTS = 10,
+};
 
 /* What the client says. */
 #define OPTION(option, length) RAW("IHAVEOPT"), U32(option), U32(length)
@@ -71,6 +82,14 @@ enum { EXPORT_NAME = 1, ABORT = 2, LIST = 3, STARTTLS = 5, ASK = 6, GO = 7 };
 #define HELLO_LIST(flags) U32(flags), OPTION(LIST, 0), TURN
 #define BY_NAME OPTION(EXPORT_NAME, 4), RAW("disk"), TURN
 #define FAREWELL OPTION(ABORT, 0)
+/* After NBD_OPT_INFO; without structured replies contexts are not asked for. */
+#define MORE OPTION(STRUCTURED, 0), TURN, ASK_CONTEXTS, OPTION(LIST, 0), TURN, FAREWELL
+#define MORE_OLD OPTION(STRUCTURED, 0), TURN, OPTION(LIST, 0), TURN, FAREWELL
+#define ASK_CONTEXTS OPTION(LIST_CONTEXTS, 12), U32(4), RAW("disk"), U32(0), TURN
+#define HELLO_QUERY(flags) U32(flags), OPTION(STRUCTURED, 0), TURN
+#define WANT_ALLOCATION                                                                           \
+	OPTION(SET_CONTEXTS, 4 + 4 + 4 + 4 + 15), U32(4), RAW("disk"), U32(1), U32(15),            \
+		RAW("base:allocation"), TURN
 #define ASK_FOR_TLS(flags) U32(flags), OPTION(STARTTLS, 0), TURN
 #define ASK_INSIDE(option) OPTION(option, 4 + 4 + 10), U32(4), RAW("disk"), WANTED, TURN
 /* clang-format on */
@@ -160,6 +179,10 @@ enum {
 	BLOCK_SIZE = 1 << 2,
 	NAME = 1 << 3,
 	DESCRIPTION = 1 << 4,
+	STRUCTURED_REPLIES = 1 << 5,
+	CONTEXTS = 1 << 6, /* are listed */
+	LISTED = 1 << 7,
+	UNLISTED = 1 << 8,
 };
 
 struct replay {
@@ -169,6 +192,8 @@ struct replay {
 	size_t export_len; /* so many 'n' instead */
 	bool tls;     /* is required */
 	bool secured; /* and comes about: after the server's second stretch */
+	const char *contexts; /* wanted, comma-separated */
+	uint32_t ids[2];      /* of those */
 	const struct piece *server;
 	const struct piece *client;
 	/* failures */
@@ -271,8 +296,8 @@ static const struct replay replays[] = {
 		.name = "info",
 		.goal = NEG_GOAL_INFO,
 		.server = PIECES(GREETING(3), DISK(ASK), INFO_BLOCK_SIZE(ASK, 512, 512, 65536),
-				 ACK(ASK)),
-		.client = PIECES(HELLO(3, ASK), FAREWELL),
+				 ACK(ASK), TURN, UNSUP(STRUCTURED), ERROR(LIST, 2, 0)),
+		.client = PIECES(HELLO(3, ASK), MORE_OLD),
 		.got = BLOCK_SIZE,
 		.size = 1048576,
 		.flags = 0x105,
@@ -1107,9 +1132,13 @@ static const struct replay replays[] = {
 		.tls = true,
 		.secured = true,
 		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, DISK(ASK),
-				 INFO_BLOCK_SIZE(ASK, 512, 4096, 65536), ACK(ASK)),
-		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(ASK), FAREWELL),
-		.got = BLOCK_SIZE,
+				 INFO_BLOCK_SIZE(ASK, 512, 4096, 65536), ACK(ASK), TURN,
+				 ACK(STRUCTURED), TURN, CONTEXT(LIST_CONTEXTS, 0, 15),
+				 RAW("base:allocation"), ACK(LIST_CONTEXTS), TURN, SERVER(4, 0),
+				 RAW("disk"), ACK(LIST)),
+		.client = PIECES(ASK_FOR_TLS(3), ASK_INSIDE(ASK), MORE),
+		.items = PIECES(RAW("base:allocation\0\0")),
+		.got = BLOCK_SIZE | STRUCTURED_REPLIES | CONTEXTS | LISTED,
 		.size = 1048576,
 		.flags = 0x105,
 		.min = 512,
@@ -1291,6 +1320,303 @@ static const struct replay replays[] = {
 		.code = EPROTONOSUPPORT,
 		.text = { "NBD_REP_ERR_TLS_REQD to NBD_OPT_GO", "it requires TLS", "--tls" },
 	},
+	/* --- what is asked after NBD_OPT_INFO: nothing of it can spoil the information --- */
+	{
+		.name = "info, contexts, listed",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 CONTEXT(LIST_CONTEXTS, 0, 15), RAW("base:allocation"),
+				 CONTEXT(LIST_CONTEXTS, 0, 20), RAW("qemu:dirty-bitmap:\x1b\xff"),
+				 CONTEXT(LIST_CONTEXTS, 7, 0), ACK(LIST_CONTEXTS), TURN,
+				 SERVER(5, 0), RAW("other"), SERVER(4, 3), RAW("disk"), RAW("its"),
+				 SERVER(5, 0), RAW("disks"), ACK(LIST)),
+		.client = PIECES(HELLO(3, ASK), MORE),
+		.items = PIECES(RAW("base:allocation\0\0qemu:dirty-bitmap:\x1b\xff\0\0\0\0")),
+		.got = STRUCTURED_REPLIES | CONTEXTS | LISTED,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "info, no contexts, not listed",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 ACK(LIST_CONTEXTS), TURN, SERVER(3, 0), RAW("dis"), SERVER(0, 4),
+				 RAW("disk"), ACK(LIST)),
+		.client = PIECES(HELLO(3, ASK), MORE),
+		.got = STRUCTURED_REPLIES | CONTEXTS | UNLISTED,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "info, listed under its canonical name",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), INFO_NAME(ASK, 5), RAW("Disk1"), ACK(ASK),
+				 TURN, UNSUP(STRUCTURED), SERVER(5, 0), RAW("Disk1"), ACK(LIST)),
+		.client = PIECES(HELLO(3, ASK), MORE_OLD),
+		.got = NAME | LISTED,
+		.size = 1048576,
+		.flags = 0x105,
+		.canonical = PIECES(RAW("Disk1")),
+	},
+	{
+		.name = "info, the default export without a name is listed",
+		.goal = NEG_GOAL_INFO,
+		.export = "",
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ERROR(STRUCTURED, 5, 3),
+				 RAW("tls"), TURN, SERVER(0, 0), ACK(LIST)),
+		.client = PIECES(U32(3), OPTION(ASK, 14), U32(0), WANTED, TURN, MORE_OLD),
+		.got = LISTED,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "info, contexts that an error takes back, a list that an error ends",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 CONTEXT(LIST_CONTEXTS, 0, 3), RAW("x:y"),
+				 ERROR(LIST_CONTEXTS, 9, 600), FILL('!', 600), TURN, SERVER(4, 0),
+				 RAW("disk"), ERROR(LIST, 7, 0)),
+		.client = PIECES(HELLO(3, ASK), MORE),
+		.items = PIECES(RAW("x:y\0\0")),
+		.got = STRUCTURED_REPLIES,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "info, 1024 contexts, one of the greatest length",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 CONTEXT(LIST_CONTEXTS, 0, 4096), FILL('c', 4096),
+				 TIMES(1023, CONTEXT(LIST_CONTEXTS, 0, 1), RAW("c")),
+				 ACK(LIST_CONTEXTS), TURN, ACK(LIST)),
+		.client = PIECES(HELLO(3, ASK), MORE),
+		.items = PIECES(FILL('c', 4096), RAW("\0\0"), TIMES(1023, RAW("c\0\0"))),
+		.got = STRUCTURED_REPLIES | CONTEXTS | UNLISTED,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "info, 1025 contexts",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 TIMES(1024, CONTEXT(LIST_CONTEXTS, 0, 1), RAW("c")),
+				 REPLY(LIST_CONTEXTS, 4, 5)),
+		.client = PIECES(HELLO(3, ASK), OPTION(STRUCTURED, 0), TURN, ASK_CONTEXTS),
+		.items = PIECES(TIMES(1024, RAW("c\0\0"))),
+		BREACH,
+		.text = { "more than 1024 replies to NBD_OPT_LIST_META_CONTEXT" },
+	},
+	{
+		.name = "info, a context that is too long",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 REPLY(LIST_CONTEXTS, 4, 4 + 4097)),
+		.client = PIECES(HELLO(3, ASK), OPTION(STRUCTURED, 0), TURN, ASK_CONTEXTS),
+		BREACH,
+		.text = { "NBD_REP_META_CONTEXT of 4101 bytes" },
+	},
+	{
+		.name = "info, an entry of another list",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, ACK(STRUCTURED), TURN,
+				 REPLY(LIST_CONTEXTS, 2, 4)),
+		.client = PIECES(HELLO(3, ASK), OPTION(STRUCTURED, 0), TURN, ASK_CONTEXTS),
+		BREACH,
+		.text = { "answers NBD_OPT_LIST_META_CONTEXT with reply type 2" },
+	},
+	{
+		.name = "info, a payload with the consent to structured replies",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, REPLY(STRUCTURED, 1, 1)),
+		.client = PIECES(HELLO(3, ASK), OPTION(STRUCTURED, 0), TURN),
+		BREACH,
+		.text = { "NBD_REP_ACK to NBD_OPT_STRUCTURED_REPLY carries 1 bytes" },
+	},
+	{
+		.name = "info, a list with a broken entry",
+		.goal = NEG_GOAL_INFO,
+		.server = PIECES(GREETING(3), DISK(ASK), ACK(ASK), TURN, UNSUP(STRUCTURED),
+				 SERVER(2, 0), RAW("a\0")),
+		.client = PIECES(HELLO(3, ASK), OPTION(STRUCTURED, 0), TURN, OPTION(LIST, 0), TURN),
+		BREACH,
+		.text = { "the name of an export contains a zero byte" },
+	},
+	/* --- for a client in user space --- */
+	{
+		.name = "query, one context",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation",
+		.ids = { 7 },
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, CONTEXT(SET_CONTEXTS, 7, 15),
+				 RAW("base:allocation"), ACK(SET_CONTEXTS), TURN, DISK(GO), ACK(GO)),
+		.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION, ASK_INSIDE(GO)),
+		.got = TRANSMISSION | STRUCTURED_REPLIES,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, two contexts the other way round",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation,x:y",
+		.ids = { 0, UINT32_MAX },
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN,
+				 CONTEXT(SET_CONTEXTS, UINT32_MAX, 3), RAW("x:y"),
+				 CONTEXT(SET_CONTEXTS, 0, 15), RAW("base:allocation"),
+				 ACK(SET_CONTEXTS), TURN, INFO_BLOCK_SIZE(GO, 512, 4096, 65536),
+				 DISK(GO), ACK(GO)),
+		.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 4 + 15 + 4 + 3),
+				 U32(4), RAW("disk"), U32(2), U32(15), RAW("base:allocation"),
+				 U32(3), RAW("x:y"), TURN, ASK_INSIDE(GO)),
+		.got = TRANSMISSION | STRUCTURED_REPLIES | BLOCK_SIZE,
+		.size = 1048576,
+		.flags = 0x105,
+		.min = 512,
+		.pref = 4096,
+		.max = 65536,
+	},
+	{
+		.name = "query, no context",
+		.goal = NEG_GOAL_QUERY,
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, DISK(GO), ACK(GO)),
+		.client = PIECES(HELLO_QUERY(3), ASK_INSIDE(GO)),
+		.got = TRANSMISSION | STRUCTURED_REPLIES,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, simple replies must do",
+		.goal = NEG_GOAL_QUERY,
+		.server = PIECES(GREETING(3), ERROR(STRUCTURED, 1, 4), RAW("what"), TURN, DISK(GO),
+				 ACK(GO)),
+		.client = PIECES(HELLO_QUERY(3), ASK_INSIDE(GO)),
+		.got = TRANSMISSION,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, go is unknown",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation",
+		.ids = { 1 },
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, CONTEXT(SET_CONTEXTS, 1, 15),
+				 RAW("base:allocation"), ACK(SET_CONTEXTS), TURN, UNSUP(GO),
+				 U64(1048576), U16(0x105)),
+		.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION, ASK_INSIDE(GO), BY_NAME),
+		.got = TRANSMISSION | OLD_OPTION | STRUCTURED_REPLIES,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, unfixed newstyle",
+		.goal = NEG_GOAL_QUERY,
+		.server = PIECES(GREETING(2), U64(1048576), U16(0x105)),
+		.client = PIECES(U32(2), BY_NAME),
+		.got = TRANSMISSION | OLD_OPTION,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, unfixed newstyle knows no contexts",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation",
+		.server = PIECES(GREETING(2)),
+		.client = PIECES(U32(2)),
+		.kind = ERR_REFUSED,
+		.code = EOPNOTSUPP,
+		.text = { "unfixed newstyle", "no block status" },
+	},
+	{
+		.name = "query, tls",
+		.goal = NEG_GOAL_QUERY,
+		.tls = true,
+		.secured = true,
+		.contexts = "base:allocation",
+		.ids = { 1 },
+		.server = PIECES(GREETING(3), ACK(STARTTLS), TURN, ACK(STRUCTURED), TURN,
+				 CONTEXT(SET_CONTEXTS, 1, 15), RAW("base:allocation"),
+				 ACK(SET_CONTEXTS), TURN, DISK(GO), ACK(GO)),
+		.client = PIECES(ASK_FOR_TLS(3), OPTION(STRUCTURED, 0), TURN, WANT_ALLOCATION,
+				 ASK_INSIDE(GO)),
+		.got = TRANSMISSION | STRUCTURED_REPLIES,
+		.size = 1048576,
+		.flags = 0x105,
+	},
+	{
+		.name = "query, the context is missing",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation",
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, ACK(SET_CONTEXTS)),
+		.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION, FAREWELL),
+		.kind = ERR_REFUSED,
+		.code = ENOENT,
+		.text = { "no meta context \"base:allocation\" for export \"disk\"", "--info" },
+	},
+	{
+		.name = "query, one of two contexts is missing",
+		.goal = NEG_GOAL_QUERY,
+		.contexts = "base:allocation,x:\xe2\x80\xae",
+		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, CONTEXT(SET_CONTEXTS, 1, 15),
+				 RAW("base:allocation"), ACK(SET_CONTEXTS)),
+		.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 4 + 15 + 4 + 5),
+				 U32(4), RAW("disk"), U32(2), U32(15), RAW("base:allocation"),
+				 U32(5), RAW("x:\xe2\x80\xae"), TURN, FAREWELL),
+		.kind = ERR_REFUSED,
+		.code = ENOENT,
+		.text = { "no meta context \"x:\\xe2\\x80\\xae\"" },
+	},
+#define QUERY_BREACH(title, ...)                                                                  \
+	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "base:allocation",                      \
+	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
+	.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION), BREACH
+	{
+		QUERY_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4), RAW("\x1b:bc")),
+		.text = { "selects the meta context \"\\x1b:bc\", which was not asked for" },
+	},
+	{
+		QUERY_BREACH("query, more contexts than wanted", CONTEXT(SET_CONTEXTS, 1, 15),
+			     RAW("base:allocation"), REPLY(SET_CONTEXTS, 4, 19)),
+		.text = { "more than 1 replies to NBD_OPT_SET_META_CONTEXT" },
+	},
+	{
+		QUERY_BREACH("query, a context without a number", REPLY(SET_CONTEXTS, 4, 3)),
+		.text = { "NBD_REP_META_CONTEXT of 3 bytes" },
+	},
+	{
+		QUERY_BREACH("query, a context with a zero byte", CONTEXT(SET_CONTEXTS, 1, 16),
+			     RAW("base:allocation\0")),
+		.text = { "the name of a meta context contains a zero byte" },
+	},
+	{
+		QUERY_BREACH("query, an information too early", REPLY(SET_CONTEXTS, 3, 12)),
+		.text = { "answers NBD_OPT_SET_META_CONTEXT with reply type 3" },
+	},
+	{
+		QUERY_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
+		.text = { "NBD_REP_ACK to NBD_OPT_SET_META_CONTEXT carries 4 bytes" },
+	},
+#define QUERY_TWO(title, ...)                                                                     \
+	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "a:b,c:d",                              \
+	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
+	.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 7 + 7), U32(4),          \
+			 RAW("disk"), U32(2), U32(3), RAW("a:b"), U32(3), RAW("c:d"), TURN), BREACH
+	{
+		QUERY_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3), RAW("a:b"),
+			  CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
+		.text = { "selects the meta context \"a:b\", which was selected before" },
+	},
+	{
+		QUERY_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3), RAW("a:b"),
+			  CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
+		.text = { "gives two meta contexts the number 9" },
+	},
+	{
+		.name = "query, consent to structured replies with an export",
+		.goal = NEG_GOAL_QUERY,
+		.server = PIECES(GREETING(3), REPLY(STRUCTURED, 3, 12)),
+		.client = PIECES(HELLO_QUERY(3)),
+		BREACH,
+		.text = { "answers NBD_OPT_STRUCTURED_REPLY with reply type 3" },
+	},
 };
 
 static const char *const option_names[] = {
@@ -1300,6 +1626,9 @@ static const char *const option_names[] = {
 	[STARTTLS] = "NBD_OPT_STARTTLS",
 	[ASK] = "NBD_OPT_INFO",
 	[GO] = "NBD_OPT_GO",
+	[STRUCTURED] = "NBD_OPT_STRUCTURED_REPLY",
+	[LIST_CONTEXTS] = "NBD_OPT_LIST_META_CONTEXT",
+	[SET_CONTEXTS] = "NBD_OPT_SET_META_CONTEXT",
 };
 
 /* --- driving ---------------------------------------------------------------------------------- */
@@ -1331,6 +1660,18 @@ static void must_at(const struct drive *d, bool ok, const char *condition, int l
 		     d->read, d->written, condition, more);
 }
 
+static void want_contexts(struct contexts *c, const char *names)
+{
+	struct err e;
+
+	for (const char *p = names; p && *p; p += p[strcspn(p, ",")] == ',') {
+		size_t len = strcspn(p, ",");
+
+		ck_assert_int_eq(contexts_add(c, p, len, &e), 0);
+		p += len;
+	}
+}
+
 static void begin(struct drive *d, const struct replay *r)
 {
 	struct neg_params *p = calloc(1, sizeof(*p));
@@ -1351,6 +1692,7 @@ static void begin(struct drive *d, const struct replay *r)
 		memset(p->export, 'n', r->export_len);
 	else
 		strcpy(p->export, r->export ? r->export : "disk");
+	want_contexts(&p->contexts, r->contexts);
 	neg_init(d->n, p);
 	/* The engine keeps no pointer to it. */
 	free(p);
@@ -1410,6 +1752,34 @@ static void check_export(const struct drive *d)
 	must(d, x->has_description == !!(r->got & DESCRIPTION));
 	check_string(d, x->name, r->canonical);
 	check_string(d, x->description, r->description);
+	must(d, x->structured == !!(r->got & STRUCTURED_REPLIES));
+	must(d, x->has_contexts == !!(r->got & CONTEXTS));
+	must(d, (x->listed == EXPORT_LISTED) == !!(r->got & LISTED));
+	must(d, (x->listed == EXPORT_UNLISTED) == !!(r->got & UNLISTED));
+	for (unsigned i = 0; i < neg_contexts(d->n)->count; i++)
+		must(d, neg_contexts(d->n)->id[i] == r->ids[i]);
+}
+
+/* Whether NBD_OPT_INFO has been answered: nothing that comes after that is needed. */
+static bool is_informed(const struct drive *d)
+{
+	size_t last = d->r->tls ? 2 : 1;
+
+	return d->r->goal == NEG_GOAL_INFO && !(d->r->got & OLD_OPTION) &&
+	       d->server.turn_count > last + 1 && d->read >= d->server.turns[last];
+}
+
+/* What is reached by giving up then. */
+static void check_informed(const struct drive *d, struct neg *n)
+{
+	const struct export *x = neg_export(n);
+	struct neg_buf buf;
+
+	must(d, neg_want(n, &buf) == NEG_DONE, "%s", neg_failure(n)->text);
+	must(d, neg_failure(n)->kind == ERR_NONE && !neg_failure(n)->text[0]);
+	must(d, !neg_in_transmission(n));
+	must(d, x->size == 1048576 && x->flags == 0x105);
+	must(d, x->listed != EXPORT_UNLISTED);
 }
 
 /* What has been reached is not changed by anything that comes later. */
@@ -1502,6 +1872,11 @@ static void check_broken(const struct drive *d, enum neg_want want)
 			neg_broken(n, way == RESET ? ECONNRESET : 0);
 		if (only_farewell_is_left(d)) {
 			check_end(d, n);
+			continue;
+		}
+		if (is_informed(d)) {
+			check_informed(d, n);
+			check_sticky(d, n, NEG_DONE);
 			continue;
 		}
 		must(d, neg_want(n, &buf) == NEG_FAILED);
@@ -1696,6 +2071,8 @@ static const struct {
 	{ NEG_GOAL_GO, GO },
 	{ NEG_GOAL_INFO, ASK },
 	{ NEG_GOAL_LIST, LIST },
+	{ NEG_GOAL_QUERY, STRUCTURED },
+	{ NEG_GOAL_QUERY, SET_CONTEXTS },
 };
 
 START_TEST(refusal)
@@ -1706,24 +2083,35 @@ START_TEST(refusal)
 	struct replay r = {
 		.name = refusals[i].name,
 		.goal = goals[g].goal,
-		.client = option == LIST ? PIECES(HELLO_LIST(3), FAREWELL)
-					 : PIECES(HELLO(3, option), FAREWELL),
+		.contexts = goals[g].goal == NEG_GOAL_QUERY ? "base:allocation" : NULL,
 		.kind = refusals[i].kind,
 		.code = refusals[i].code,
-		.text = { refusals[i].name, refusals[i].meaning, option_names[option], quoted,
-			  option == LIST ? "the server refuses: "
-					 : "the server refuses export \"disk\": " },
+		.text = { refusals[i].name, refusals[i].meaning, option_names[option],
+			  option == LIST || option == STRUCTURED
+				  ? "the server refuses: "
+				  : "the server refuses export \"disk\": ", quoted },
 	};
 	struct piece said = { .kind = BYTES, .text = words };
 
+	/* no statements under an if: the pieces would not outlive them */
+	r.client = option == LIST	    ? PIECES(HELLO_LIST(3), FAREWELL)
+		   : option == STRUCTURED   ? PIECES(HELLO_QUERY(3), FAREWELL)
+		   : option == SET_CONTEXTS ? PIECES(HELLO_QUERY(3), WANT_ALLOCATION, FAREWELL)
+					    : PIECES(HELLO(3, option), FAREWELL);
 	said.len = (size_t)snprintf(words, sizeof(words), "number %zu", i);
 	snprintf(quoted, sizeof(quoted), "it says: \"%s\"", words);
-	r.server = PIECES(GREETING(3), ERROR(option, refusals[i].number, said.len), said);
+	r.server = option == SET_CONTEXTS
+			   ? PIECES(GREETING(3), ACK(STRUCTURED), TURN,
+				    ERROR(option, refusals[i].number, said.len), said)
+			   : PIECES(GREETING(3), ERROR(option, refusals[i].number, said.len), said);
 	drive(&r, SIZE_MAX, false);
 	drive(&r, 1, true);
 	/* Without a text there is none to quote. */
-	r.server = PIECES(GREETING(3), ERROR(option, refusals[i].number, 0));
-	r.text[3] = NULL;
+	r.text[4] = goals[g].goal == NEG_GOAL_QUERY ? "block status is needed" : NULL;
+	r.server = option == SET_CONTEXTS
+			   ? PIECES(GREETING(3), ACK(STRUCTURED), TURN,
+				    ERROR(option, refusals[i].number, 0))
+			   : PIECES(GREETING(3), ERROR(option, refusals[i].number, 0));
 	drive(&r, 1, true);
 }
 END_TEST
@@ -1849,6 +2237,51 @@ START_TEST(an_unterminated_name_is_cut)
 }
 END_TEST
 
+/* The longest names there can be, and a set of contexts that makes no sense. */
+START_TEST(the_longest_contexts_fit)
+{
+	static struct neg_params p;
+	static char name[NBD_MAX_STRING];
+	static struct neg n;
+	const size_t rest = CONTEXTS_BYTES - (NBD_MAX_STRING + 1) - 1;
+	struct neg_buf buf;
+	struct err e;
+
+	p.goal = NEG_GOAL_QUERY;
+	memset(p.export, 'n', NBD_MAX_STRING);
+	memset(name, 'c', sizeof(name));
+	memcpy(name, "x:", 2);
+	ck_assert_int_eq(contexts_add(&p.contexts, name, sizeof(name), &e), 0);
+	memcpy(name, "y:", 2);
+	ck_assert_int_eq(contexts_add(&p.contexts, name, rest, &e), 0);
+	for (int wild = 0; wild < 2; wild++) {
+		size_t names = 2 * 4 + NBD_MAX_STRING + rest;
+
+		neg_init(&n, &p);
+		ck_assert_int_eq(neg_want(&n, &buf), NEG_READ);
+		memcpy(buf.in, "NBDMAGICIHAVEOPT", 16);
+		neg_moved(&n, 16);
+		ck_assert_int_eq(neg_want(&n, &buf), NEG_READ);
+		memcpy(buf.in, "\0\3", 2);
+		neg_moved(&n, 2);
+		ck_assert_int_eq(neg_want(&n, &buf), NEG_WRITE);
+		ck_assert_uint_eq(buf.len, 4 + 16);
+		neg_moved(&n, 20);
+		ck_assert_int_eq(neg_want(&n, &buf), NEG_READ);
+		ck_assert_uint_eq(buf.len, 20);
+		memcpy(buf.in, "\0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x08\0\0\0\1\0\0\0\0", 20);
+		neg_moved(&n, 20);
+		ck_assert_int_eq(neg_want(&n, &buf), NEG_WRITE);
+		/* names that have no end are taken for empty ones */
+		if (wild)
+			names = CONTEXTS_MAX * 4;
+		ck_assert_uint_eq(buf.len, 16 + 4 + 4096 + 4 + names);
+		p.contexts.count = 1000;
+		memset(p.contexts.names, 'c', sizeof(p.contexts.names));
+	}
+}
+END_TEST
+
 /* A caller may ask as often as it likes. */
 START_TEST(asking_changes_nothing)
 {
@@ -1929,6 +2362,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, each_refusal_has_its_own_words);
 	tcase_add_test(t, the_longest_refusal_fits);
 	tcase_add_test(t, an_unterminated_name_is_cut);
+	tcase_add_test(t, the_longest_contexts_fit);
 	tcase_add_test(t, asking_changes_nothing);
 	suite_add_tcase(s, t);
 	return s;
