@@ -167,6 +167,7 @@ enum {
 	WIRE_EXPORT_NAME_ZEROES = 124,
 	WIRE_REQUEST_SIZE = 28,
 	WIRE_SIMPLE_REPLY_SIZE = 16,
+	WIRE_STRUCTURED_REPLY_SIZE = 20, /* header; begins like a simple one */
 };
 
 struct wire_reply {

@@ -2,8 +2,7 @@
 /*
  * Handshakes replayed. A case is what the server says, what the client must have said in between,
  * byte for byte, and how it ends. Each is driven as fast as neg asks, byte by byte, and is broken
- * off at each byte of both directions. The numbers on the wire are written out here, not made by
- * the functions under test.
+ * off at each byte of both directions.
  */
 #include "neg.h"
 
@@ -13,40 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pieces.h"
 #include "text.h"
 #include "unit.h"
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-/* --- byte streams as constants ---------------------------------------------------------------- */
+/* --- what is said ----------------------------------------------------------------------------- */
 
 /* clang-format off */
-enum piece_kind {
-	STOP,
-	BYTES,      /* len bytes of text */
-	NUMBER,     /* len bytes, big-endian */
-	FILLER,     /* len times the byte value */
-	GROUP,      /* value times sub */
-	OTHER_SIDE, /* the peer speaks next */
-};
-
-struct piece {
-	enum piece_kind kind;
-	uint64_t value;
-	size_t len;
-	const char *text;
-	const struct piece *sub;
-};
-
-#define PIECES(...) (const struct piece[]){ __VA_ARGS__, { .kind = STOP } }
-#define RAW(literal) { .kind = BYTES, .text = literal, .len = sizeof(literal) - 1 }
-#define U16(v) { .kind = NUMBER, .value = v, .len = 2 }
-#define U32(v) { .kind = NUMBER, .value = v, .len = 4 }
-#define U64(v) { .kind = NUMBER, .value = v, .len = 8 }
-#define FILL(byte, n) { .kind = FILLER, .value = byte, .len = n }
-#define TIMES(n, ...) { .kind = GROUP, .value = n, .sub = PIECES(__VA_ARGS__) }
-#define TURN { .kind = OTHER_SIDE }
-
 /* What servers say. */
 #define GREETING(flags) RAW("NBDMAGICIHAVEOPT"), U16(flags), TURN
 #define REPLY(option, type, length)                                                               \
@@ -93,67 +67,6 @@ enum {
 #define ASK_FOR_TLS(flags) U32(flags), OPTION(STARTTLS, 0), TURN
 #define ASK_INSIDE(option) OPTION(option, 4 + 4 + 10), U32(4), RAW("disk"), WANTED, TURN
 /* clang-format on */
-
-struct bytes {
-	uint8_t *data;
-	size_t len;
-	size_t turns[8]; /* where each stretch ends, the last at len */
-	size_t turn_count;
-};
-
-static size_t size_of(const struct piece *p)
-{
-	size_t len = 0;
-
-	for (; p && p->kind != STOP; p++)
-		len += p->kind == GROUP ? (size_t)p->value * size_of(p->sub) : p->len;
-	return len;
-}
-
-static void append(struct bytes *b, const struct piece *p)
-{
-	for (; p && p->kind != STOP; p++) {
-		switch (p->kind) {
-		case BYTES:
-			memcpy(b->data + b->len, p->text, p->len);
-			break;
-		case NUMBER:
-			for (size_t i = 0; i < p->len; i++)
-				b->data[b->len + i] = (uint8_t)(p->value >> 8 * (p->len - 1 - i));
-			break;
-		case FILLER:
-			memset(b->data + b->len, (int)p->value, p->len);
-			break;
-		case GROUP:
-			for (uint64_t i = 0; i < p->value; i++)
-				append(b, p->sub);
-			break;
-		default:
-			ck_assert_uint_lt(b->turn_count, COUNT(b->turns) - 1);
-			b->turns[b->turn_count++] = b->len;
-			break;
-		}
-		b->len += p->len;
-	}
-}
-
-/* Of exactly the right size, for AddressSanitizer. free_bytes() afterwards. */
-static void make_bytes(struct bytes *b, const struct piece *p)
-{
-	size_t len = size_of(p);
-
-	memset(b, 0, sizeof(*b));
-	b->data = malloc(len ? len : 1);
-	ck_assert_ptr_nonnull(b->data);
-	append(b, p);
-	ck_assert_uint_eq(b->len, len);
-	b->turns[b->turn_count++] = len;
-}
-
-static void free_bytes(struct bytes *b)
-{
-	free(b->data);
-}
 
 /* The stretch that the byte at this place belongs to. */
 static size_t stretch(const struct bytes *b, size_t at)

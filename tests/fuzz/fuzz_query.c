@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The input is a server in the transmission phase. One byte: structured replies (bit 0), the number of meta
+ * contexts (bits 1 and 2, under the numbers 0, 1 and 0xffffffff), the number of requests less one (bits 3
+ * and 4), a farewell after them (bit 5). One for how small the pieces are in which bytes move (0: as large as
+ * asked for). For each request one for its type (READ, CACHE, BLOCK_STATUS; from 4 on with a flag) and two
+ * each for its offset, in units of 16 bytes, and its length less one. The rest is the stream itself. It is
+ * driven in one piece and in small ones, which must come to the same, within bounds that follow from the
+ * stream's length.
+ */
+#include "fuzz.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "query.h"
+#include "text.h"
+
+enum {
+	EXPORT_SIZE = 1 << 20,
+	REQUESTS = 4,
+	LENGTH_MAX = 1 << 16,
+};
+
+struct input {
+	struct query_params params;
+	struct query_request request[REQUESTS];
+	unsigned requests;
+	bool farewell;
+	uint8_t pieces;
+	const uint8_t *stream;
+	size_t size;
+};
+
+/* What one drive did. */
+struct drive {
+	struct query q;
+	size_t consumed;
+	size_t sent;
+	uint64_t events; /* a hash of them */
+	enum query_want end;
+	int place[REQUESTS]; /* of a request: its number, or -1 when it is over */
+	uint64_t next[REQUESTS][CONTEXTS_MAX]; /* where its next extent has to be */
+	bool over[REQUESTS][CONTEXTS_MAX];
+	uint32_t covered[REQUESTS];
+	uint8_t seen[REQUESTS][LENGTH_MAX]; /* bytes of its data */
+};
+
+static void require(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+static void hash(uint64_t *h, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+
+	for (size_t i = 0; i < len; i++)
+		*h = (*h ^ p[i]) * UINT64_C(0x100000001b3);
+}
+
+static void check_safe(const char *s, size_t cap)
+{
+	size_t len = strnlen(s, cap);
+
+	require(len > 0 && len < cap);
+	require(text_is_utf8(s, len));
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		require(c >= 0x20 && c != 0x7f);
+		/* U+0080..U+009F */
+		require(c != 0xc2 || (unsigned char)s[i + 1] >= 0xa0);
+	}
+}
+
+static void check_end(struct query *q)
+{
+	const struct query_request r = { .type = NBD_CMD_CACHE, .length = 1 };
+	struct query_buf buf;
+	enum query_want end = query_want(q, &buf);
+	struct err before = *query_failure(q), e;
+
+	require(end == QUERY_DONE || end == QUERY_FAILED);
+	if (end == QUERY_FAILED) {
+		require(before.kind == ERR_PROTOCOL || before.kind == ERR_UNREACHABLE);
+		require(before.code > 0);
+		check_safe(before.text, sizeof(before.text));
+	} else {
+		require(before.kind == ERR_NONE);
+	}
+	for (int i = 0; i < 5; i++) {
+		require(query_want(q, &buf) == end && !buf.len && !buf.in && !buf.out);
+		require(!strcmp(before.text, query_failure(q)->text));
+		require(query_ask(q, &r, &e) == -EPIPE);
+		if (i == 0)
+			query_moved(q, 0);
+		else if (i == 1)
+			query_broken(q, 0);
+		else if (i == 2)
+			query_timed_out(q);
+		else
+			query_disconnect(q);
+	}
+}
+
+static void check_giving_up(const struct drive *d)
+{
+	struct query *q = malloc(sizeof(*q));
+
+	require(q);
+	for (int i = 0; i < 3; i++) {
+		memcpy(q, &d->q, sizeof(*q));
+		if (i == 2)
+			query_timed_out(q);
+		else
+			query_broken(q, i ? ECONNRESET : 0);
+		check_end(q);
+	}
+	free(q);
+}
+
+static unsigned request_of(const struct drive *d, const struct input *in, unsigned number)
+{
+	unsigned i = 0;
+
+	while (i < in->requests && d->place[i] != (int)number)
+		i++;
+	require(i < in->requests);
+	return i;
+}
+
+static void on_event(struct drive *d, const struct input *in, enum query_want want,
+		     const struct query_buf *buf)
+{
+	unsigned i = request_of(d, in, buf->request);
+	const struct query_request *r = &in->request[i];
+	uint64_t asked = r->offset + r->length;
+	struct err e;
+
+	require(!buf->in && !buf->out && !buf->len);
+	require(want == QUERY_REPLY || buf->length);
+	hash(&d->events, &want, sizeof(want));
+	hash(&d->events, &buf->request, sizeof(buf->request));
+	hash(&d->events, &buf->offset, sizeof(buf->offset));
+	hash(&d->events, &buf->length, sizeof(buf->length));
+	switch (want) {
+	case QUERY_EXTENT:
+		require(r->type == NBD_CMD_BLOCK_STATUS && buf->context < in->params.contexts.count);
+		require(buf->offset == d->next[i][buf->context] && buf->offset < asked);
+		require(buf->length <= EXPORT_SIZE - buf->offset);
+		/* nothing after one that went beyond */
+		require(!d->over[i][buf->context]);
+		d->next[i][buf->context] = buf->offset + buf->length;
+		d->over[i][buf->context] = buf->offset + buf->length >= asked;
+		hash(&d->events, &buf->flags, sizeof(buf->flags));
+		break;
+	case QUERY_DATA:
+	case QUERY_HOLE:
+		require(r->type == NBD_CMD_READ);
+		require(buf->offset >= r->offset && buf->offset < asked);
+		require(buf->length <= asked - buf->offset);
+		for (uint32_t at = 0; at < buf->length; at++)
+			require(!d->seen[i][buf->offset - r->offset + at]++);
+		d->covered[i] += buf->length;
+		if (want == QUERY_DATA)
+			hash(&d->events, buf->data, buf->length);
+		break;
+	default:
+		if (buf->error) {
+			require(query_error(&d->q, &e) == -e.code && e.code > 0);
+			require(e.kind == ERR_REFUSED);
+			check_safe(e.text, sizeof(e.text));
+			hash(&d->events, e.text, strlen(e.text));
+		} else if (r->type == NBD_CMD_READ) {
+			require(d->covered[i] == r->length);
+		} else if (r->type == NBD_CMD_BLOCK_STATUS) {
+			/* each context has advanced */
+			for (unsigned c = 0; c < in->params.contexts.count; c++)
+				require(d->next[i][c] > r->offset);
+		}
+		d->place[i] = -1;
+		break;
+	}
+}
+
+static void begin(struct drive *d, const struct input *in)
+{
+	struct err e;
+
+	memset(d, 0, sizeof(*d));
+	query_init(&d->q, &in->params);
+	for (unsigned i = 0; i < in->requests; i++) {
+		const struct query_request *r = &in->request[i];
+		bool status = r->type == NBD_CMD_BLOCK_STATUS;
+		bool good = r->length <= EXPORT_SIZE - r->offset;
+
+		if (status && (!in->params.structured || !in->params.contexts.count))
+			good = false;
+		if (r->flags == NBD_CMD_FLAG_DF && !in->params.structured)
+			good = false;
+		d->place[i] = query_ask(&d->q, r, &e);
+		require((d->place[i] >= 0) == good);
+		for (unsigned c = 0; c < CONTEXTS_MAX; c++)
+			d->next[i][c] = r->offset;
+	}
+	if (in->farewell)
+		query_disconnect(&d->q);
+}
+
+/* pieces: 0 for all at once, or the seed of how many bytes move at a time. */
+static void run(struct drive *d, const struct input *in, uint8_t pieces)
+{
+	/* one for each byte, an event for 8 of them at least, and what is sent */
+	size_t steps = 0, limit = 2 * in->size + (REQUESTS + 1) * WIRE_REQUEST_SIZE + 64;
+
+	begin(d, in);
+	for (;;) {
+		struct query_buf buf;
+		enum query_want want = query_want(&d->q, &buf);
+		size_t len = buf.len;
+
+		d->end = want;
+		require(++steps <= limit);
+		if (pieces) {
+			if (len > pieces)
+				len = pieces;
+			pieces = (uint8_t)(pieces * 5 + 1);
+			if (!pieces)
+				pieces = 1;
+		}
+		switch (want) {
+		case QUERY_READ:
+			require(len > 0 && buf.in && !buf.out);
+			require(buf.in >= d->q.in && buf.in + buf.len <= d->q.in + sizeof(d->q.in));
+			if (len > in->size - d->consumed)
+				len = in->size - d->consumed;
+			if (!len) {
+				check_giving_up(d);
+				return;
+			}
+			memcpy(buf.in, in->stream + d->consumed, len);
+			d->consumed += len;
+			break;
+		case QUERY_WRITE:
+			require(len > 0 && buf.out && !buf.in);
+			d->sent += len;
+			require(d->sent <= (in->requests + in->farewell) * (size_t)WIRE_REQUEST_SIZE);
+			break;
+		case QUERY_IDLE:
+			require(!in->farewell);
+			for (unsigned i = 0; i < in->requests; i++)
+				require(d->place[i] < 0);
+			query_disconnect(&d->q);
+			require(query_want(&d->q, &buf) == QUERY_WRITE && buf.len == WIRE_REQUEST_SIZE);
+			query_moved(&d->q, buf.len);
+			check_end(&d->q);
+			return;
+		case QUERY_DONE:
+		case QUERY_FAILED:
+			require(want == QUERY_FAILED || in->farewell);
+			check_end(&d->q);
+			return;
+		default:
+			on_event(d, in, want, &buf);
+			break;
+		}
+		if (steps % 256 == 0)
+			check_giving_up(d);
+		query_moved(&d->q, len);
+	}
+}
+
+static void check_same(const struct drive *a, const struct drive *b)
+{
+	require(a->consumed == b->consumed && a->sent == b->sent && a->events == b->events);
+	require(a->end == b->end);
+	require(!strcmp(query_failure(&a->q)->text, query_failure(&b->q)->text));
+}
+
+static bool take(const uint8_t **data, size_t *size, uint8_t *to, size_t len)
+{
+	if (*size < len)
+		return false;
+	memcpy(to, *data, len);
+	*data += len;
+	*size -= len;
+	return true;
+}
+
+static bool parse(struct input *in, const uint8_t *data, size_t size)
+{
+	static const uint16_t types[] = {
+		NBD_CMD_READ, NBD_CMD_CACHE, NBD_CMD_BLOCK_STATUS, NBD_CMD_BLOCK_STATUS,
+	};
+	static const uint32_t ids[] = { 0, 1, UINT32_MAX };
+	static const char *const names[] = { "base:allocation", "a:b", "c:d" };
+	uint8_t head[2], r[5];
+	struct err e;
+
+	if (!take(&data, &size, head, sizeof(head)))
+		return false;
+	in->params.size = EXPORT_SIZE;
+	in->params.structured = head[0] & 1;
+	for (int i = 0; i < (head[0] >> 1 & 3); i++) {
+		require(!contexts_add(&in->params.contexts, names[i], strlen(names[i]), &e));
+		in->params.contexts.id[i] = ids[i];
+	}
+	in->requests = 1 + (head[0] >> 3 & 3);
+	in->farewell = head[0] & 0x20;
+	in->pieces = head[1];
+	for (unsigned i = 0; i < in->requests; i++) {
+		struct query_request *q = &in->request[i];
+
+		if (!take(&data, &size, r, sizeof(r)))
+			return false;
+		q->type = types[r[0] & 3];
+		q->offset = 16 * (uint64_t)(r[1] << 8 | r[2]);
+		q->length = 1 + (uint32_t)(r[3] << 8 | r[4]);
+		if (r[0] & 4 && q->type == NBD_CMD_READ)
+			q->flags = NBD_CMD_FLAG_DF;
+		else if (r[0] & 4 && q->type == NBD_CMD_BLOCK_STATUS)
+			q->flags = NBD_CMD_FLAG_REQ_ONE;
+	}
+	in->stream = data;
+	in->size = size;
+	return true;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	/* On the heap each, so that AddressSanitizer sees the first byte beyond. */
+	struct input *in = calloc(1, sizeof(*in));
+	struct drive *whole = malloc(sizeof(*whole)), *pieces = malloc(sizeof(*pieces));
+	int ret = -1;
+
+	require(in && whole && pieces);
+	if (!parse(in, data, size))
+		goto out;
+	run(whole, in, 0);
+	run(pieces, in, in->pieces ? in->pieces : 1);
+	check_same(whole, pieces);
+	ret = 0;
+out:
+	free(in);
+	free(whole);
+	free(pieces);
+	return ret;
+}
