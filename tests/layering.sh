@@ -16,7 +16,7 @@ export LC_ALL=C
 FLOORS='
 0 err bytes text logger
 1 wire uri export contexts
-2 neg query plan
+2 neg query map plan
 3 task resolve stream sock tls ktls relay conn link
 4 nbdnl nbdevent kcall sysfs node module usage
 5 state negotiator control attach detach adopt supervise worker

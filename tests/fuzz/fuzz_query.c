@@ -108,9 +108,9 @@ static void check_end(struct query *q)
 
 static void check_giving_up(const struct drive *d)
 {
-	struct query *q = malloc(sizeof(*q));
+	static struct query copy;
+	struct query *q = &copy;
 
-	require(q);
 	for (int i = 0; i < 3; i++) {
 		memcpy(q, &d->q, sizeof(*q));
 		if (i == 2)
@@ -119,7 +119,6 @@ static void check_giving_up(const struct drive *d)
 			query_broken(q, i ? ECONNRESET : 0);
 		check_end(q);
 	}
-	free(q);
 }
 
 static unsigned request_of(const struct drive *d, const struct input *in, unsigned number)
@@ -267,7 +266,7 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 			on_event(d, in, want, &buf);
 			break;
 		}
-		if (steps % 256 == 0)
+		if (steps % 2048 == 0)
 			check_giving_up(d);
 		query_moved(&d->q, len);
 	}

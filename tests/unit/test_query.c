@@ -610,10 +610,10 @@ static void check_sticky(const struct drive *d, struct query *q, enum query_want
 /* Gives up here, in each of the three ways, on a copy of the engine. */
 static void check_broken(const struct drive *d)
 {
-	struct query *q = malloc(sizeof(*q));
+	static struct query copy;
+	struct query *q = &copy;
 	struct query_buf b;
 
-	ck_assert_ptr_nonnull(q);
 	for (int way = 0; way < 3; way++) {
 		const struct err *e = query_failure(q);
 		bool said;
@@ -633,7 +633,18 @@ static void check_broken(const struct drive *d)
 		must(d, e->code == (way == 2 ? ETIMEDOUT : ECONNRESET), "%s", e->text);
 		check_sticky(d, q, QUERY_FAILED);
 	}
-	free(q);
+}
+
+/* Long streams are all alike in the middle. */
+static bool worth_breaking(const struct drive *d)
+{
+	/* At every byte, but for a run that is slowed down by a tool. */
+	const char *stride = getenv("UNIT_STRIDE");
+
+	if (stride && (d->read + d->written) % strtoul(stride, NULL, 10))
+		return false;
+	return d->server.len < 4096 || d->read < 256 || d->server.len - d->read < 64 ||
+	       d->read % 1999 == 0;
 }
 
 static void drive(const struct replay *r, size_t limit, bool breaking)
@@ -651,7 +662,7 @@ static void drive(const struct replay *r, size_t limit, bool breaking)
 	       want != QUERY_FAILED) {
 		size_t len = b.len < limit ? b.len : limit;
 
-		if (breaking && (d.server.len < 8192 || d.read < 512 || d.server.len - d.read < 512))
+		if (breaking && worth_breaking(&d))
 			check_broken(&d);
 		if (want == QUERY_WRITE) {
 			must(&d, b.len > 0 && b.out && !b.in && b.len <= d.client_len - d.written);
@@ -685,14 +696,9 @@ static void drive(const struct replay *r, size_t limit, bool breaking)
 	finish(&d);
 }
 
-START_TEST(replay_whole)
+START_TEST(replay)
 {
 	drive(&replays[_i], SIZE_MAX, false);
-}
-END_TEST
-
-START_TEST(replay_in_odd_pieces)
-{
 	drive(&replays[_i], 7, false);
 }
 END_TEST
@@ -761,10 +767,10 @@ static void feed(struct query *q, const void *data, size_t len)
 	}
 }
 
-/* More extents than fit into the buffer, and the most that are taken. */
+/* More extents than fit into the buffer. */
 START_TEST(many_extents)
 {
-	static const uint32_t counts[] = { 8192, 8193, 1 << 20, QUERY_MAX_EXTENTS };
+	static const uint32_t counts[] = { 8192, 8193, 100000 };
 	const struct query_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
 	uint32_t count = counts[_i], seen = 0;
 	static struct query q;
@@ -801,6 +807,25 @@ START_TEST(many_extents)
 	ck_assert_uint_eq(b.error, 0);
 	query_moved(&q, 0);
 	ck_assert_int_eq(query_want(&q, &b), QUERY_IDLE);
+}
+END_TEST
+
+START_TEST(the_most_extents)
+{
+	const struct query_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
+	static struct query q;
+	struct query_buf b;
+	struct bytes head;
+	struct err e;
+
+	init(&q, UINT64_C(1) << 40, 0, 0, true);
+	ck_assert_int_eq(query_ask(&q, &r, &e), 0);
+	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
+	query_moved(&q, b.len);
+	make_bytes(&head, PIECES(STATUS(1, DONE, 0, (uint32_t)QUERY_MAX_EXTENTS + (uint32_t)_i)));
+	feed(&q, head.data, head.len - (_i ? 4 : 0));
+	free_bytes(&head);
+	ck_assert_int_eq(query_want(&q, &b), _i ? QUERY_FAILED : QUERY_READ);
 }
 END_TEST
 
@@ -1079,10 +1104,10 @@ Suite *unit_suite(void)
 
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, cases_are_complete);
-	tcase_add_loop_test(t, replay_whole, 0, n);
-	tcase_add_loop_test(t, replay_in_odd_pieces, 0, n);
+	tcase_add_loop_test(t, replay, 0, n);
 	tcase_add_loop_test(t, replay_broken_off_at_each_byte, 0, n);
-	tcase_add_loop_test(t, many_extents, 0, 4);
+	tcase_add_loop_test(t, many_extents, 0, 3);
+	tcase_add_loop_test(t, the_most_extents, 0, 2);
 	tcase_add_test(t, what_may_not_be_sent_is_refused);
 	tcase_add_test(t, status_needs_a_context);
 	tcase_add_test(t, the_longest_request);
