@@ -223,6 +223,13 @@ static void quote_log(struct link_result *rs, struct err *e)
 	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
 }
 
+int link_explain(const struct link_request *rq, struct link_result *rs, struct err *e)
+{
+	if (rs->command)
+		quote_log(rs, e);
+	return with_endpoint(rq, e);
+}
+
 /* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
 static void end_command(struct link_result *rs)
 {
@@ -347,6 +354,7 @@ static int prepare(struct set *s, unsigned i, struct err *e)
 	int ret;
 
 	memcpy(params.export, s->rq->where.export, sizeof(params.export));
+	params.contexts = s->rq->contexts;
 	if (s->link->tls) {
 		ret = tls_again(&tls, s->link->tls, e);
 		if (ret)
@@ -814,15 +822,16 @@ int link_run(struct link *l, const struct link_attempt *a,
 		if (a->goal == NEG_GOAL_GO)
 			ret = hand_over(&s, e);
 	}
-	if (ret) {
-		if (rs->command)
-			quote_log(rs, e);
-		with_endpoint(s.rq, e);
+	if (!ret && a->goal == NEG_GOAL_QUERY) {
+		*a->keep = s.conns[0];
+		s.count = 0;
 	}
+	if (ret)
+		link_explain(s.rq, rs, e);
 	drop(&s, 0);
 	if (ret)
 		link_close(rs, false);
-	if (a->goal != NEG_GOAL_GO)
+	if (a->goal != NEG_GOAL_GO && a->goal != NEG_GOAL_QUERY)
 		end_command(rs);
 	while (s.connected < a->connected)
 		close(a->fds[s.connected++]);

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "conn.h"
+#include "contexts.h"
 #include "err.h"
 #include "export.h"
 #include "neg.h"
@@ -34,13 +36,14 @@ struct link_request {
 	struct plan_multi multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
 	struct uri where;      /* but for a command's, of which only the export and tls count */
 	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */
+	struct contexts contexts; /* for NEG_GOAL_QUERY */
 	enum link_offload offload;
 	unsigned command_args; /* 0: no command */
 	char command[LINK_COMMAND_MAX]; /* that many NUL-terminated strings */
 };
 
 struct link_result {
-	unsigned count;    /* connections; 0 for goals INFO and LIST */
+	unsigned count;    /* connections; 0 for all goals but GO */
 	int fds[PLAN_CONNECTIONS_MAX]; /* that many, blocking */
 	pid_t command;     /* our child that serves the other end, or 0 */
 	int command_log;   /* its standard error, non-blocking, or -1 */
@@ -80,6 +83,8 @@ struct link_attempt {
 	 */
 	unsigned connected;
 	const int *fds;
+	/* For NEG_GOAL_QUERY: where the connection goes, which is the caller's then, for conn_end. */
+	struct conn *keep;
 };
 
 /*
@@ -100,10 +105,10 @@ void link_refresh(struct link *l);
 
 /*
  * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
- * and nothing after the handshake has been read from them. For other goals the connection is ended
- * in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
- * be NULL for other goals.
- * With TLS nothing but the wish for it is sent in plain text, and there is no way back to that.
+ * and nothing after the handshake has been read from them; on success of NEG_GOAL_QUERY a->keep is, and a
+ * command goes on until link_close. For other goals the connection is ended in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
+ * be NULL for other goals. With TLS nothing but the wish for it is sent in plain text, and there is no way
+ * back to that.
  *
  * All connections that multi wants begin at once, so that they take the round trips of one. Those
  * beyond the first to be done are a guess until plan_multi has judged that one's answer, and never hold
@@ -124,6 +129,9 @@ int link_run(struct link *l, const struct link_attempt *a,
 int link_open(const struct link_request *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 	      struct link_result *rs, struct err *e);
+
+/* Puts to an error met on a connection of rs where that goes, and the last words of its command. Returns -e->code. */
+int link_explain(const struct link_request *rq, struct link_result *rs, struct err *e);
 
 /*
  * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two
