@@ -79,11 +79,89 @@ int cmd_make_absolute(struct link_request *rq, struct err *e)
 }
 
 /* More than there are processors would only be spares. */
-static uint32_t automatic_connections(void)
+uint32_t cmd_automatic_connections(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return cpus < 1 ? 1 : cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
+}
+
+void cmd_name_flags(uint16_t flags, char *buf, size_t cap)
+{
+	size_t n = 0;
+
+	buf[0] = '\0';
+	for (unsigned bit = 0; bit < 16 && n < cap; bit++) {
+		const char *name = wire_flag_name(bit);
+
+		if (!(flags & 1U << bit))
+			continue;
+		if (name)
+			n += (size_t)snprintf(buf + n, cap - n, "%s%s", n ? "," : "", name);
+		else
+			n += (size_t)snprintf(buf + n, cap - n, "%sbit%u", n ? "," : "", bit);
+	}
+}
+
+static void add_context(void *ctx, const struct neg_item *item)
+{
+	struct cmd_facts *f = ctx;
+	size_t len = strlen(f->contexts);
+	char *longer;
+
+	if (f->failed)
+		return;
+	longer = realloc(f->contexts, len + strlen(item->name) + 2);
+	f->failed = !longer;
+	if (f->failed)
+		return;
+	sprintf(longer + len, "%s%s", len ? "," : "", item->name);
+	f->contexts = longer;
+}
+
+int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts *f, struct err *e)
+{
+	struct link_attempt a = {
+		.goal = NEG_GOAL_INFO, .timeout_ms = rq->timeout_ms, .cancel_fd = -1,
+	};
+	struct export first;
+	int ret;
+
+	memset(f, 0, sizeof(*f));
+	f->contexts = calloc(1, 1);
+	if (!f->contexts)
+		return err_sys(e, ERR_FAILED, ENOMEM, "ask");
+	ret = link_run(l, &a, add_context, f, &f->link, e);
+	if (ret)
+		return ret;
+	if (f->failed)
+		return err_sys(e, ERR_FAILED, ENOMEM, "list meta contexts");
+	if (!f->link.export.has_contexts) {
+		free(f->contexts);
+		f->contexts = NULL;
+	}
+	if (f->link.export.size)
+		return 0;
+	/*
+	 * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO makes it
+	 * look.
+	 */
+	first = f->link.export;
+	a.goal = NEG_GOAL_GO;
+	ret = link_run(l, &a, NULL, NULL, &f->link, e);
+	if (ret)
+		return ret;
+	link_close(&f->link, false);
+	f->link.export.structured = first.structured;
+	f->link.export.has_contexts = first.has_contexts;
+	f->link.export.listed = first.listed;
+	return 0;
+}
+
+void cmd_forget(struct cmd_facts *f)
+{
+	free(f->contexts);
+	f->contexts = NULL;
 }
 
 int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
@@ -96,8 +174,9 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 	rq->peer_timeout_s = o->peer_timeout_s;
 	rq->multi = o->multi;
 	if (o->multi.automatic)
-		rq->multi.wanted = automatic_connections();
+		rq->multi.wanted = cmd_automatic_connections();
 	rq->offload = o->offload;
+	rq->contexts = o->contexts;
 	if (rq->where.tls && find_credentials(o, &rq->tls, e))
 		return -e->code;
 	if (rq->tls.no_verify)

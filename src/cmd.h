@@ -19,12 +19,33 @@ int cmd_adopt(const struct opts *o, struct err *e);
 int cmd_list(const struct opts *o, struct err *e);
 int cmd_exports(const struct opts *o, struct err *e);
 int cmd_info(const struct opts *o, struct err *e);
+int cmd_map(const struct opts *o, struct err *e);
 
 /*
  * As nbd-client -check: prints the pid and returns 0; -ENODEV without any text when the device is not
  * attached. Looks at sysfs only.
  */
 int cmd_check(const struct opts *o, struct err *e);
+
+/* What a server says about an export. */
+struct cmd_facts {
+	struct link_result link;
+	char *contexts; /* names of its meta contexts, comma-separated; NULL: unknown */
+	bool failed;    /* the rest is the function's */
+};
+
+/*
+ * Asks about the export of l's request (NEG_GOAL_INFO). Whatever it returns, f is to be given to
+ * cmd_forget.
+ */
+int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts *f, struct err *e);
+void cmd_forget(struct cmd_facts *f);
+
+/* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
+void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
+
+/* What -C auto wants, where it is safe. */
+uint32_t cmd_automatic_connections(void);
 
 /* The request that the options make: where, command, deadline. */
 int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,

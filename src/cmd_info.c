@@ -6,22 +6,31 @@
 #include <string.h>
 
 #include "output.h"
+#include "plan.h"
+#include "session.h"
+#include "task.h"
 
 enum {
-	URI, NAME, DESCRIPTION, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS, PEER,
-	TLS, TLS_PEER, NOTE,
+	URI, NAME, DESCRIPTION, LISTED, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS,
+	KERNEL_USES, KERNEL_IGNORES, CONTEXTS, CONNECTIONS, PEER, TLS, TLS_PEER,
+	NOTE,
 };
 
 static const struct output_column columns[] = {
 	[URI] = { "URI", OUTPUT_TEXT },
 	[NAME] = { "NAME", OUTPUT_TEXT },
 	[DESCRIPTION] = { "DESCRIPTION", OUTPUT_TEXT },
+	[LISTED] = { "LISTED", OUTPUT_BOOL },
 	[SIZE] = { "SIZE", OUTPUT_SIZE },
 	[RO] = { "RO", OUTPUT_BOOL },
 	[MIN_BLOCK] = { "MIN-BLOCK", OUTPUT_NUMBER },
 	[PREF_BLOCK] = { "PREF-BLOCK", OUTPUT_NUMBER },
 	[MAX_PAYLOAD] = { "MAX-PAYLOAD", OUTPUT_NUMBER },
 	[FLAGS] = { "FLAGS", OUTPUT_TEXT },
+	[KERNEL_USES] = { "KERNEL-USES", OUTPUT_TEXT },
+	[KERNEL_IGNORES] = { "KERNEL-IGNORES", OUTPUT_TEXT },
+	[CONTEXTS] = { "CONTEXTS", OUTPUT_TEXT },
+	[CONNECTIONS] = { "CONNECTIONS", OUTPUT_TEXT },
 	[PEER] = { "PEER", OUTPUT_TEXT },
 	[TLS] = { "TLS", OUTPUT_TEXT },
 	[TLS_PEER] = { "TLS-PEER", OUTPUT_TEXT },
@@ -35,29 +44,30 @@ static const struct output_column columns[] = {
 static const char unheard[] =
 	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
 
-/* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
-static void name_flags(uint16_t flags, char *buf, size_t cap)
+static int fill_flags(struct output *out, const struct export *x, struct err *e)
 {
-	size_t n = 0;
+	uint16_t used = plan_kernel_flags(x);
+	char names[512];
+	int ret;
 
-	buf[0] = '\0';
-	for (unsigned bit = 0; bit < 16 && n < cap; bit++) {
-		const char *name = wire_flag_name(bit);
-
-		if (!(flags & 1U << bit))
-			continue;
-		if (name)
-			n += (size_t)snprintf(buf + n, cap - n, "%s%s", n ? "," : "", name);
-		else
-			n += (size_t)snprintf(buf + n, cap - n, "%sbit%u", n ? "," : "", bit);
-	}
+	cmd_name_flags(x->flags, names, sizeof(names));
+	ret = output_text(out, FLAGS, names, e);
+	cmd_name_flags(used, names, sizeof(names));
+	if (!ret)
+		ret = output_text(out, KERNEL_USES, names, e);
+	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
+	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
+	if (x->structured)
+		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
+	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
 }
 
-static int fill(struct output *out, const struct link_request *rq, const struct link_result *rs,
-		struct err *e)
+static int fill(struct output *out, const struct link_request *rq, const struct cmd_facts *f,
+		const char *connections, struct err *e)
 {
+	const struct link_result *rs = &f->link;
 	const struct export *x = &rs->export;
-	char uri[URI_TEXT_MAX], flags[512], tls[64];
+	char uri[URI_TEXT_MAX], tls[64];
 	int ret = output_row(out, e);
 
 	if (!ret && !rq->command_args) {
@@ -68,6 +78,8 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 		ret = output_text(out, NAME, x->has_name ? x->name : rq->where.export, e);
 	if (!ret && x->has_description)
 		ret = output_text(out, DESCRIPTION, x->description, e);
+	if (!ret && x->listed != EXPORT_LISTED_UNKNOWN)
+		ret = output_bool(out, LISTED, x->listed == EXPORT_LISTED, e);
 	if (!ret)
 		ret = output_number(out, SIZE, x->size, e);
 	if (!ret)
@@ -78,9 +90,12 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
 	if (!ret && x->has_block_size)
 		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
-	name_flags(x->flags, flags, sizeof(flags));
 	if (!ret)
-		ret = output_text(out, FLAGS, flags, e);
+		ret = fill_flags(out, x, e);
+	if (!ret && f->contexts)
+		ret = output_text(out, CONTEXTS, f->contexts, e);
+	if (!ret)
+		ret = output_text(out, CONNECTIONS, connections, e);
 	if (!ret)
 		ret = output_text(out, PEER, rs->peer, e);
 	if (!ret && rs->encrypted) {
@@ -94,19 +109,56 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 	return ret;
 }
 
-/*
- * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO makes it
- * look.
- */
-static int look_again(struct link_request *rq, struct link_result *rs, struct err *e)
+/* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
+static enum plan_cache ask_for_cache(struct link_request *rq)
 {
-	int ret;
+	struct query_request r = { .type = NBD_CMD_CACHE };
+	enum plan_cache cache = PLAN_CACHE_SILENT;
+	struct session *s;
+	struct query_buf buf;
+	uint32_t longest;
+	struct err e;
 
-	rq->goal = NEG_GOAL_GO;
-	ret = link_open(rq, -1, NULL, NULL, rs, e);
-	if (!ret)
-		link_close(rs, false);
-	return ret;
+	rq->goal = NEG_GOAL_QUERY;
+	if (session_open(&s, rq, -1, &e))
+		return PLAN_CACHE_SILENT;
+	longest = query_longest(&s->query, r.type, 0);
+	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
+								    PLAN_BLOCK_SIZE_MIN;
+	if (r.length > longest)
+		r.length = longest;
+	if (query_ask(&s->query, &r, &e) >= 0) {
+		int ret = session_next(s, task_now_ms() + rq->timeout_ms, -1, &buf, &e);
+
+		if (ret == QUERY_REPLY)
+			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
+		/* some hang up at what they do not know */
+		else if (e.code != ETIMEDOUT)
+			cache = PLAN_CACHE_REFUSED;
+	}
+	session_close(s);
+	return cache;
+}
+
+/* How many connections --connections auto would have, and why. */
+static void judge_connections(struct link_request *rq, const struct export *x, char *text, size_t cap)
+{
+	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
+	enum plan_verdict v;
+	char why[512];
+
+	if (rq->command_args) {
+		snprintf(text, cap, "1: a command serves one");
+		return;
+	}
+	if (m.wanted <= 1) {
+		snprintf(text, cap, "1: there is one processor");
+		return;
+	}
+	v = plan_multi(&m, x, PLAN_CACHE_UNASKED, why, sizeof(why));
+	if (v == PLAN_ASK)
+		v = plan_multi(&m, x, ask_for_cache(rq), why, sizeof(why));
+	snprintf(text, cap, "%u%s%s", v == PLAN_ALL ? m.wanted : 1, why[0] ? ": " : "", why);
 }
 
 int cmd_info(const struct opts *o, struct err *e)
@@ -116,11 +168,13 @@ int cmd_info(const struct opts *o, struct err *e)
 		.properties = true, .columns = o->columns,
 	};
 	struct link_request *rq = malloc(sizeof(*rq));
-	struct link_result *rs = malloc(sizeof(*rs));
+	struct cmd_facts *f = calloc(1, sizeof(*f));
 	struct output *out = NULL;
+	struct link *l = NULL;
+	char connections[640] = "";
 	int ret;
 
-	if (!rq || !rs) {
+	if (!rq || !f) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
@@ -129,16 +183,21 @@ int cmd_info(const struct opts *o, struct err *e)
 	if (!ret)
 		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
 	if (!ret)
-		ret = link_open(rq, -1, NULL, NULL, rs, e);
-	if (!ret && !rs->export.size)
-		ret = look_again(rq, rs, e);
+		ret = link_prepare(&l, rq, e);
 	if (!ret)
-		ret = fill(out, rq, rs, e);
+		ret = cmd_find_out(l, rq, f, e);
+	if (!ret && output_wants(out, CONNECTIONS))
+		judge_connections(rq, &f->link.export, connections, sizeof(connections));
+	if (!ret)
+		ret = fill(out, rq, f, connections, e);
 	if (!ret)
 		ret = output_print(out, stdout, e);
 out:
 	output_end(out);
+	link_free(l);
+	if (f)
+		cmd_forget(f);
+	free(f);
 	free(rq);
-	free(rs);
 	return ret;
 }

@@ -71,6 +71,8 @@ static int run(const struct opts *o, struct err *e)
 		return cmd_control(o, e);
 	case OPTS_ADOPT:
 		return cmd_adopt(o, e);
+	case OPTS_MAP:
+		return cmd_map(o, e);
 	case OPTS_HELP:
 		opts_help(stdout);
 		return 0;

@@ -18,7 +18,7 @@ enum {
 
 /* Commands as a set */
 #define IN(command) (1U << (command))
-#define NETWORK (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
+#define NETWORK (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO) | IN(OPTS_MAP))
 #define TABLES  (IN(OPTS_LIST) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
 
 /* Values of options without a letter */
@@ -39,6 +39,8 @@ enum {
 	OPT_FENCE_DELAY,
 	OPT_EXPORTS,
 	OPT_INFO,
+	OPT_MAP,
+	OPT_TOTALS,
 	OPT_JSON,
 	OPT_BYTES,
 	OPT_TLS,
@@ -58,7 +60,7 @@ enum {
 static const struct option_row {
 	int value; /* a letter, or one of the above */
 	const char *name;
-	const char *argument;   /* NULL: takes none */
+	const char *argument;   /* NULL: takes none; "[=...]": may take one, after "=" */
 	unsigned commands;      /* in which it means something; 0: it is a command itself */
 	enum opts_command command;
 	const char *help;
@@ -72,6 +74,8 @@ static const struct option_row {
 	{ OPT_RESUME, "resume", NULL, 0, OPTS_RESUME, "connect again after --pause" },
 	{ OPT_RESCAN, "rescan", NULL, 0, OPTS_RESCAN, "ask the server for the size and grow the device" },
 	{ OPT_ADOPT, "adopt", NULL, 0, OPTS_ADOPT, "supervise a device whose supervisor died, or take it over from one" },
+	{ OPT_MAP, "map", "[=CONTEXT,...]", 0, OPTS_MAP,
+	  "show where an export's data and holes are, or what else a meta context says (base:allocation)" },
 	{ 'h', "help", NULL, 0, OPTS_HELP, "show this" },
 	{ 'V', "version", NULL, 0, OPTS_VERSION, "show the version" },
 
@@ -84,7 +88,7 @@ static const struct option_row {
 	  "several, where the server permits it; auto: one per CPU, 8 at most, as far as it is safe (default 1)" },
 	{ OPT_FORCE_MULTI_CONN, "force-multi-conn", NULL, IN(OPTS_ATTACH), 0,
 	  "several on a read-only export whose server does not permit it, or without a guard against qemu 3.0" },
-	{ 't', "timeout", "SECONDS", IN(OPTS_ATTACH), 0,
+	{ 't', "timeout", "SECONDS", IN(OPTS_ATTACH) | IN(OPTS_MAP), 0,
 	  "drop a connection that leaves a request unanswered so long (default 30, 0: never)" },
 	{ OPT_DEAD_TIMEOUT, "dead-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
 	  "with --no-supervise: let I/O wait so long for somebody to replace a lost connection (default 0: fail at once)" },
@@ -122,8 +126,9 @@ static const struct option_row {
 	{ OPT_FORCE, "force", NULL, IN(OPTS_DETACH), 0,
 	  "detach in spite of users and of a silent server; unwritten data is lost" },
 	{ 'O', "output", "COLUMNS", TABLES, 0, "columns to show, comma-separated; see nbd-attach(8)" },
-	{ 'n', "noheadings", NULL, TABLES, 0, "no headings" },
-	{ OPT_JSON, "json", NULL, TABLES, 0, "JSON" },
+	{ OPT_TOTALS, "totals", NULL, IN(OPTS_MAP), 0, "only how many bytes there are of each kind" },
+	{ 'n', "noheadings", NULL, TABLES | IN(OPTS_MAP), 0, "no headings" },
+	{ OPT_JSON, "json", NULL, TABLES | IN(OPTS_MAP), 0, "JSON" },
 	{ OPT_BYTES, "bytes", NULL, TABLES, 0, "sizes in bytes" },
 };
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
@@ -139,6 +144,7 @@ static const char *const usages[] = {
 	"nbd-attach --check DEVICE",
 	"nbd-attach --exports {HOST | URI | --command -- COMMAND...}",
 	"nbd-attach --info {HOST EXPORT | URI | --command [EXPORT] -- COMMAND...}",
+	"nbd-attach --map[=CONTEXT,...] [--totals] {HOST EXPORT | URI | --command [EXPORT] -- ...}",
 };
 
 void opts_help(FILE *f)
@@ -150,10 +156,10 @@ void opts_help(FILE *f)
 	for (size_t i = 0; i < ROWS; i++) {
 		const struct option_row *row = &rows[i];
 		char letter[] = { '-', row->value < 256 ? (char)row->value : ' ', ',', '\0' };
+		const char *space = row->argument && row->argument[0] != '[' ? " " : "";
 
-		fprintf(f, " %s --%s%s%-*s %s\n", row->value < 256 ? letter : "   ", row->name,
-			row->argument ? " " : "",
-			26 - (int)strlen(row->name) - (row->argument ? 1 : 0),
+		fprintf(f, " %s --%s%s%-*s %s\n", row->value < 256 ? letter : "   ", row->name, space,
+			26 - (int)strlen(row->name) - (int)strlen(space),
 			row->argument ? row->argument : "", row->help);
 	}
 	fprintf(f,
@@ -271,6 +277,9 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 	case OPT_BYTES:
 		o->bytes = true;
 		return 0;
+	case OPT_TOTALS:
+		o->totals = true;
+		return 0;
 	case OPT_COMMAND:
 		*command = true;
 		return 0;
@@ -334,6 +343,30 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 	}
 }
 
+/* Of --map, which may have no argument. */
+static int take_contexts(struct opts *o, const char *argument, struct err *e)
+{
+	const char *p = argument ? argument : "base:allocation";
+
+	memset(&o->contexts, 0, sizeof(o->contexts));
+	for (;;) {
+		size_t len = strcspn(p, ",");
+
+		if (contexts_add(&o->contexts, p, len, e))
+			return err_wrap(e, "--map");
+		if (!p[len])
+			return 0;
+		p += len + 1;
+	}
+}
+
+static int argument_of(const struct option_row *row)
+{
+	if (!row->argument)
+		return no_argument;
+	return row->argument[0] == '[' ? optional_argument : required_argument;
+}
+
 /* Options of argv[0..argc); which were given goes into given[], by row. */
 static int options(int argc, char *argv[], struct opts *o, bool given[], bool *command,
 		   struct err *e)
@@ -346,8 +379,7 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 
 	for (size_t i = 0; i < ROWS; i++) {
 		longs[i] = (struct option){
-			rows[i].name, rows[i].argument ? required_argument : no_argument, NULL,
-			rows[i].value,
+			rows[i].name, argument_of(&rows[i]), NULL, rows[i].value,
 		};
 		if (rows[i].value < 256) {
 			letters[n++] = (char)rows[i].value;
@@ -384,6 +416,8 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 				       chosen->name, row->name);
 		chosen = row;
 		o->command = row->command;
+		if (o->command == OPTS_MAP && take_contexts(o, optarg, e))
+			return -EINVAL;
 		if (o->command == OPTS_HELP || o->command == OPTS_VERSION)
 			return 0;
 	}
@@ -493,6 +527,7 @@ static int operands(struct opts *o, char **operand, unsigned count, struct err *
 	case OPTS_ATTACH:
 	case OPTS_EXPORTS:
 	case OPTS_INFO:
+	case OPTS_MAP:
 		used = where(o, operand, count, after, e);
 		if (used < 0)
 			return used;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "contexts.h"
 #include "err.h"
 #include "link.h"
 #include "negotiator.h"
@@ -28,6 +29,7 @@ enum opts_command {
 	OPTS_RESUME,
 	OPTS_RESCAN,
 	OPTS_ADOPT,
+	OPTS_MAP,
 	OPTS_HELP,
 	OPTS_VERSION,
 	OPTS_COMMANDS,
@@ -46,8 +48,10 @@ struct opts {
 	bool bytes;
 	char **words;          /* the whole command line, as it was given */
 	int word_count;
+	bool totals;
 	const char *columns;   /* of -O, or NULL; points into argv, as do the next two */
 	uint32_t block_size;   /* 0: not given */
+	struct contexts contexts; /* of map, at least one */
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t connect_timeout_ms;
@@ -60,7 +64,7 @@ struct opts {
 	uint32_t fence_delay_s;
 	struct uri others[OPTS_SERVERS_MAX - 1]; /* of attach: further servers with the same export */
 	unsigned other_count;
-	struct uri where;      /* of attach, exports and info; of a command only the export and tls */
+	struct uri where;      /* of attach, exports, info and map; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum link_offload offload;
 	const char *tls_directory; /* of --tls-certificates, or NULL */

@@ -126,6 +126,11 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 	return 0;
 }
 
+bool output_wants(const struct output *o, size_t column)
+{
+	return o->place[column] >= 0;
+}
+
 static int new_line(struct output *o, struct err *e)
 {
 	o->line = scols_table_new_line(o->table, NULL);

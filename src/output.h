@@ -42,6 +42,9 @@ struct output;
 int output_begin(struct output **out, const char *name, const struct output_column *columns,
 		 size_t count, const struct output_format *f, struct err *e);
 
+/* Whether a column was chosen, by its place in columns. */
+bool output_wants(const struct output *o, size_t column);
+
 /* Starts a row; its cells are empty (JSON: null) until they are set. */
 int output_row(struct output *o, struct err *e);
 

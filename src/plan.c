@@ -69,10 +69,18 @@ static int plan_max_sectors(const struct export *x, const struct plan_kernel *k,
 	return 0;
 }
 
+uint16_t plan_kernel_flags(const struct export *x)
+{
+	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others may be anything */
+	if (!(x->flags & NBD_FLAG_HAS_FLAGS))
+		return x->flags & NBD_FLAG_READ_ONLY;
+	return x->flags & kernel_flags;
+}
+
 int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
 		struct plan *p, struct err *e)
 {
-	uint16_t flags = x->flags;
+	uint16_t flags;
 	int ret;
 
 	memset(p, 0, sizeof(*p));
@@ -89,9 +97,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	if (ret)
 		return ret;
 
-	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others may be anything */
-	if (!(flags & NBD_FLAG_HAS_FLAGS))
-		flags &= NBD_FLAG_READ_ONLY;
+	flags = plan_kernel_flags(x);
 	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !rq->read_only;
 	flags |= NBD_FLAG_HAS_FLAGS;
 	if (rq->read_only)
@@ -99,7 +105,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	/* the driver takes one only without it, and it may have been forced */
 	if (rq->connections > 1)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
-	p->server_flags = flags & kernel_flags;
+	p->server_flags = flags;
 	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
 	p->write_zeroes = flags & NBD_FLAG_SEND_WRITE_ZEROES;

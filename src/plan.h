@@ -108,6 +108,9 @@ struct plan {
 int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
 		struct plan *p, struct err *e);
 
+/* Those of an export's flags that the kernel's driver acts upon, some of them in later versions only. */
+uint16_t plan_kernel_flags(const struct export *x);
+
 /*
  * Whether connections beyond the first may be used, by what the server answers on the first.
  * NBD_FLAG_CAN_MULTI_CONN permits it ("Transmission flags"), but qemu 3.0 means NBD_FLAG_SEND_CACHE by that bit and

@@ -109,6 +109,21 @@ static const struct {
 	{ "--exports", "no HOST or URI" },
 	{ "--exports host x", "too many operands" },
 	{ "--info host", "HOST and EXPORT are needed" },
+	{ "--map host", "HOST and EXPORT are needed" },
+	{ "--map base:allocation host x", "the port \"allocation\"" },
+	{ "--map= host x", "--map: \"\" is no meta context" },
+	{ "--map=allocation host x", "\"allocation\" is no meta context" },
+	{ "--map=a:b, host x", "\"\" is no meta context" },
+	{ "--map=a:b,c:d,a:b host x", "\"a:b\" is given twice" },
+	{ "--map=a:,b:,c:,d:,e:,f:,g:,h:,i:,j:,k:,l:,m:,n:,o:,p:,q: host x", "one too many" },
+	{ "--map --info host x", "--map and --info exclude each other" },
+	{ "--map -r host x", "--read-only has no meaning with --map" },
+	{ "--map -O SIZE host x", "--output has no meaning with --map" },
+	{ "--map --bytes host x", "--bytes has no meaning with --map" },
+	{ "--map --tls-offload no host x", "--tls-offload has no meaning with --map" },
+	{ "--info --totals host x", "--totals has no meaning with --info" },
+	{ "--totals host x nbd0", "--totals has no meaning when attaching" },
+	{ "--map host x nbd0", "too many operands" },
 	{ "--info nbd://host/x nbd0", "too many operands" },
 	{ "--command nbd0", "needs the server's command line" },
 	{ "--command nbd0 --", "needs the server's command line" },
@@ -190,6 +205,10 @@ static const struct {
 	{ "--info host x", OPTS_INFO, 0, 0, "host", "x" },
 	{ "--info nbd://host/x", OPTS_INFO, 0, 0, "host", "x" },
 	{ "--info --command x -- true", OPTS_INFO, 0, 0, "", "x" },
+	{ "--map host x", OPTS_MAP, 0, 0, "host", "x" },
+	{ "--map=a:b,c:d nbd://host/x", OPTS_MAP, 0, 0, "host", "x" },
+	{ "host x --map --json --totals -n -t 5", OPTS_MAP, 0, 0, "host", "x" },
+	{ "--map --command -- true", OPTS_MAP, 0, 0, "", "" },
 	{ "--help", OPTS_HELP, 0, 0, "", "" },
 	{ "--list --help", OPTS_HELP, 0, 0, "", "" },
 	{ "-V", OPTS_VERSION, 0, 0, "", "" },
@@ -267,6 +286,30 @@ START_TEST(values)
 }
 END_TEST
 
+START_TEST(contexts_of_a_map)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+
+	ck_assert_int_eq(PARSE(&w, "--map host x", &o, &e), 0);
+	ck_assert_uint_eq(o.contexts.count, 1);
+	ck_assert_str_eq(contexts_name(&o.contexts, 0), "base:allocation");
+	ck_assert(!o.totals);
+	ck_assert_int_eq(PARSE(&w, "--map=qemu:dirty-bitmap:b,x: --totals host x", &o, &e), 0);
+	ck_assert_uint_eq(o.contexts.count, 2);
+	ck_assert_str_eq(contexts_name(&o.contexts, 0), "qemu:dirty-bitmap:b");
+	ck_assert_str_eq(contexts_name(&o.contexts, 1), "x:");
+	ck_assert(o.totals);
+	/* the last one counts */
+	ck_assert_int_eq(PARSE(&w, "--map=a:b --map host x", &o, &e), 0);
+	ck_assert_uint_eq(o.contexts.count, 1);
+	ck_assert_str_eq(contexts_name(&o.contexts, 0), "base:allocation");
+	ck_assert_int_eq(PARSE(&w, "--info host x", &o, &e), 0);
+	ck_assert_uint_eq(o.contexts.count, 0);
+}
+END_TEST
+
 START_TEST(command_words)
 {
 	struct words w;
@@ -332,6 +375,7 @@ START_TEST(tls_text_goes_to_its_place)
 		{ "-f", "nbd://host/x" },
 		{ "--info", "host x" },
 		{ "--exports", "host" },
+		{ "--map", "host x" },
 		{ "--command", "nbd0 -- true" },
 		{ "nbd+unix:///x?socket=s nbd0", "" },
 	};
@@ -438,7 +482,7 @@ END_TEST
 START_TEST(help_names_every_option)
 {
 	static const char *const names[] = {
-		"--detach", "--list", "--check", "--exports", "--info", "--help", "--version",
+		"--detach", "--list", "--check", "--exports", "--info", "--map[=CONTEXT,...]", "--totals", "--help", "--version",
 		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
 		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
 		"--connections N|auto", "--force-multi-conn", "--no-supervise", "--peer-timeout SECONDS",
@@ -469,6 +513,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, right_lines, 0, sizeof(right) / sizeof(right[0]));
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, values);
+	tcase_add_test(t, contexts_of_a_map);
 	tcase_add_test(t, command_words);
 	tcase_add_test(t, long_export);
 	tcase_add_loop_test(t, tls_text_goes_to_its_place, 0, TLS_TEXTS);

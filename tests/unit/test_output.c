@@ -88,6 +88,24 @@ START_TEST(chosen_columns)
 }
 END_TEST
 
+START_TEST(wanted_columns)
+{
+	struct output_format f = { .columns = "size" };
+	struct output *out = NULL;
+	struct err e;
+
+	ck_assert_int_eq(output_begin(&out, "things", columns, COLUMNS, &f, &e), 0);
+	for (size_t i = 0; i < COLUMNS; i++)
+		ck_assert_int_eq(output_wants(out, i), !strcmp(columns[i].name, "SIZE"));
+	output_end(out);
+	f.columns = NULL;
+	ck_assert_int_eq(output_begin(&out, "things", columns, COLUMNS, &f, &e), 0);
+	for (size_t i = 0; i < COLUMNS; i++)
+		ck_assert(output_wants(out, i));
+	output_end(out);
+}
+END_TEST
+
 START_TEST(properties)
 {
 	struct output_format f = { .properties = true };
@@ -253,6 +271,7 @@ Suite *unit_suite(void)
 
 	tcase_add_test(t, table);
 	tcase_add_test(t, chosen_columns);
+	tcase_add_test(t, wanted_columns);
 	tcase_add_test(t, properties);
 	tcase_add_test(t, json);
 	tcase_add_test(t, hostile_text);

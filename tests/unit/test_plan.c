@@ -648,6 +648,24 @@ START_TEST(supervised)
 }
 END_TEST
 
+START_TEST(flags_of_the_kernel)
+{
+	static const struct {
+		uint16_t said, used;
+	} table[] = {
+		{ 0xffff, 0x017f }, { 0x0001, 0x0001 }, { 0x0e81, 0x0001 }, { 0x0105, 0x0105 },
+		/* without HAS_FLAGS nothing but READ_ONLY is believed */
+		{ 0xfffe, 0x0002 }, { 0x0104, 0 }, { 0, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const struct export x = { .flags = table[i].said };
+
+		ck_assert_uint_eq(plan_kernel_flags(&x), table[i].used);
+	}
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("plan");
@@ -658,6 +676,7 @@ Suite *unit_suite(void)
 	t = tcase_create("multi");
 	tcase_add_loop_test(t, multi, 0, (int)(sizeof(multis) / sizeof(multis[0])));
 	tcase_add_test(t, same_export);
+	tcase_add_test(t, flags_of_the_kernel);
 	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
 	suite_add_tcase(s, t);
 	t = tcase_create("supervised");

@@ -67,11 +67,20 @@ t "qemu-nbd serves" serve_qemu 10810 /tmp/disk -x 'the disk' -D 'what it is' -e 
 t "there is no driver" test ! -e /sys/module/nbd
 
 t "--exports: nbd-server" run_is 0 $'NAME DESCRIPTION\ndisk\nsecond one\nfixed' \
-	--exports localhost:10811
+	--exports -O NAME,DESCRIPTION localhost:10811
 t "--exports: nbdkit" run_is 0 $'NAME DESCRIPTION\na for tests\nb for tests' \
-	--exports nbd://localhost
+	--exports -O NAME,DESCRIPTION nbd://localhost
 t "--exports: qemu-nbd" run_is 0 $'NAME DESCRIPTION\nthe disk what it is' \
-	--exports localhost:10810
+	--exports -O NAME,DESCRIPTION localhost:10810
+t "--exports: more about each, nbd-server" run_is 0 \
+	$'NAME SIZE RO CONTEXTS DESCRIPTION\ndisk 16M 0\nsecond one 1.5M 0\nfixed 1.5M 1' \
+	--exports localhost:10811
+t "--exports: more about each, nbdkit" run_is 0 \
+	$'NAME SIZE RO CONTEXTS DESCRIPTION\na 1M 0 base:allocation for tests\nb 1M 0 base:allocation for tests' \
+	--exports localhost
+qemu_flags=HAS_FLAGS,SEND_FLUSH,SEND_FUA,SEND_TRIM,SEND_WRITE_ZEROES,CAN_MULTI_CONN,SEND_CACHE,SEND_FAST_ZERO
+t "--exports: block sizes and flags" run_is 0 "1 4096 33554432 $qemu_flags 16777216" --exports -n --bytes \
+	-O MIN-BLOCK,PREF-BLOCK,MAX-PAYLOAD,FLAGS,SIZE localhost:10810
 t "--exports: -n and -O" run_is 0 $'for tests a\nfor tests b' --exports -n -O description,NAME \
 	localhost
 t "--exports: over a Unix socket" "$NBD_ATTACH" --exports -n /tmp/socket
@@ -81,17 +90,18 @@ t "--exports: of a command" run_is 0 $'x\ny' --exports -n -O NAME --command -- \
 t_json "--exports: JSON of nbd-server" \
 	'.exports == [{"name":"disk","description":null},
 	  {"name":"second one","description":null}, {"name":"fixed","description":null}]' \
-	--exports --json localhost:10811
+	--exports --json -O NAME,DESCRIPTION localhost:10811
 t_json "--exports: JSON of qemu-nbd" \
-	'.exports == [{"name":"the disk","description":"what it is"}]' \
+	'.exports == [{"name":"the disk","size":16777216,"ro":false,"min-block":1,"pref-block":4096,
+	  "max-payload":33554432,"flags":"'$qemu_flags'",
+	  "contexts":"base:allocation","description":"what it is"}]' \
 	--exports --json 'nbd://127.0.0.1:10810'
-t_fails 2 "--exports: unknown column" "$NBD_ATTACH" --exports -O NAME,SIZE localhost
-t_says "the error names those that there are" 'SIZE.*NAME,DESCRIPTION'
+t_fails 2 "--exports: unknown column" "$NBD_ATTACH" --exports -O NAME,PID localhost
+t_says "the error names those that there are" 'PID.*NAME,SIZE,RO,.*DESCRIPTION'
 printf '%s\n' '[generic]' 'port = 10813' '[disk]' 'exportname = /tmp/disk' >/tmp/quiet.config
 t "nbd-server serves without a list" \
 	lib_serve nbd-server:10813 tcp_listening 10813 lib_start_nbdserver /tmp/quiet.config
 t_fails 4 "--exports: a server that has no list for us" "$NBD_ATTACH" --exports localhost:10813
-t "nbd-server stops" stop_server nbd-server:10813
 
 # info_has DESCRIPTION REGEX... -- ARG...: one check for each line that there must be.
 info_has() {
@@ -123,6 +133,18 @@ info_has "over a Unix socket" 'URI +nbd\+unix:///\?socket=/tmp/socket' 'SIZE +16
 info_has "of a command" 'NAME +its name' 'SIZE +3M' 'MIN-BLOCK +4096' 'MAX-PAYLOAD +65536' -- \
 	--command 'its name' -- nbdkit -s --exit-with-parent --filter=blocksize-policy null 3M \
 	blocksize-minimum=4096 blocksize-maximum=64K
+info_has "is it listed, what has it, what of it is used: nbd-server" 'LISTED +1' 'CONTEXTS *' \
+	'KERNEL-USES +HAS_FLAGS,SEND_FLUSH.*' -- localhost:10811 disk
+info_has "is it listed, what has it, what of it is used: qemu-nbd" 'LISTED +1' \
+	'CONTEXTS +base:allocation' 'KERNEL-USES +HAS_FLAGS,SEND_FLUSH,SEND_FUA,SEND_TRIM,SEND_WRITE_ZEROES,CAN_MULTI_CONN' \
+	'KERNEL-IGNORES +SEND_CACHE,SEND_FAST_ZERO,STRUCTURED_REPLY' 'CONNECTIONS +[1-8].*' -- localhost:10810 'the disk'
+info_has "one that is not listed" 'LISTED +0' 'NAME +hidden' -- localhost hidden
+info_has "a server without structured replies" 'CONTEXTS *' 'LISTED +1' \
+	'KERNEL-IGNORES +SEND_CACHE,SEND_FAST_ZERO' -- --command -- nbdkit -s --exit-with-parent --no-sr null 1M
+info_has "the list is a secret" 'LISTED *' 'SIZE +16M' -- localhost:10813 disk
+t "nbd-server stops" stop_server nbd-server:10813
+info_has "a command has one connection" 'CONNECTIONS +1: a command serves one' -- \
+	--command -- nbdkit -s --exit-with-parent null 1M
 t "--info: -n and -O" run_is 0 $'1.5M\n1' --info -n -O size,RO localhost:10811 fixed
 t_json "--info: JSON" '.exports[0] | .uri == "nbd://localhost:10811/second%20one" and
 	.name == "second one" and .description == null and .size == 1572864 and .ro == false and
@@ -276,6 +298,11 @@ while (1) {
 		reply($option, 3, pack 'n a*', 2, "about $names[0] $names[1] $names[2] $names[3]" .
 			($ARGV[0] ? " $names[5]" : ''));
 		reply($option, 1, '');
+	} elsif ($option == 8) {
+		reply(8, 1, '');
+	} elsif ($option == 9) {
+		reply(9, 4, pack 'N a*', 0, "x:$_") for @names;
+		reply(9, 1, '');
 	} elsif ($option == 2) {
 		reply(2, 1, '');
 		exit 0;
@@ -305,7 +332,7 @@ says_safely() {
 }
 t_fails 1 "an escape sequence is found" harmless <(printf 'a\e[31m')
 t "hostile names: --exports" says_safely 0 --exports --command "${hostile[@]}"
-t "hostile names: a line for each" test "$(wc -l </tmp/said)" = 8
+t "hostile names: a line for each, and for each that nothing is known of" test "$(wc -l </tmp/said)" = 15
 t "hostile names: they can be told" grep -qF '\x1b[31mred\x1b]0;title\x07' /tmp/said
 t "hostile names: plain text stays" grep -q '^déjà' /tmp/said
 t "hostile names: --exports --json" says_safely 0 --exports --json --command "${hostile[@]}"
@@ -316,6 +343,7 @@ t_json "hostile names: JSON has them as they are" '.exports | map(.name) | .[0:5
 	 "quote\"}]\\", "d\u00e9j\u00e0"]' --exports --json --command "${hostile[@]}"
 t "hostile description: --info" says_safely 0 --info --command "${hostile[@]}"
 t "hostile description: one line" test "$(grep -c DESCRIPTION /tmp/said)" = 1
+t "hostile contexts: one line" test "$(grep -c '^CONTEXTS *x:.*31mred' /tmp/said)" = 1
 t "hostile description: --info --json" says_safely 0 --info --json --command "${hostile[@]}"
 t_json "hostile description: JSON" '.exports[0].description | test("^about \u001b\\[31mred")' \
 	--info --json --command "${hostile[@]}"
