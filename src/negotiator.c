@@ -451,6 +451,8 @@ void negotiator_stop(struct negotiator *n)
 		if (task_now_ms() > end)
 			kill(n->pid, SIGKILL);
 	}
+	/* A look-up that nobody waits for any more; relays are in groups of their own. */
+	kill(-n->pid, SIGKILL);
 	n->pid = -1;
 }
 

@@ -173,8 +173,8 @@ unsigned plan_backoff_ms(unsigned attempt, uint32_t random)
 
 	if (!attempt)
 		return 0;
-	if (attempt < 7 && BACKOFF_MIN_MS << (attempt - 1) < BACKOFF_MAX_MS)
-		limit = BACKOFF_MIN_MS << (attempt - 1);
+	if (attempt < 7 && (uint32_t)BACKOFF_MIN_MS << (attempt - 1) < limit)
+		limit = (uint32_t)BACKOFF_MIN_MS << (attempt - 1);
 	return random % (limit + 1);
 }
 

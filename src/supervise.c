@@ -268,12 +268,12 @@ static void explain(struct supervisor *s, long long now)
 
 static void hear(struct supervisor *s, long long now)
 {
-	enum nbdevent event;
 	uint32_t index;
 	struct err e;
+	int event;
 
 	while ((event = nbdevent_read(s->events, &index, &e)) != NBDEVENT_NONE) {
-		if ((int)event < 0) {
+		if (event < 0) {
 			/* Anything may have been missed; a new descriptor may be of more use. */
 			SAY(s, LOGGER_WARNING, "%s", e.text);
 			close(s->events);

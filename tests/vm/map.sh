@@ -94,7 +94,7 @@ cut_together() {
 	local map i=0
 
 	for map in "$@"; do
-		"$NBD_ATTACH" --map="$map" -n nbd://localhost:10820/disk | awk -v i=$i '{ print $1, i, $3, $1 + $2 }'
+		"$NBD_ATTACH" --map="$map" -n nbd://localhost:10820/disk | awk -v i="$i" '{ print $1, i, $3, $1 + $2 }'
 		i=$((i + 1))
 	done | sort -n -k1,1 | awk -v n=$# '
 		BEGIN { at = 0 }

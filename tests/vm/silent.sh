@@ -85,7 +85,7 @@ t "and the writer ends" wait_for 10 ended "${writers[nbd7]}"
 for i in 1 2 3; do
 	t_fails 3 "silent server $i: exit 3" outcome "silent$i"
 	t_says "silent server $i: says why" "nbd$i has finished no request for 20 s.*--force"
-	t "silent server $i: after 20 s" took_from_to 20000 27000
+	t "silent server $i: after 20 s" took_from_to 20000 35000
 	t "silent server $i: it stays attached" attached "nbd$i"
 	t "silent server $i: its record stays" test -e "/run/nbd-attach/nbd$i"
 done
