@@ -233,7 +233,8 @@ kill -CONT -- "-$(lib_pid nbdkit:/tmp/socket)"
 
 # A record that is not about what is attached now.
 t "detach" "$NBD_ATTACH" -d nbd0
-t "attach again" "$NBD_ATTACH" localhost:10811 disk nbd0
+# A supervisor would take it away.
+t "attach again" "$NBD_ATTACH" --no-supervise localhost:10811 disk nbd0
 t "it has a record" grep -q '^host=localhost:10811$' /run/nbd-attach/nbd0
 cp /run/nbd-attach/nbd0 /tmp/record
 t "nbd-client detaches it" nbd-client -d /dev/nbd0
