@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 300
+# timeout: 900
 #
 # An export can be attached, used and detached: each server over each transport, in each way to say
 # where it is. What is written arrives in the server's file, and nothing is left behind.

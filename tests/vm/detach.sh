@@ -4,7 +4,7 @@
 # A detach loses no data and takes nothing away from anybody, unless it is forced to. Servers that
 # fall silent have a script of their own.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -4,7 +4,7 @@
 # Every way to fail has its own exit status and says why, ends in a bounded time and leaves
 # nothing behind: no attached device, no record, no process.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

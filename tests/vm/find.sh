@@ -4,7 +4,7 @@
 # --find gives everybody a device of his own, however many ask at once, also when the driver was
 # loaded with fewer devices; numbers beyond those can be asked for as well.
 
-# timeout: 240
+# timeout: 720
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

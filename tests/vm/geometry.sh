@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 200
+# timeout: 600
 #
 # Sizes, block sizes, limits and flags of the device are those that fit the server and the options;
 # what cannot fit is refused, says why and leaves nothing.

@@ -4,7 +4,7 @@
 # An attach that is killed or interrupted, whichever of its processes and at whatever moment, leaves
 # either a device that is attached as if nothing had happened, or nothing at all.
 
-# timeout: 400
+# timeout: 1200
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 240
+# timeout: 720
 #
 # --map agrees with nbdinfo about every extent, whatever the server, the context and the transport; and a server that
 # describes its blocks in a way that makes no sense gets an error and an end.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 200
+# timeout: 600
 #
 # The partitions of an export are there when the attach returns and gone when the detach returns,
 # without udev and with it. With udev each appears once, and links to it do not come and go.

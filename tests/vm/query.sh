@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 200
+# timeout: 600
 #
 # --list, --check, --exports and --info tell the truth, whoever attached a device and whatever a
 # server calls its exports.

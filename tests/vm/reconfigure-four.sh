@@ -3,7 +3,7 @@
 #
 # Several connections: each dies and is replaced by itself, one is enough.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -3,7 +3,7 @@
 #
 # Commands that hang in the kernel do not hold up who gave them, and come back when the connection is cut.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -3,7 +3,7 @@
 #
 # Peers that fall silent are noticed, with requests under way and without.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -4,7 +4,7 @@
 # One connection without a limit for requests, and a short queue/io_timeout: what was under way is sent again soon
 # after a replacement, a slow server is left alone. No socket shows then whether it was taken.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

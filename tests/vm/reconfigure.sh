@@ -5,7 +5,7 @@
 # takes a new one and how that shows, and how it grows. With a limit for requests; the other scripts of this
 # name have several connections, no limit, peers that fall silent, and commands that hang.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

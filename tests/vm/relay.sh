@@ -4,7 +4,7 @@
 # TLS where the kernel does not do it: a relay process carries all that there is, ends when the
 # device does, and its death is the end of a connection and nothing worse.
 
-# timeout: 200
+# timeout: 600
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

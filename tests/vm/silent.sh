@@ -4,7 +4,7 @@
 # A detach always comes back, also when the server has stopped and never answers: without force
 # after half a minute and with nothing changed, forced with what the kernel can still do.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 200
+# timeout: 600
 #
 # Kernels keep limits of a device from one attachment to the next. None of them reaches a server
 # that does not fit it, whoever set it; devices that are in use meanwhile are left alone.

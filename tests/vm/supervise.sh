@@ -3,7 +3,7 @@
 #
 # A lost server is a pause: whatever becomes of the connections and of the processes that look after
 # them, no I/O fails, no data is lost, and a detach leaves nothing.
-# timeout: 600
+# timeout: 1800
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

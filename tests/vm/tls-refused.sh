@@ -4,7 +4,7 @@
 # Whoever is not whom he should be, or does not want TLS where it is required, gets nothing: exit
 # status 6 with the reason, no device, and never the export's name in plain text.
 
-# timeout: 400
+# timeout: 1200
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -5,7 +5,7 @@
 # as they come, and all works. In the transmission phase a relay takes tickets and new keys as well; the
 # kernel cannot: its connection ends, requests fail, and no byte that was read is wrong.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -4,7 +4,7 @@
 # Our certificate and its key in a PKCS#11 token: a server that wants to know its clients lets us in, and
 # without the right PIN nobody is contacted. No message shows a PIN.
 
-# timeout: 200
+# timeout: 600
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -3,7 +3,7 @@
 #
 # TLS with each server, version and cipher, done by the kernel: data goes both ways and stays right.
 
-# timeout: 400
+# timeout: 1200
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -4,7 +4,7 @@
 # A device that is attached already, or is being attached at the same moment: the same export is
 # success and changes nothing, anything else is refused and changes nothing.
 
-# timeout: 300
+# timeout: 900
 
 # shellcheck disable=SC2317 # t calls the functions
 # shellcheck source-path=SCRIPTDIR source=lib.sh
