@@ -115,6 +115,17 @@ static void wait_for_ends(const struct relay *r, struct pollfd p[2])
 		;
 }
 
+/* A server that has just been sent a lot may have no room for the goodbye yet; without one it was a cut. */
+static void farewell(struct relay *r)
+{
+	struct pollfd p = { .fd = r->net, .events = POLLOUT };
+
+	tls_bye(r->t);
+	while (!tls_flush(r->t, r->net) && tls_unsent(r->t))
+		if (poll(&p, 1, FAREWELL_MS) <= 0)
+			break;
+}
+
 void relay_run(struct tls *t, int net, int local)
 {
 	struct relay *r = calloc(1, sizeof(*r));
@@ -145,10 +156,8 @@ void relay_run(struct tls *t, int net, int local)
 		if (p[1].revents & (POLLIN | POLLHUP | POLLERR) && tls_room(t) >= PLAIN_SIZE)
 			read_local(r);
 	}
-	if (r->local_ended && !r->net_ended) {
-		tls_bye(t);
-		tls_flush(t, net);
-	}
+	if (r->local_ended && !r->net_ended)
+		farewell(r);
 out:
 	free(r);
 	close(local);

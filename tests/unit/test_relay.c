@@ -234,13 +234,25 @@ START_TEST(a_reader_that_pauses)
 }
 END_TEST
 
+/* What the server gets after the last byte: 0 is a goodbye. */
+static ssize_t last_word(struct talk *k)
+{
+	unsigned char buf[16];
+	ssize_t n = GNUTLS_E_AGAIN;
+
+	for (int i = 0; i < PATIENCE_MS && n == GNUTLS_E_AGAIN; i++) {
+		n = gnutls_record_recv(k->p.session, buf, sizeof(buf));
+		if (n == GNUTLS_E_AGAIN)
+			poll(NULL, 0, 1);
+	}
+	return n;
+}
+
 /* As the kernel does at a detach: the last request, and the end. */
 START_TEST(local_end)
 {
 	struct flow up = { .len = 300000, .seed = 1 }, none = { 0 };
-	unsigned char buf[16];
 	struct talk k;
-	ssize_t n = GNUTLS_E_AGAIN;
 
 	start(&k, versions[_i]);
 	while (up.sent < up.len)
@@ -248,13 +260,31 @@ START_TEST(local_end)
 	close(k.local);
 	k.local = -1;
 	converse(&k, &up, &none, 65536);
-	for (int i = 0; i < PATIENCE_MS && n == GNUTLS_E_AGAIN; i++) {
-		n = gnutls_record_recv(k.p.session, buf, sizeof(buf));
-		if (n == GNUTLS_E_AGAIN)
-			poll(NULL, 0, 1);
-	}
-	ck_assert_int_eq(n, 0); /* a goodbye, not a cut */
+	ck_assert_int_eq(last_word(&k), 0); /* a goodbye, not a cut */
 	finish(&k);
+}
+END_TEST
+
+/* What was sent last fills the network, up to the last byte or not quite: there is a goodbye all the same. */
+START_TEST(goodbye_without_room)
+{
+	struct flow none = { 0 };
+	struct talk k;
+
+	for (size_t len = 140000; len <= 260000; len += 1000) {
+		struct flow up = { .len = len, .seed = 1, .paused = true };
+
+		start(&k, versions[1]);
+		while (up.sent < up.len)
+			step(&k, &up, &none, 65536);
+		close(k.local);
+		k.local = -1;
+		poll(NULL, 0, 10);
+		up.paused = false;
+		converse(&k, &up, &none, 65536);
+		ck_assert_msg(!last_word(&k), "no goodbye after %zu bytes", len);
+		finish(&k);
+	}
 }
 END_TEST
 
@@ -338,6 +368,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, no_head_of_line_blocking);
 	tcase_add_test(t, a_reader_that_pauses);
 	tcase_add_loop_test(t, local_end, 0, 2);
+	tcase_add_test(t, goodbye_without_room);
 	tcase_add_loop_test(t, server_end, 0, 2);
 	tcase_add_test(t, forged_record);
 	tcase_add_test(t, killed);

@@ -251,8 +251,12 @@ detach "strict, 512"
 
 # Timeouts.
 t "a plain server" serve memory 1M
+attach "no -t, no supervisor" --no-supervise localhost ''
+t "no -t, no supervisor: 30 seconds" queue_is io_timeout 30000
+detach "no -t, no supervisor"
+# One connection, supervised: no limit, but what was under way when it died is sent again soon.
 attach "no -t" localhost ''
-t "no -t: 30 seconds" queue_is io_timeout 30000
+t "no -t: a second" queue_is io_timeout 1000
 detach "no -t"
 attach "-t 7" -t 7 localhost ''
 t "-t 7: 7 seconds" queue_is io_timeout 7000

@@ -137,7 +137,7 @@ t "by hand: max_sectors_kb lowered" set_queue /dev/nbd0 max_sectors_kb 16
 t "by hand: write through" set_queue /dev/nbd0 write_cache "write through"
 t "by hand: rotational" set_queue /dev/nbd0 rotational 1
 t "by hand: detach" "$NBD_ATTACH" -d /dev/nbd0
-t "attach again" "$NBD_ATTACH" $rich /dev/nbd0
+t "attach again" "$NBD_ATTACH" --no-supervise $rich /dev/nbd0
 t "attach again: max_sectors_kb as planned" queue_is /dev/nbd0 max_sectors_kb "$planned"
 t "attach again: 4096 is what is planned" test "$planned" = 4096
 t "attach again: write back" queue_is /dev/nbd0 write_cache "write back"
