@@ -11,11 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "text.h"
+
+#ifdef __aarch64__
+#include <asm/hwcap.h>
+#endif
 
 /* Bytes from off on, len of them. */
 struct buffer {
@@ -313,10 +318,63 @@ static bool is_address(const char *host)
 	return inet_pton(AF_INET, host, &a) == 1 || inet_pton(AF_INET6, host, &a) == 1;
 }
 
+/* Whether AES-GCM is done by instructions of the processor: else CHACHA20 is several times as fast. */
+static bool has_aes(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_cpu_init();
+	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+#elif defined(__aarch64__)
+	return (getauxval(AT_HWCAP) & (HWCAP_AES | HWCAP_PMULL)) == (HWCAP_AES | HWCAP_PMULL);
+#elif defined(__s390x__) || (defined(__powerpc64__) && defined(__LITTLE_ENDIAN__))
+	return true;
+#else
+	return false;
+#endif
+}
+
+static void add_cipher(char *buf, size_t cap, gnutls_cipher_algorithm_t cipher)
+{
+	size_t len = strlen(buf);
+
+	snprintf(buf + len, cap - len, ":+%s", gnutls_cipher_get_name(cipher));
+}
+
+/*
+ * Appends to base the same ciphers that the system's policy has with it, in another order: those for the
+ * kernel (tls_get_keys) come first, of them the one that is the fastest on this processor.
+ */
+static int order_ciphers(const char *base, char *buf, size_t cap)
+{
+	static const gnutls_cipher_algorithm_t orders[2][3] = {
+		{ GNUTLS_CIPHER_CHACHA20_POLY1305, GNUTLS_CIPHER_AES_128_GCM, GNUTLS_CIPHER_AES_256_GCM },
+		{ GNUTLS_CIPHER_AES_128_GCM, GNUTLS_CIPHER_AES_256_GCM, GNUTLS_CIPHER_CHACHA20_POLY1305 },
+	};
+	const gnutls_cipher_algorithm_t *first = orders[has_aes()];
+	const unsigned *list;
+	gnutls_priority_t p;
+	int code, count;
+
+	code = gnutls_priority_init2(&p, base, NULL, GNUTLS_PRIORITY_INIT_DEF_APPEND);
+	if (code)
+		return code;
+	count = gnutls_priority_cipher_list(p, &list);
+	snprintf(buf, cap, "%s:-CIPHER-ALL", base);
+	for (int k = 0; k < 3; k++)
+		for (int i = 0; i < count; i++)
+			if (list[i] == first[k])
+				add_cipher(buf, cap, first[k]);
+	for (int i = 0; i < count; i++)
+		if (list[i] != first[0] && list[i] != first[1] && list[i] != first[2])
+			add_cipher(buf, cap, list[i]);
+	gnutls_priority_deinit(p);
+	return 0;
+}
+
 static int set_priority(struct tls *t, struct err *e)
 {
 	const char *where = NULL;
-	char shown[80];
+	char shown[80], ordered[1024];
 	int code;
 
 	if (t->params.priority[0]) {
@@ -330,11 +388,12 @@ static int set_priority(struct tls *t, struct err *e)
 	}
 	/*
 	 * The system's policy, but nothing below TLS 1.2; a key that both know only where that is
-	 * what we have. What GnuTLS puts first (AES-GCM, CHACHA20) is what the kernel can take over.
+	 * what we have.
 	 */
-	code = gnutls_set_default_priority_append(
-		t->session, t->psk ? "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL:-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK" :
-				     "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL", &where, 0);
+	code = order_ciphers(t->psk ? "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL:-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK" :
+				      "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL", ordered, sizeof(ordered));
+	if (!code)
+		code = gnutls_set_default_priority_append(t->session, ordered, &where, 0);
 	if (code)
 		return err_set(e, ERR_TLS, EINVAL, "TLS priorities of the system: %s",
 			       gnutls_strerror(code));

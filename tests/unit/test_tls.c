@@ -484,6 +484,63 @@ static void check_refused(struct talk *k, const struct who *w, bool tls13)
 	check_text(&k->e, w->text, COUNT(w->text));
 }
 
+/* Nobody has asked for a cipher: the fastest for this processor, of those that the kernel can have. */
+START_TEST(which_cipher)
+{
+	bool tls13 = _i % 2, psk = _i / 2;
+	struct tls_params params = { X509 }, keys = { .psk_file = "one.psk" };
+	struct peer_spec spec = {
+		.cert = psk ? NULL : &certs[SERVER],
+		.psk_file = psk ? "one.psk" : NULL,
+		.priority = version_priorities[tls13],
+	};
+	const char *fast = "CHACHA20-POLY1305";
+	struct tls_info info;
+	struct talk k;
+
+#if defined(__x86_64__)
+	/* in TLS 1.2 there is no AES-GCM with ECDHE-PSK, which hides the past even if the key is lost */
+	if ((tls13 || !psk) && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul"))
+		fast = "AES-128-GCM";
+#else
+	return;
+#endif
+	begin(&k, psk ? &keys : &params, &spec);
+	handshake(&k);
+	ck_assert_msg(!k.ret, "%s", k.e.text);
+	tls_describe(k.t, &info);
+	ck_assert_str_eq(info.cipher, fast);
+	exchange(&k);
+	finish(&k);
+}
+END_TEST
+
+/* The order has changed, not what is taken. */
+START_TEST(every_cipher)
+{
+	static const char *const ciphers[] = {
+		"AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-128-CCM", "AES-256-CCM",
+		"AES-128-CBC", "AES-256-CBC",
+	};
+	struct tls_params params = { X509 };
+	struct peer_spec spec = { .cert = &certs[SERVER] };
+	char priority[100];
+	struct tls_info info;
+	struct talk k;
+
+	for (size_t i = 0; i < COUNT(ciphers); i++) {
+		snprintf(priority, sizeof(priority), "NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+%s", ciphers[i]);
+		spec.priority = priority;
+		begin(&k, &params, &spec);
+		handshake(&k);
+		ck_assert_msg(!k.ret, "%s: %s", ciphers[i], k.e.text);
+		tls_describe(k.t, &info);
+		ck_assert_str_eq(info.cipher, ciphers[i]);
+		finish(&k);
+	}
+}
+END_TEST
+
 START_TEST(who_is_let_in)
 {
 	const struct who *w = &whos[(size_t)_i / 2];
@@ -1123,6 +1180,8 @@ Suite *unit_suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_unchecked_fixture(t, setup, teardown);
 	tcase_add_loop_test(t, who_is_let_in, 0, 2 * (int)COUNT(whos));
+	tcase_add_loop_test(t, which_cipher, 0, 4);
+	tcase_add_test(t, every_cipher);
 	tcase_add_loop_test(t, mistake, 0, (int)COUNT(mistakes));
 	tcase_add_test(t, nothing_to_free);
 	tcase_add_test(t, directories);
