@@ -18,7 +18,7 @@ FLOORS='
 1 wire uri export contexts
 2 neg query map plan
 3 task resolve stream sock tls ktls relay conn link session
-4 nbdnl nbdevent kcall sysfs node module usage
+4 nbdnl nbdevent kcall sysfs node module usage confine
 5 state negotiator control attach detach adopt supervise worker
 6 main opts output cmd cmd_attach cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info cmd_map
 '
@@ -33,6 +33,7 @@ libkmod|module|libkmod[.]h|kmod_.*
 libsmartcols|output|libsmartcols.*|scols_.*
 uriparser|uri|uriparser/.*|uri[A-Z].*
 GnuTLS|tls ktls|gnutls/.*|gnutls_.*
+libseccomp|confine|seccomp[.]h|seccomp_.*
 '
 
 # Floors 0-2: the only headers and functions from outside the project (inet_pton() is for literal
