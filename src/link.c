@@ -664,21 +664,22 @@ static int prepare_tls(struct link *l, struct err *e)
 }
 
 /* The descriptor with the plain data: c's own, whose records are the kernel's now, or a relay's. */
-static int offload(const struct link_request *rq, struct conn *c, bool *relayed, struct err *e)
+static int offload(const struct set *s, struct conn *c, bool *relayed, struct err *e)
 {
+	enum link_offload offload = s->rq->offload;
 	int ret = -EOPNOTSUPP;
 
 	if (tls_pending(c->tls))
 		return err_set(e, ERR_PROTOCOL, EPROTO,
 			       "the server breaks the NBD protocol: it sends more after the handshake "
 			       "than it was asked for");
-	if (rq->offload != LINK_OFFLOAD_NO)
+	if (offload != LINK_OFFLOAD_NO)
 		ret = ktls_enable(c->fd, c->tls, e);
 	if (!ret)
 		return c->fd;
-	if (ret != -EOPNOTSUPP || rq->offload == LINK_OFFLOAD_REQUIRE)
+	if (ret != -EOPNOTSUPP || offload == LINK_OFFLOAD_REQUIRE)
 		return ret;
-	ret = relay_start(c->tls, c->fd, e);
+	ret = relay_start(c->tls, c->fd, s->a->locked, e);
 	if (ret >= 0) {
 		*relayed = true;
 		close(c->fd);
@@ -698,7 +699,7 @@ static int hand_over(struct set *s, struct err *e)
 		if (sock_set_peer_timeout(fd, s->rq->peer_timeout_s, e))
 			return -e->code;
 		if (c->encrypted)
-			fd = offload(s->rq, c, &rs->relayed, e);
+			fd = offload(s, c, &rs->relayed, e);
 		if (fd < 0) {
 			/* Nobody knows what would be encrypted now, and how often: not another byte. */
 			conn_end(c);

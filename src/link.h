@@ -75,6 +75,7 @@ struct link_attempt {
 	enum neg_goal goal;
 	unsigned timeout_ms;
 	struct plan_multi multi;
+	bool locked;          /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd;        /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
 	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become

@@ -4,12 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "confine.h"
+#include "ktls.h"
 #include "task.h"
 #include "text.h"
 
@@ -35,7 +39,7 @@ struct question {
 struct answer {
 	uint32_t number;
 	int32_t ret;
-	uint32_t confined;
+	struct confined confined;
 	struct err err;
 	struct link_result rs;
 };
@@ -135,6 +139,7 @@ static int run(struct child *c, const struct question *q, const int *fds, unsign
 		.goal = (enum neg_goal)q->goal,
 		.timeout_ms = q->timeout_ms,
 		.multi = q->multi,
+		.locked = c->p->keep_addresses,
 		/* the next message is that nobody wants to know any more */
 		.cancel_fd = CHILD_FD,
 		.connected = count,
@@ -174,6 +179,8 @@ static void serve(struct child *c)
 			break;
 		}
 		link_close(&a.rs, true);
+		/* a session of TLS takes as much as all the rest, and there may have been many */
+		malloc_trim(0);
 	}
 }
 
@@ -184,9 +191,16 @@ static int prepare(struct child *c, const struct link_request *servers, struct e
 	int ret;
 
 	for (unsigned i = 0; i < c->count; i++) {
+		/* which may need files, services or threads at each handshake */
+		if (!strncmp(servers[i].tls.key, "pkcs11:", 7))
+			return err_set(e, ERR_USAGE, EOPNOTSUPP,
+				       "the process that connects again has no access to a token: use a key file");
 		ret = link_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
+		/* The kernel loads its module for root only. */
+		if (servers[i].where.tls && servers[i].offload != LINK_OFFLOAD_NO)
+			ktls_available();
 	}
 	if (!c->p->keep_addresses)
 		return 0;
@@ -218,6 +232,7 @@ static int settle(int *fd, struct err *e)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
+	prctl(PR_SET_NAME, "nbd-negotiator");
 	if (chdir("/"))
 		return err_sys(e, ERR_FAILED, errno, "chdir /");
 	for (int i = 0; i < CHILD_FD; i++)
@@ -235,12 +250,22 @@ __attribute__((noreturn))
 static void process(int fd, const struct link_request *servers, unsigned count,
 		    const struct negotiator_params *p)
 {
+	const struct confine confine = {
+		.user = p->user,
+		.lookups = !p->keep_addresses,
+		.locked = p->keep_addresses,
+		.lenient = p->lenient,
+	};
 	struct child c = { .p = p, .count = count };
 	struct answer a = { 0 };
 
 	a.ret = settle(&fd, &a.err);
 	if (!a.ret)
 		a.ret = prepare(&c, servers, &a.err);
+	/* what reading keys and certificates has needed */
+	malloc_trim(0);
+	if (!a.ret)
+		a.ret = confine_process(&confine, &a.confined, &a.err);
 	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret)
 		serve(&c);
 	_exit(a.ret ? 1 : 0);
@@ -475,7 +500,10 @@ static int await_start(struct negotiator *n, struct err *e)
 		*e = a.err;
 		return a.ret;
 	}
-	n->confined = a.confined;
+	if (!is_bool(&a.confined.filtered) || !is_bool(&a.confined.locked))
+		return gone(e, "talks nonsense (start)");
+	n->confined = a.confined.filtered;
+	n->locked = a.confined.locked;
 	return 0;
 }
 

@@ -24,16 +24,21 @@ enum {
 };
 
 struct negotiator_params {
-	bool keep_addresses; /* names are looked up once, at the start, and no file is opened later */
-	const char *user;    /* whom to become when started as root; NULL: the user "nobody" of /etc/passwd, else 65534 */
-	bool lenient;        /* neither filter nor limit of memory: for valgrind, which needs what it has not seen coming */
+	/*
+	 * Names are looked up once, at the start, no file is opened later, and all memory (relays' too) stays in RAM where that
+	 * is permitted: for a device that may have our own programs.
+	 */
+	bool keep_addresses;
+	const char *user;    /* whom to become when started as root, see struct confine */
+	bool lenient;        /* neither filter nor limit of memory: for valgrind, whose own calls would be filtered too */
 };
 
 struct negotiator {
 	pid_t pid;
 	int fd;           /* readable when an answer is there or the child is gone; for polling only */
 	bool busy;        /* asked and not answered */
-	bool confined;    /* the kernel filters its system calls */
+	bool confined;    /* the kernel filters its system calls; false where it cannot, and with lenient */
+	bool locked;      /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
 	long long due_ms; /* by task_now_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */
 	unsigned servers;

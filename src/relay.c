@@ -7,8 +7,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 enum {
@@ -164,29 +167,49 @@ out:
 	close(net);
 }
 
+static bool is_null(int fd)
+{
+	struct stat st;
+
+	/* devices.txt of the kernel */
+	return !fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+/* A process that may open nothing has them already. */
+static void leave_terminal(void)
+{
+	int null;
+
+	if (is_null(0) && is_null(1) && is_null(2))
+		return;
+	null = open("/dev/null", O_RDWR);
+	for (int fd = 0; fd <= 2; fd++)
+		dup2(null, fd);
+}
+
 /* Nothing of the process it comes from is kept but the two ends. */
 __attribute__((noreturn))
-static void process(struct tls *t, int net, int local)
+static void process(struct tls *t, int net, int local, bool locked)
 {
-	int null = open("/dev/null", O_RDWR);
-
 	setsid();
 	prctl(PR_SET_NAME, "nbd-relay");
 	if (chdir("/"))
 		_exit(1);
-	for (int fd = 0; fd <= 2; fd++)
-		dup2(null, fd);
+	leave_terminal();
 	/* first out of each other's way, then to the lowest places */
 	net = fcntl(net, F_DUPFD, 10);
 	local = fcntl(local, F_DUPFD, 10);
 	if (dup2(net, 3) < 0 || dup2(local, 4) < 0)
 		_exit(1);
 	close_range(5, ~0U, 0);
+	/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
+	if (locked)
+		mlockall(MCL_CURRENT | MCL_FUTURE);
 	relay_run(t, 3, 4);
 	_exit(0);
 }
 
-int relay_start(struct tls *t, int fd, struct err *e)
+int relay_start(struct tls *t, int fd, bool locked, struct err *e)
 {
 	int pair[2], code, size = SOCKET_BUFFER;
 	pid_t pid;
@@ -205,7 +228,7 @@ int relay_start(struct tls *t, int fd, struct err *e)
 	}
 	if (!pid) {
 		fcntl(fd, F_SETFL, O_NONBLOCK);
-		process(t, fd, pair[1]);
+		process(t, fd, pair[1], locked);
 	}
 	close(pair[1]);
 	return pair[0];

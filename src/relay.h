@@ -7,6 +7,8 @@
 #ifndef NBD_ATTACH_RELAY_H
 #define NBD_ATTACH_RELAY_H
 
+#include <stdbool.h>
+
 #include "err.h"
 #include "tls.h"
 
@@ -14,9 +16,10 @@
  * Starts the process with the session t over fd, whose handshake is done and of which nothing is
  * pending. Returns the descriptor with the plain data, a Unix stream socket, the caller's. Both stay
  * the caller's too, who must not use them but for close and tls_free. The process ends when either end
- * does: of the plain one after all that came from it was sent and a goodbye.
+ * does: of the plain one after all that came from it was sent and a goodbye. locked: its memory never leaves RAM,
+ * as far as it may (RLIMIT_MEMLOCK), since what it would be read from may be the device behind it.
  */
-int relay_start(struct tls *t, int fd, struct err *e);
+int relay_start(struct tls *t, int fd, bool locked, struct err *e);
 
 /* What the process does, until an end; takes both descriptors (non-blocking). */
 void relay_run(struct tls *t, int net, int local);

@@ -63,7 +63,7 @@ static void start(struct talk *k, const char *priority)
 			poll(NULL, 0, 5);
 	}
 	ck_assert_msg(!ret && !k->p.result, "%d %d", ret, k->p.result);
-	k->local = relay_start(t, fds[0], &e);
+	k->local = relay_start(t, fds[0], false, &e);
 	ck_assert_msg(k->local >= 0, "%s", e.text);
 	fcntl(k->local, F_SETFL, O_NONBLOCK);
 	tls_free(t);
