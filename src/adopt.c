@@ -88,7 +88,6 @@ static void fill_plan(const struct attach_request *rq, const struct sysfs_device
 int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct adopt_result *r,
 	      struct err *e)
 {
-	const struct negotiator_params params = { .keep_addresses = rq->keep_addresses };
 	struct sysfs_device *d = malloc(sizeof(*d));
 	struct state *st = malloc(sizeof(*st));
 	struct control_answer a;
@@ -109,7 +108,7 @@ int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct ado
 	ret = k->events = nbdevent_open(e);
 	if (ret < 0)
 		goto out;
-	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &params, e);
+	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &rq->negotiator, e);
 	if (ret)
 		goto out;
 	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_RETIRE, RETIRE_MS, &a, k->link.fds, &count,

@@ -609,7 +609,6 @@ static int negotiate(struct session *s, unsigned server)
 static int get_link(struct session *s)
 {
 	const struct attach_request *rq = s->rq;
-	const struct negotiator_params params = { .keep_addresses = rq->keep_addresses };
 	int ret;
 
 	/* What fails here is told by whoever needs it, and what is built in needs none. */
@@ -622,7 +621,7 @@ static int get_link(struct session *s)
 		if (s->k->events < 0)
 			return s->k->events;
 	}
-	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &params, s->e);
+	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &rq->negotiator, s->e);
 	if (ret)
 		return ret;
 	for (unsigned i = 0; i < rq->server_count; i++) {

@@ -20,7 +20,7 @@ struct attach_request {
 	struct link_request *servers;
 	unsigned server_count;
 	bool supervise; /* lost connections will be replaced */
-	bool keep_addresses;
+	struct negotiator_params negotiator;
 	char command_line[8192]; /* for the record */
 	struct plan_request plan;
 	bool find;      /* any free device, not index */

@@ -166,6 +166,8 @@ static const struct rule rules[] = {
 	ANY(ALWAYS, chdir),
 	IS(ALWAYS, prctl, 0, PR_SET_NAME),
 	IS(ALWAYS, prctl, 0, PR_SET_PDEATHSIG),
+	/* allocators name their memory */
+	IS(ALWAYS, prctl, 0, PR_SET_VMA),
 	ANY(ALWAYS, exit),
 	ANY(ALWAYS, exit_group),
 	/* what the C library does by itself */
@@ -351,16 +353,20 @@ static int find_user(const char *name, uid_t *uid, gid_t *gid, struct err *e)
 static int limit(const struct confine *c, struct err *e)
 {
 	const struct {
+#ifdef __GLIBC__
+		__rlimit_resource_t resource;
+#else
 		int resource;
+#endif
 		bool wanted;
 		rlim_t max;
 		const char *what;
 	} limits[] = {
 		{ RLIMIT_CORE, true, 0, "core dumps" },
-		{ RLIMIT_FSIZE, true, 0, "file sizes" },
-		{ RLIMIT_NOFILE, true, FILES_MAX, "open files" },
+		{ RLIMIT_FSIZE, !c->token && !c->lenient, 0, "file sizes" },
+		{ RLIMIT_NOFILE, !c->lenient, FILES_MAX, "open files" },
 		/* AddressSanitizer reserves more than there is */
-		{ RLIMIT_DATA, !SANITIZED && !c->lenient, MEMORY_MAX, "memory" },
+		{ RLIMIT_DATA, !SANITIZED && !c->lenient && !c->token, MEMORY_MAX, "memory" },
 	};
 	struct rlimit now;
 
@@ -425,7 +431,7 @@ int confine_process(const struct confine *c, struct confined *r, struct err *e)
 	tzset();
 	if (!ret && c->locked)
 		r->locked = lock();
-	if (!ret)
+	if (!ret && !c->token)
 		ret = become(uid, gid, e);
 	if (!ret)
 		ret = drop_capabilities(e);
@@ -433,7 +439,7 @@ int confine_process(const struct confine *c, struct confined *r, struct err *e)
 		ret = err_sys(e, ERR_FAILED, errno, "give up new privileges");
 	if (!ret && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		ret = err_sys(e, ERR_FAILED, errno, "hide memory from others");
-	if (!ret && !c->lenient)
+	if (!ret && !c->lenient && !c->token)
 		ret = filter(c, r, e);
 	return ret ? err_wrap(e, "confine a process") : 0;
 }

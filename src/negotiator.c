@@ -184,6 +184,12 @@ static void serve(struct child *c)
 	}
 }
 
+static bool has_token(const struct link_request *server)
+{
+	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
+				     !strncmp(server->tls.cert, "pkcs11:", 7));
+}
+
 /* The servers' credentials, and where they are never to be looked up again, their addresses. */
 static int prepare(struct child *c, const struct link_request *servers, struct err *e)
 {
@@ -191,10 +197,10 @@ static int prepare(struct child *c, const struct link_request *servers, struct e
 	int ret;
 
 	for (unsigned i = 0; i < c->count; i++) {
-		/* which may need files, services or threads at each handshake */
-		if (!strncmp(servers[i].tls.key, "pkcs11:", 7))
+		if (c->p->keep_addresses && has_token(&servers[i]))
 			return err_set(e, ERR_USAGE, EOPNOTSUPP,
-				       "the process that connects again has no access to a token: use a key file");
+				       "a key in a token may need files at each handshake, which a device that has "
+				       "them cannot wait for: use a key file");
 		ret = link_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
@@ -250,7 +256,7 @@ __attribute__((noreturn))
 static void process(int fd, const struct link_request *servers, unsigned count,
 		    const struct negotiator_params *p)
 {
-	const struct confine confine = {
+	struct confine confine = {
 		.user = p->user,
 		.lookups = !p->keep_addresses,
 		.locked = p->keep_addresses,
@@ -259,6 +265,8 @@ static void process(int fd, const struct link_request *servers, unsigned count,
 	struct child c = { .p = p, .count = count };
 	struct answer a = { 0 };
 
+	for (unsigned i = 0; i < count; i++)
+		confine.token = confine.token || has_token(&servers[i]);
 	a.ret = settle(&fd, &a.err);
 	if (!a.ret)
 		a.ret = prepare(&c, servers, &a.err);
@@ -346,7 +354,9 @@ static bool take_result(const struct negotiator *n, struct link_result *rs, cons
 		if (!is_stream(fds[i]))
 			return false;
 	if (!is_bool(&rs->encrypted) || !is_bool(&rs->relayed) || !is_bool(&x->has_block_size) ||
-	    !is_bool(&x->has_name) || !is_bool(&x->has_description) || !is_bool(&x->by_export_name))
+	    !is_bool(&x->has_name) || !is_bool(&x->has_description) || !is_bool(&x->by_export_name) ||
+	    !is_bool(&x->structured) || !is_bool(&x->has_contexts) ||
+	    (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
 	if (rs->encrypted != n->is_tls[n->server] || (rs->relayed && !rs->encrypted))
 		return false;

@@ -30,14 +30,14 @@ struct negotiator_params {
 	 */
 	bool keep_addresses;
 	const char *user;    /* whom to become when started as root, see struct confine */
-	bool lenient;        /* neither filter nor limit of memory: for valgrind, whose own calls would be filtered too */
+	bool lenient;        /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
 };
 
 struct negotiator {
 	pid_t pid;
 	int fd;           /* readable when an answer is there or the child is gone; for polling only */
 	bool busy;        /* asked and not answered */
-	bool confined;    /* the kernel filters its system calls; false where it cannot, and with lenient */
+	bool confined;    /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
 	bool locked;      /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
 	long long due_ms; /* by task_now_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */

@@ -366,12 +366,11 @@ static int first_dead(const struct supervisor *s)
 
 static void restart_negotiator(struct supervisor *s, long long now)
 {
-	const struct negotiator_params params = { 0 };
 	struct err e;
 
 	SAY(s, LOGGER_WARNING, "the negotiator is gone and is started again");
 	negotiator_stop(s->n);
-	if (negotiator_start(s->n, s->rq->servers, s->rq->server_count, &params, &e))
+	if (negotiator_start(s->n, s->rq->servers, s->rq->server_count, &s->rq->negotiator, &e))
 		failed(s, now, &e);
 	else
 		schedule(s, now + FIRST_ATTEMPT_MS);

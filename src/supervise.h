@@ -29,6 +29,7 @@ struct supervise_request {
 	struct supervise_options options;
 	const struct link_request *servers; /* those that the negotiator has, in its order */
 	unsigned server_count;
+	struct negotiator_params negotiator; /* for the next one, when it dies */
 	unsigned server;        /* of the connections that stand */
 	const struct plan *plan;
 	const struct export *export; /* as it was at the attach; of it the name counts */

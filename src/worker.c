@@ -100,6 +100,7 @@ static void supervise(const struct worker_request *rq, unsigned index, struct at
 	sr->options = rq->care;
 	sr->servers = rq->attach.servers;
 	sr->server_count = rq->attach.server_count;
+	sr->negotiator = rq->attach.negotiator;
 	sr->server = k->server;
 	sr->plan = &k->plan;
 	sr->export = &k->link.export;

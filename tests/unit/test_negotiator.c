@@ -235,6 +235,9 @@ START_TEST(information)
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	say_info(&s, NBD_OPT_INFO);
+	say_reply(&s, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_UNSUP, NULL, 0);
+	say_item(&s, "disk", "");
+	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	say_reply(&s, NBD_OPT_ABORT, NBD_REP_ACK, NULL, 0);
 	loopback_open(&l, 8);
 	server = server_start(l.fd, &s);
@@ -244,6 +247,8 @@ START_TEST(information)
 	expect_answer(&n, &rs);
 	ck_assert_uint_eq(rs.count, 0);
 	expect_disk(&rs.export);
+	ck_assert(!rs.export.structured && !rs.export.has_contexts);
+	ck_assert_int_eq(rs.export.listed, EXPORT_LISTED);
 	negotiator_stop(&n);
 	server_end(server);
 	close(l.fd);
@@ -562,7 +567,7 @@ START_TEST(has_nothing_but_its_socket)
 	ck_assert_int_eq(read(held[0], &c, 1), 0);
 	close(held[0]);
 	read_status(n.pid, status, sizeof(status));
-	expect_status(status, "\nName:\tnbd-negotiator\n" + 1);
+	expect_status(status, &"\nName:\tnbd-negotiator\n"[1]);
 	expect_status(status, "\nNoNewPrivs:\t1\n");
 	expect_status(status, "\nCapPrm:\t0000000000000000\n");
 	if (n.confined)
@@ -605,7 +610,8 @@ START_TEST(starts_that_fail)
 	rq[1].tls.psk_file[0] = '\0';
 	strcpy(rq[1].tls.cert, "/no/such/cert.pem");
 	strcpy(rq[1].tls.key, "pkcs11:token=x");
-	expect_no_start(rq, 2, false, EOPNOTSUPP, ERR_USAGE, "key file");
+	expect_no_start(rq, 2, true, EOPNOTSUPP, ERR_USAGE, "key file");
+	expect_no_start(rq, 2, false, EINVAL, ERR_TLS, "pkcs11:token=x");
 }
 END_TEST
 
