@@ -13,6 +13,8 @@
 
 /* Return 0 or -errno. */
 int cmd_attach(const struct opts *o, struct err *e);
+int cmd_tab(const struct opts *o, struct err *e);
+int cmd_all(const struct opts *o, struct err *e); /* each failure has been told, the text is "" */
 int cmd_detach(const struct opts *o, struct err *e);
 int cmd_control(const struct opts *o, struct err *e); /* --pause, --resume, --rescan */
 int cmd_adopt(const struct opts *o, struct err *e);

@@ -40,7 +40,8 @@ static int parse_again(struct state *st, unsigned index, char **words, struct op
 		return err_sys(e, ERR_FAILED, errno, "change to directory %s, where nbd%u was attached",
 			       words[n - 1], index);
 	words[--n] = NULL;
-	if (opts_parse(n, words, again, e))
+	/* a line of the nbdtab, or not: what counts is what it was */
+	if (opts_parse_entry(n, words, again, e))
 		return err_wrap(e, "nbd%u: as it was attached", index);
 	if (again->command != OPTS_ATTACH || again->no_supervise)
 		return err_set(e, ERR_BUSY, EBUSY, "nbd%u was attached without a supervisor (--command, "

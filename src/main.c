@@ -55,6 +55,10 @@ static int run(const struct opts *o, struct err *e)
 	switch (o->command) {
 	case OPTS_ATTACH:
 		return cmd_attach(o, e);
+	case OPTS_TAB:
+		return cmd_tab(o, e);
+	case OPTS_ALL:
+		return cmd_all(o, e);
 	case OPTS_DETACH:
 		return cmd_detach(o, e);
 	case OPTS_LIST:

@@ -24,6 +24,7 @@ enum {
 /* Values of options without a letter */
 enum {
 	OPT_SHOW = 256,
+	OPT_NBDTAB,
 	OPT_FORCE,
 	OPT_COMMAND,
 	OPT_CONNECT_TIMEOUT,
@@ -76,11 +77,14 @@ static const struct option_row {
 	{ OPT_ADOPT, "adopt", NULL, 0, OPTS_ADOPT, "supervise a device whose supervisor died, or take it over from one" },
 	{ OPT_MAP, "map", "[=CONTEXT,...]", 0, OPTS_MAP,
 	  "show where an export's data and holes are, or what else a meta context says (base:allocation)" },
+	{ 'a', "all", NULL, 0, OPTS_ALL, "attach all that the nbdtab has, but for the lines with noauto" },
 	{ 'h', "help", NULL, 0, OPTS_HELP, "show this" },
 	{ 'V', "version", NULL, 0, OPTS_VERSION, "show the version" },
 
 	{ 'f', "find", NULL, IN(OPTS_ATTACH), 0, "attach to any free device" },
-	{ OPT_SHOW, "show", NULL, IN(OPTS_ATTACH), 0, "print the device, for --find" },
+	{ OPT_SHOW, "show", NULL, IN(OPTS_ATTACH) | IN(OPTS_ALL), 0, "print the device, for --find and --all" },
+	{ OPT_NBDTAB, "nbdtab", "FILE", IN(OPTS_ATTACH) | IN(OPTS_ALL), 0,
+	  "for a DEVICE alone and --all: instead of " NBD_ATTACH_NBDTAB },
 	{ 'r', "read-only", NULL, IN(OPTS_ATTACH), 0, "attach read-only" },
 	{ 'b', "block-size", "BYTES", IN(OPTS_ATTACH), 0,
 	  "logical block size, 512 to the page size (default: the server's minimum)" },
@@ -137,6 +141,8 @@ static const char *const usages[] = {
 	"nbd-attach [options] HOST EXPORT DEVICE",
 	"nbd-attach [options] URI... DEVICE",
 	"nbd-attach [options] --command [EXPORT] DEVICE -- COMMAND [ARGUMENT...]",
+	"nbd-attach [options] DEVICE",
+	"nbd-attach --all [--nbdtab FILE]",
 	"nbd-attach [options] --find [--show] {HOST EXPORT | URI | --command [EXPORT] -- ...}",
 	"nbd-attach --detach [--force] DEVICE...",
 	"nbd-attach {--pause | --resume | --rescan | --adopt} DEVICE...",
@@ -267,6 +273,9 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		return 0;
 	case OPT_FORCE:
 		o->force = true;
+		return 0;
+	case OPT_NBDTAB:
+		o->nbdtab = argument;
 		return 0;
 	case 'n':
 		o->no_headings = true;
@@ -518,12 +527,26 @@ static bool tls_given(const bool given[])
 	return false;
 }
 
-static int operands(struct opts *o, char **operand, unsigned count, struct err *e)
+/* A device and nothing else; not a link to one, which would not be in the file. */
+static bool is_device_alone(const struct opts *o, char **operand, unsigned count)
+{
+	unsigned index;
+
+	return count == 1 && !o->argv && !o->find && !text_nbd_index(operand[0], &index);
+}
+
+static int operands(struct opts *o, char **operand, unsigned count, bool entry, struct err *e)
 {
 	unsigned after = o->command == OPTS_ATTACH && !o->find;
 	int used = 0;
 
+	if (o->command == OPTS_ATTACH && !entry && is_device_alone(o, operand, count))
+		o->command = OPTS_TAB;
 	switch (o->command) {
+	case OPTS_ALL:
+		if (count)
+			return usage(e, "--all takes no operand");
+		break;
 	case OPTS_ATTACH:
 	case OPTS_EXPORTS:
 	case OPTS_INFO:
@@ -563,7 +586,7 @@ static int operands(struct opts *o, char **operand, unsigned count, struct err *
 	return 0;
 }
 
-int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
+static int parse(int argc, char *argv[], bool entry, struct opts *o, struct err *e)
 {
 	bool given[ROWS] = { false };
 	bool command = false;
@@ -584,8 +607,8 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 		return usage(e, "--command needs the server's command line after --");
 	if (command)
 		o->argv = argv + words + 1;
-	if (o->show && !o->find)
-		return usage(e, "--show is for --find");
+	if (o->show && !o->find && o->command != OPTS_ALL)
+		return usage(e, "--show is for --find and --all");
 	if (!o->fence_given)
 		o->fence_delay_s = o->peer_timeout_s;
 	if (command)
@@ -605,9 +628,23 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 		argc--;
 		words = argc;
 	}
-	ret = operands(o, argv + optind, (unsigned)(words - optind), e);
+	ret = operands(o, argv + optind, (unsigned)(words - optind), entry, e);
 	o->where.tls |= tls_given(given);
 	for (unsigned i = 0; i < o->other_count; i++)
 		o->others[i].tls = o->where.tls;
+	if (!ret && o->nbdtab && o->command == OPTS_ATTACH && !entry)
+		return usage(e, "--nbdtab is for --all and for a DEVICE alone");
+	if (!o->nbdtab)
+		o->nbdtab = NBD_ATTACH_NBDTAB;
 	return ret;
+}
+
+int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
+{
+	return parse(argc, argv, false, o, e);
+}
+
+int opts_parse_entry(int argc, char *argv[], struct opts *o, struct err *e)
+{
+	return parse(argc, argv, true, o, e);
 }

@@ -20,6 +20,8 @@
 
 enum opts_command {
 	OPTS_ATTACH,
+	OPTS_TAB,              /* attach as the nbdtab has it; a DEVICE alone */
+	OPTS_ALL,
 	OPTS_DETACH,
 	OPTS_LIST,
 	OPTS_CHECK,
@@ -67,6 +69,8 @@ struct opts {
 	struct uri where;      /* of attach, exports, info and map; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum link_offload offload;
+	const char *nbdtab;    /* its path, for tab and all */
+	bool persist_counts;   /* of tab: supervise only where the line says "persist", as nbd-client has it */
 	const char *tls_directory; /* of --tls-certificates, or NULL */
 	char **argv;           /* of --command, NULL-terminated, or NULL */
 	char **devices;        /* operands of detach, list and check, and the one of attach */
@@ -79,6 +83,12 @@ struct opts {
  * pointers into argv is copied.
  */
 int opts_parse(int argc, char *argv[], struct opts *o, struct err *e);
+
+/*
+ * The same for a command line that was put together from a line of the nbdtab: it attaches, and an --nbdtab among the
+ * words has been followed.
+ */
+int opts_parse_entry(int argc, char *argv[], struct opts *o, struct err *e);
 
 /*
  * The number of the device of an operand: "nbd3", "/dev/nbd3", or a link to such a node.

@@ -49,6 +49,13 @@ static const struct {
 	{ "--timeout", "--timeout needs an argument" },
 	{ "--read-only=yes host x nbd0", "--read-only=yes" },
 	{ "host", "no HOST or URI" },
+	{ "--nbdtab t host x nbd0", "--nbdtab is for --all and for a DEVICE alone" },
+	{ "--nbdtab", "--nbdtab needs an argument" },
+	{ "--all nbd0", "--all takes no operand" },
+	{ "--all -r", "--read-only has no meaning with --all" },
+	{ "--show nbd0", "--show is for --find and --all" },
+	{ "-f nbd0", "HOST and EXPORT are needed" },
+	{ "--command nbd0", "needs the server's" },
 	{ "host nbd0", "HOST, EXPORT and DEVICE are needed" },
 	{ "-f host", "HOST and EXPORT are needed" },
 	{ "host x", "HOST, EXPORT and DEVICE are needed" },
@@ -194,6 +201,11 @@ static const struct {
 	{ "--command disk nbd2 -- true --list", OPTS_ATTACH, 2, 1, "", "disk" },
 	{ "-f --command -- true", OPTS_ATTACH, 0, 0, "", "" },
 	{ "-f --command disk -- true", OPTS_ATTACH, 0, 0, "", "disk" },
+	{ "nbd5", OPTS_TAB, 5, 1, "", "" },
+	{ "/dev/nbd5 -r --nbdtab t", OPTS_TAB, 5, 1, "", "" },
+	{ "-- nbd6", OPTS_TAB, 6, 1, "", "" },
+	{ "-a", OPTS_ALL, 0, 0, "", "" },
+	{ "--all --nbdtab t --show", OPTS_ALL, 0, 0, "", "" },
 	{ "-d nbd1", OPTS_DETACH, 1, 1, "", "" },
 	{ "--detach --force nbd4 nbd5", OPTS_DETACH, 4, 2, "", "" },
 	{ "-l", OPTS_LIST, 0, 0, "", "" },
@@ -283,6 +295,26 @@ START_TEST(values)
 	ck_assert_int_eq(PARSE(&w, "--list -n --json --bytes -O SIZE,RO", &o, &e), 0);
 	ck_assert(o.no_headings && o.json && o.bytes);
 	ck_assert_str_eq(o.columns, "SIZE,RO");
+}
+END_TEST
+
+START_TEST(entries)
+{
+	struct words w;
+	struct opts o;
+	struct err e;
+	char *argv[] = { "", "--nbdtab", "t", "-r", "--", "h", "x", "nbd4", NULL };
+	char *alone[] = { "", "nbd4", NULL };
+
+	ck_assert_int_eq(PARSE(&w, "nbd4", &o, &e), 0);
+	ck_assert_str_eq(o.nbdtab, NBD_ATTACH_NBDTAB);
+	ck_assert_int_eq(PARSE(&w, "--all --nbdtab t", &o, &e), 0);
+	ck_assert_str_eq(o.nbdtab, "t");
+	ck_assert_int_eq(opts_parse_entry(8, argv, &o, &e), 0);
+	ck_assert_int_eq((int)o.command, OPTS_ATTACH);
+	ck_assert(o.read_only && o.index == 4);
+	/* no line leads to another */
+	ck_assert_int_eq(opts_parse_entry(2, alone, &o, &e), -EINVAL);
 }
 END_TEST
 
@@ -513,6 +545,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, right_lines, 0, sizeof(right) / sizeof(right[0]));
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, values);
+	tcase_add_test(t, entries);
 	tcase_add_test(t, contexts_of_a_map);
 	tcase_add_test(t, command_words);
 	tcase_add_test(t, long_export);
