@@ -110,6 +110,7 @@ static const struct rule rules[] = {
 	/* connections */
 	SOCKET(ALWAYS, AF_INET, SOCK_STREAM),
 	SOCKET(ALWAYS, AF_INET6, SOCK_STREAM),
+	SOCKET(ALWAYS, AF_VSOCK, SOCK_STREAM),
 	IS(ALWAYS, socketpair, 0, AF_UNIX),
 	ANY(ALWAYS, connect),
 	ANY(ALWAYS, shutdown),

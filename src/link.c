@@ -93,11 +93,12 @@ static void query(const struct link *l, struct resolve_query *q)
 	memset(q, 0, sizeof(*q));
 	memcpy(q->host, l->rq->where.host, sizeof(q->host));
 	memcpy(q->port, l->rq->where.port, sizeof(q->port));
+	q->vsock = l->rq->where.transport == URI_VSOCK;
 }
 
-static bool has_name(const struct link *l)
+static bool has_addresses(const struct link *l)
 {
-	return !l->rq->command_args && l->rq->where.transport == URI_TCP;
+	return !l->rq->command_args && l->rq->where.transport != URI_UNIX;
 }
 
 /* What link_refresh has found, if it is done. */
@@ -121,7 +122,7 @@ void link_refresh(struct link *l)
 	struct resolve_query q;
 	struct err e;
 
-	if (!has_name(l) || l->lookup.pid >= 0)
+	if (!has_addresses(l) || l->lookup.pid >= 0)
 		return;
 	query(l, &q);
 	/* What cannot be looked up now may be another time. */
@@ -138,7 +139,7 @@ static int resolve(struct link *k, const struct limit *l, struct err *e)
 	int ret;
 
 	take_lookup(k);
-	if (!has_name(k) || r->count)
+	if (!has_addresses(k) || r->count)
 		return 0;
 	query(k, &q);
 	if (resolve_numeric(&q, r))
@@ -663,6 +664,17 @@ static int prepare_tls(struct link *l, struct err *e)
 	return ret;
 }
 
+static int relay(const struct set *s, struct conn *c, struct tls *tls, bool *relayed, struct err *e)
+{
+	int fd = relay_start(tls, c->fd, s->a->locked, e);
+
+	if (fd >= 0) {
+		*relayed = true;
+		close(c->fd);
+	}
+	return fd;
+}
+
 /* The descriptor with the plain data: c's own, whose records are the kernel's now, or a relay's. */
 static int offload(const struct set *s, struct conn *c, bool *relayed, struct err *e)
 {
@@ -679,12 +691,7 @@ static int offload(const struct set *s, struct conn *c, bool *relayed, struct er
 		return c->fd;
 	if (ret != -EOPNOTSUPP || offload == LINK_OFFLOAD_REQUIRE)
 		return ret;
-	ret = relay_start(c->tls, c->fd, s->a->locked, e);
-	if (ret >= 0) {
-		*relayed = true;
-		close(c->fd);
-	}
-	return ret;
+	return relay(s, c, c->tls, relayed, e);
 }
 
 /* From here on the descriptors are for somebody who knows nothing of TLS. */
@@ -700,6 +707,8 @@ static int hand_over(struct set *s, struct err *e)
 			return -e->code;
 		if (c->encrypted)
 			fd = offload(s, c, &rs->relayed, e);
+		else if (s->rq->where.transport == URI_VSOCK && !s->rq->command_args)
+			fd = relay(s, c, NULL, &rs->relayed, e);
 		if (fd < 0) {
 			/* Nobody knows what would be encrypted now, and how often: not another byte. */
 			conn_end(c);

@@ -49,7 +49,7 @@ struct link_result {
 	int command_log;   /* its standard error, non-blocking, or -1 */
 	char peer[80];     /* numeric address, or "local" */
 	bool encrypted;    /* by TLS; for NEG_GOAL_GO fds take plain data all the same */
-	bool relayed;      /* by a process for each, that ends with it, not by the kernel */
+	bool relayed;      /* by a process for each, that ends with it: TLS that the kernel does not do, or vsock */
 	struct tls_info tls;
 	struct export export; /* the same on all */
 	char note[512];    /* for the user: why there are fewer connections than wanted, or what was forced; or "" */

@@ -358,7 +358,8 @@ static bool take_result(const struct negotiator *n, struct link_result *rs, cons
 	    !is_bool(&x->structured) || !is_bool(&x->has_contexts) ||
 	    (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
-	if (rs->encrypted != n->is_tls[n->server] || (rs->relayed && !rs->encrypted))
+	if (rs->encrypted != n->is_tls[n->server] ||
+	    (rs->relayed && !rs->encrypted && !n->is_vsock[n->server]))
 		return false;
 	if (!is_text(x->name, sizeof(x->name)) || !is_text(x->description, sizeof(x->description)))
 		return false;
@@ -536,6 +537,7 @@ int negotiator_start(struct negotiator *n, const struct link_request *servers, u
 			return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");
 		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
 		n->is_tls[i] = servers[i].where.tls;
+		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;
 		if (p->keep_addresses)
 			n->due_ms += servers[i].timeout_ms;
 	}

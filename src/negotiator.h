@@ -43,6 +43,7 @@ struct negotiator {
 	/* the rest is the module's */
 	unsigned servers;
 	uint8_t is_unix[NEGOTIATOR_SERVERS_MAX], is_tls[NEGOTIATOR_SERVERS_MAX];
+	bool is_vsock[NEGOTIATOR_SERVERS_MAX];
 	uint32_t number;  /* of the last question */
 	unsigned stale;   /* answers to come that nobody wants any more */
 	unsigned server;  /* what was asked */

@@ -170,7 +170,8 @@ void opts_help(FILE *f)
 	}
 	fprintf(f,
 		"\nHOST is a name or an address, with :PORT unless it is 10809, or the path of a Unix socket.\n"
-		"URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH, with nbds for TLS.\n"
+		"URI is nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or\n"
+		"nbd+vsock://CID[:PORT]/EXPORT, with nbds for TLS.\n"
 		"DEVICE is /dev/nbdN or nbdN. Exit statuses and examples are in nbd-attach(8).\n");
 }
 

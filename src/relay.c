@@ -167,6 +167,69 @@ out:
 	close(net);
 }
 
+/* One direction without TLS. */
+struct pipe {
+	int from, to;
+	bool ended; /* nothing more comes from there */
+	size_t off, len;
+	uint8_t data[PLAIN_SIZE];
+};
+
+/* Moves what goes at once; false when the other side is gone. */
+static bool pass(struct pipe *p)
+{
+	ssize_t n;
+
+	if (!p->len && !p->ended) {
+		n = recv(p->from, p->data, sizeof(p->data), MSG_DONTWAIT);
+		p->off = 0;
+		p->len = n > 0 ? (size_t)n : 0;
+		p->ended = n == 0 || (n < 0 && !is_retry());
+	}
+	if (!p->len)
+		return true;
+	n = send(p->to, p->data + p->off, p->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0)
+		return is_retry();
+	p->off += (size_t)n;
+	p->len -= (size_t)n;
+	return true;
+}
+
+void relay_run_plain(int net, int local)
+{
+	struct pipe *up = calloc(1, sizeof(*up)), *down = calloc(1, sizeof(*down));
+	struct pollfd p[2];
+	int timeout_ms;
+
+	if (!up || !down)
+		goto out;
+	up->from = down->to = local;
+	up->to = down->from = net;
+	/* Either end is the end of both, after what has come from it. */
+	while (!(up->ended && !up->len) && !(down->ended && !down->len)) {
+		p[0] = (struct pollfd){ .fd = net };
+		p[1] = (struct pollfd){ .fd = local };
+		p[0].events |= up->len ? POLLOUT : 0;
+		p[1].events |= up->len || up->ended ? 0 : POLLIN;
+		p[1].events |= down->len ? POLLOUT : 0;
+		p[0].events |= down->len || down->ended ? 0 : POLLIN;
+		for (int i = 0; i < 2; i++)
+			if (!p[i].events)
+				p[i].fd = -1;
+		timeout_ms = up->ended ? FAREWELL_MS : -1;
+		if (!poll(p, 2, timeout_ms))
+			break;
+		if (!pass(up) || !pass(down))
+			break;
+	}
+out:
+	free(up);
+	free(down);
+	close(local);
+	close(net);
+}
+
 static bool is_null(int fd)
 {
 	struct stat st;
@@ -205,7 +268,10 @@ static void process(struct tls *t, int net, int local, bool locked)
 	/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
 	if (locked)
 		mlockall(MCL_CURRENT | MCL_FUTURE);
-	relay_run(t, 3, 4);
+	if (t)
+		relay_run(t, 3, 4);
+	else
+		relay_run_plain(3, 4);
 	_exit(0);
 }
 
@@ -215,7 +281,7 @@ int relay_start(struct tls *t, int fd, bool locked, struct err *e)
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return err_sys(e, ERR_FAILED, errno, "TLS relay: socket pair");
+		return err_sys(e, ERR_FAILED, errno, "relay: socket pair");
 	for (int i = 0; i < 2; i++)
 		/* where it is not permitted the default does it, more slowly */
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
@@ -224,7 +290,7 @@ int relay_start(struct tls *t, int fd, bool locked, struct err *e)
 		code = errno;
 		close(pair[0]);
 		close(pair[1]);
-		return err_sys(e, ERR_FAILED, code, "TLS relay: fork");
+		return err_sys(e, ERR_FAILED, code, "relay: fork");
 	}
 	if (!pid) {
 		fcntl(fd, F_SETFL, O_NONBLOCK);

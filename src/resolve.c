@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "text.h"
@@ -12,7 +13,14 @@ _Static_assert(sizeof(struct resolve_result) <= TASK_RESULT_MAX, "a result is on
 
 socklen_t resolve_length(const union resolve_address *a)
 {
-	return a->sa.sa_family == AF_INET6 ? sizeof(a->v6) : sizeof(a->v4);
+	switch (a->sa.sa_family) {
+	case AF_VSOCK:
+		return sizeof(a->vm);
+	case AF_INET6:
+		return sizeof(a->v6);
+	default:
+		return sizeof(a->v4);
+	}
 }
 
 void resolve_interleave(struct resolve_result *r)
@@ -70,6 +78,15 @@ static void look_up(const void *arg, void *out)
 bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r)
 {
 	memset(r, 0, sizeof(*r));
+	if (q->vsock) {
+		r->address[0].vm = (struct sockaddr_vm){
+			.svm_family = AF_VSOCK,
+			.svm_cid = (unsigned)strtoul(q->host, NULL, 10),
+			.svm_port = (unsigned)strtoul(q->port, NULL, 10),
+		};
+		r->count = 1;
+		return true;
+	}
 	find(q, AI_NUMERICHOST, r);
 	return !r->gai && r->count;
 }

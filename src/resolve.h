@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+#include <linux/vm_sockets.h>
+
 #include "err.h"
 #include "task.h"
 #include "uri.h"
@@ -21,6 +23,7 @@ union resolve_address {
 	struct sockaddr sa;
 	struct sockaddr_in v4;
 	struct sockaddr_in6 v6;
+	struct sockaddr_vm vm;
 };
 
 struct resolve_result {
@@ -32,7 +35,8 @@ struct resolve_result {
 
 struct resolve_query {
 	char host[URI_HOST_MAX + 1];
-	char port[6];
+	char port[URI_PORT_MAX + 1];
+	bool vsock; /* host is a context identifier */
 };
 
 /* True when the host is an address, which takes nobody to ask: r is filled then. */

@@ -27,7 +27,9 @@ static void describe(const union resolve_address *a, char *buf, size_t cap)
 {
 	char host[NI_MAXHOST], port[NI_MAXSERV];
 
-	if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
+	if (a->sa.sa_family == AF_VSOCK)
+		snprintf(buf, cap, "vsock:%u:%u", a->vm.svm_cid, a->vm.svm_port);
+	else if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
 			NI_NUMERICHOST | NI_NUMERICSERV))
 		snprintf(buf, cap, "?");
 	else
@@ -56,7 +58,7 @@ static void begin(struct stream_dial *d, long long now)
 	int fd, one = 1;
 
 	d->next_ms = now + STREAM_STAGGER_MS;
-	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
 		failed(d, i, errno);
 		return;
@@ -93,7 +95,7 @@ void stream_peer(int fd, char *buf, size_t cap)
 	socklen_t len = sizeof(a);
 
 	if (!getpeername(fd, &a.sa, &len) &&
-	    (a.sa.sa_family == AF_INET || a.sa.sa_family == AF_INET6))
+	    (a.sa.sa_family == AF_INET || a.sa.sa_family == AF_INET6 || a.sa.sa_family == AF_VSOCK))
 		describe(&a, buf, cap);
 	else
 		snprintf(buf, cap, "local");

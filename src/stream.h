@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * stream: a connected byte stream as a non-blocking descriptor: TCP by the first of several
- * addresses to answer (RFC 8305 section 5), a Unix socket, or a socket pair to a child that serves
+ * addresses to answer (RFC 8305 section 5), vsock(7), a Unix socket, or a socket pair to a child that serves
  * on its standard input and output. Knows nothing of NBD.
  */
 #ifndef NBD_ATTACH_STREAM_H
@@ -45,7 +45,7 @@ unsigned stream_dial_poll(const struct stream_dial *d, long long now, struct pol
 /* Closes what is under way. */
 void stream_dial_cancel(struct stream_dial *d);
 
-/* "192.0.2.1:10809" or "[2001:db8::1]:10809" of a connected TCP socket, "local" of any other. */
+/* "192.0.2.1:10809" or "[2001:db8::1]:10809" of a connected TCP socket, "vsock:2:10809", "local" of any other. */
 void stream_peer(int fd, char *buf, size_t cap);
 
 /* Connects to a Unix socket; a non-blocking descriptor or -errno. */

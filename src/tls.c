@@ -565,7 +565,7 @@ int tls_new(struct tls **out, const struct tls_params *p, struct err *e)
 		ret = err_set(e, ERR_USAGE, EINVAL, "a certificate and its key belong together");
 	else if (!p->psk_file[0] && !p->no_verify && !p->hostname[0])
 		ret = err_set(e, ERR_USAGE, EINVAL,
-			      "whose certificate is expected? a Unix socket has no host name "
+			      "whose certificate is expected? a socket that is not TCP has no host name "
 			      "(--tls-hostname)");
 	else
 		ret = p->psk_file[0] ? load_psk(t, e) : load_x509(t, e);

@@ -22,6 +22,8 @@ static const struct {
 	{ "nbds", URI_TCP, true },
 	{ "nbd+unix", URI_UNIX, false },
 	{ "nbds+unix", URI_UNIX, true },
+	{ "nbd+vsock", URI_VSOCK, false },
+	{ "nbds+vsock", URI_VSOCK, true },
 };
 
 static const char fragment[] = "the URI has a fragment, the part from '#'";
@@ -106,7 +108,7 @@ static int set_scheme(struct uri *u, const char *s, size_t len, struct err *e)
 			return 0;
 		}
 	}
-	return refuse(e, "the URI's scheme", s, len, "is not nbd, nbds, nbd+unix or nbds+unix");
+	return refuse(e, "the URI's scheme", s, len, "is not nbd or nbds, perhaps with +unix or +vsock");
 }
 
 static int set_export(struct uri *u, const char *s, size_t len, struct err *e)
@@ -131,11 +133,24 @@ static int set_path(struct uri *u, const char *s, size_t len, struct err *e)
 
 static int set_port(struct uri *u, const char *s, struct err *e)
 {
+	bool vsock = u->transport == URI_VSOCK;
 	uint64_t port;
 
-	if (text_number(s, false, 1, UINT16_MAX, &port) < 0)
-		return refuse(e, "the port", s, strlen(s), "is not a number from 1 to 65535");
-	snprintf(u->port, sizeof(u->port), "%u", (uint16_t)port);
+	if (text_number(s, false, vsock ? 0 : 1, vsock ? UINT32_MAX - 1 : UINT16_MAX, &port) < 0)
+		return refuse(e, "the port", s, strlen(s),
+			      vsock ? "is not a number below 4294967295" : "is not a number from 1 to 65535");
+	snprintf(u->port, sizeof(u->port), "%u", (uint32_t)port);
+	return 0;
+}
+
+/* vsock(7): VMADDR_CID_ANY, which is all ones, is nobody's. */
+static int set_cid(struct uri *u, const char *s, struct err *e)
+{
+	uint64_t cid;
+
+	if (text_number(s, false, 0, UINT32_MAX - 1, &cid) < 0)
+		return refuse(e, "the context identifier", s, strlen(s), "is not a number below 4294967295");
+	snprintf(u->host, sizeof(u->host), "%u", (uint32_t)cid);
 	return 0;
 }
 
@@ -258,7 +273,7 @@ static int take_parameter(struct uri *u, const char *key, const char *value, str
 		if (strcmp(key, slots[i].key) != 0)
 			continue;
 		if (!u->tls)
-			return refuse(e, part, key, strlen(key), "is for nbds and nbds+unix only");
+			return refuse(e, part, key, strlen(key), "is for nbds, nbds+unix and nbds+vsock only");
 		if (slots[i].value[0])
 			return refuse(e, part, key, strlen(key), "is given twice");
 		if (!value || !value[0])
@@ -312,6 +327,8 @@ static int take_host(struct uri *u, const UriUriA *parsed, const char *zone, siz
 	rc = decode(raw, &len, "the host", e);
 	if (rc < 0)
 		return rc;
+	if (u->transport == URI_VSOCK)
+		return set_cid(u, raw, e);
 	return parsed->hostData.ip6 ? set_address(u, raw, len, e) : set_name(u, raw, len, e);
 }
 
@@ -325,7 +342,7 @@ static int take_user(struct uri *u, const UriUriA *parsed, struct err *e)
 		return 0;
 	copy_range(raw, &parsed->userInfo);
 	if (!u->tls)
-		return refuse_whole(e, "the URI has a user name, which is for nbds and nbds+unix only");
+		return refuse_whole(e, "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only");
 	/* Section 3.2.1: "user:password", which is deprecated */
 	if (strchr(raw, ':'))
 		return refuse_whole(e, "the URI has a password, but a pre-shared key is read from a "
@@ -418,7 +435,7 @@ static int take_parts(struct uri *u, const char *s, const UriUriA *parsed, const
 		return rc;
 	if (u->tls_user[0])
 		authority = strchr(authority, '@') + 1;
-	if (u->transport == URI_TCP) {
+	if (u->transport != URI_UNIX) {
 		rc = take_host(u, parsed, zone, zone_len, e);
 		if (rc == 0)
 			rc = take_port(u, parsed, e);
@@ -555,7 +572,7 @@ size_t uri_format(const struct uri *u, char *buf, size_t cap)
 		if (schemes[i].transport == u->transport && schemes[i].tls == u->tls)
 			put(&o, schemes[i].name);
 	put(&o, "://");
-	if (u->transport == URI_TCP) {
+	if (u->transport != URI_UNIX) {
 		put(&o, is_address(u) ? "[" : "");
 		put_encoded(&o, u->host, is_address(u) ? ":" : "");
 		put(&o, is_address(u) ? "]:" : ":");
@@ -573,14 +590,14 @@ size_t uri_format(const struct uri *u, char *buf, size_t cap)
 
 void uri_endpoint(const struct uri *u, char *buf, size_t cap)
 {
-	char plain[URI_HOST_MAX + sizeof("[]:65535")];
+	char plain[URI_HOST_MAX + URI_PORT_MAX + sizeof("[]:")];
 	struct out o = { .buf = plain, .cap = sizeof(plain) };
 
 	if (u->transport == URI_UNIX) {
 		text_escape(buf, cap, u->path, strlen(u->path));
 		return;
 	}
-	put(&o, is_address(u) ? "[" : "");
+	put(&o, u->transport == URI_VSOCK ? "vsock:" : is_address(u) ? "[" : "");
 	put(&o, u->host);
 	put(&o, is_address(u) ? "]:" : ":");
 	put(&o, u->port);

@@ -17,6 +17,7 @@
 #define URI_FILE_MAX 1023
 #define URI_USER_MAX 255
 #define URI_EXPORT_MAX 4096 /* NBD specification, "Conventions": strings */
+#define URI_PORT_MAX 10     /* 32 bits for vsock(7), 16 for TCP */
 #define URI_PORT_DEFAULT "10809"
 /* The longest text uri_format makes: every byte of a name, host and path percent-encoded. */
 #define URI_TEXT_MAX (3 * (URI_EXPORT_MAX + URI_HOST_MAX + URI_PATH_MAX) + 128)
@@ -24,14 +25,15 @@
 enum uri_transport {
 	URI_TCP,
 	URI_UNIX,
+	URI_VSOCK,
 };
 
 struct uri {
 	enum uri_transport transport;
 	bool tls;
 	/* TCP: name or address without brackets, lower-case but for the zone of an IPv6 address */
-	char host[URI_HOST_MAX + 1];
-	char port[6];                    /* TCP: decimal, 1..65535 */
+	char host[URI_HOST_MAX + 1];     /* vsock: the context identifier, decimal */
+	char port[URI_PORT_MAX + 1];     /* decimal; TCP: 1..65535, vsock: 0..4294967294 */
 	char path[URI_PATH_MAX + 1];     /* Unix: file system path; abstract sockets are refused */
 	char export[URI_EXPORT_MAX + 1]; /* "" is the default export */
 	/* How to get in, not where: of nbds URIs only, "" when missing; uri_format leaves them out */
@@ -45,16 +47,16 @@ struct uri {
 bool uri_looks_like(const char *s);
 
 /*
- * Parses nbd://, nbds://, nbd+unix:// and nbds+unix://. The path without its first '/' is the
+ * Parses nbd://, nbds://, nbd+unix://, nbds+unix://, nbd+vsock:// and nbds+vsock://. The path without its first '/' is the
  * export's name, percent-decoded; a missing or empty port is 10809; the zone of an IPv6 address is
  * written as in RFC 6874 ("[fe80::1%25eth0]"). For Unix sockets the parameter "socket" is mandatory
- * and a host or port is refused.
+ * and a host or port is refused; for vsock the host is a context identifier (VMADDR_CID_ANY is none).
  *
  * Returns 0, or -EINVAL (ERR_USAGE) with a text that names the part: anything RFC 3986 does not
  * allow, %00 (so abstract sockets too), bytes that are not UTF-8 in the export's name or the host,
  * an empty host or one that is neither a name (letters, digits, "-._" and what is not ASCII) nor an
  * address, a user name without TLS or with a password (a ':'), which no text shows, a fragment, a
- * port outside 1..65535, a part that is too long, a parameter given twice, and any unknown parameter
+ * port out of range, a part that is too long, a parameter given twice, and any unknown parameter
  * (the document asks to diagnose these). nbds only sets tls, and takes a user name, tls-hostname,
  * tls-psk-file and tls-certificates: whoever connects decides what to do about them. -ENOMEM
  * (ERR_FAILED) without memory. After an error *u is all zero bytes, and two equal structs are equal
@@ -77,7 +79,7 @@ int uri_from_host(struct uri *u, const char *host, const char *export, struct er
  */
 size_t uri_format(const struct uri *u, char *buf, size_t cap);
 
-/* "host:port", "[v6]:port" or the path, for messages. Escaped and cut by text_escape; cap > 0. */
+/* "host:port", "[v6]:port", "vsock:cid:port" or the path, for messages. Escaped and cut by text_escape; cap > 0. */
 void uri_endpoint(const struct uri *u, char *buf, size_t cap);
 
 #endif
