@@ -357,6 +357,63 @@ START_TEST(killed)
 }
 END_TEST
 
+/* Moves len bytes each way between two ends with a relay in between. */
+static void exchange(const int ends[2], size_t len)
+{
+	struct flow flows[2] = { { .len = len, .seed = 3 }, { .len = len, .seed = 5 } };
+	unsigned char buf[65536];
+
+	for (int idle = 0; idle < PATIENCE_MS && !(all_there(&flows[0]) && all_there(&flows[1])); idle++) {
+		bool moved = false;
+
+		for (int i = 0; i < 2; i++) {
+			struct flow *f = &flows[i];
+			size_t want = f->len - f->sent < sizeof(buf) ? f->len - f->sent : sizeof(buf);
+			ssize_t n;
+
+			for (size_t j = 0; j < want; j++)
+				buf[j] = byte(f->sent + j, f->seed);
+			n = want ? send(ends[i], buf, want, MSG_NOSIGNAL) : 0;
+			f->sent += n > 0 ? (size_t)n : 0;
+			moved |= n > 0;
+			n = recv(ends[!i], buf, sizeof(buf), 0);
+			ck_assert(n > 0 || errno == EAGAIN);
+			ck_assert(n < 0 || check(f, buf, n));
+			moved |= n > 0;
+		}
+		if (moved)
+			idle = 0;
+		else
+			poll(NULL, 0, 1);
+	}
+	ck_assert(all_there(&flows[0]) && all_there(&flows[1]));
+}
+
+/* Without TLS: the bytes as they are, and what came before an end before the end. */
+START_TEST(plain)
+{
+	int fds[2], ends[2], status = -1;
+	char buf[16];
+	struct err e;
+
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds));
+	ends[0] = relay_start(NULL, fds[0], false, &e);
+	ck_assert_msg(ends[0] >= 0, "%s", e.text);
+	close(fds[0]);
+	ends[1] = fds[1];
+	fcntl(ends[0], F_SETFL, O_NONBLOCK);
+	exchange(ends, 3 << 20);
+	ck_assert_int_eq(send(ends[_i], "bye", 3, 0), 3);
+	close(ends[_i]);
+	fcntl(ends[!_i], F_SETFL, 0);
+	ck_assert_int_eq(recv(ends[!_i], buf, sizeof(buf), MSG_WAITALL), 3);
+	ck_assert_int_eq(recv(ends[!_i], buf, sizeof(buf), 0), 0);
+	close(ends[!_i]);
+	ck_assert(waitpid(-1, &status, 0) > 0);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("relay");
@@ -369,6 +426,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, a_reader_that_pauses);
 	tcase_add_loop_test(t, local_end, 0, 2);
 	tcase_add_test(t, goodbye_without_room);
+	tcase_add_loop_test(t, plain, 0, 2);
 	tcase_add_loop_test(t, server_end, 0, 2);
 	tcase_add_test(t, forged_record);
 	tcase_add_test(t, killed);
