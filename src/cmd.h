@@ -29,6 +29,12 @@ int cmd_map(const struct opts *o, struct err *e);
  */
 int cmd_check(const struct opts *o, struct err *e);
 
+/*
+ * All of a run as nbd-client: its output and its exit status, which is returned; e has the text of a failure,
+ * if there is one.
+ */
+int cmd_client(int argc, char *argv[], struct err *e);
+
 /* What a server says about an export. */
 struct cmd_facts {
 	struct link_result link;

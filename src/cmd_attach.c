@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "sysfs.h"
 #include "worker.h"
 
 static void tell(const struct attach_result *r)
@@ -91,6 +92,29 @@ int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct e
 	return fill_servers(o, a, e);
 }
 
+/* Which device it is, for whoever asked. Non-zero when nobody has got it. */
+static int announce(const struct opts *o, unsigned index)
+{
+	struct sysfs_device d = { 0 };
+	struct err ignored;
+	int sysfd;
+
+	if (o->client) {
+		sysfd = sysfs_open("/sys", &ignored);
+		if (sysfd >= 0 && !sysfs_device(sysfd, index, &d, &ignored))
+			printf("Negotiation: ..size = %lluMB\n", (unsigned long long)(d.size >> 20));
+		if (sysfd >= 0)
+			close(sysfd);
+	}
+	if (o->client == OPTS_CLIENT_NETLINK)
+		printf("Connected /dev/nbd%u\n", index);
+	else if (o->client)
+		printf("bs=%u, sz=%llu bytes\n", d.block_size, (unsigned long long)d.size);
+	else if (o->show)
+		printf("/dev/nbd%u\n", index);
+	return fflush(stdout);
+}
+
 int cmd_attach(const struct opts *o, struct err *e)
 {
 	struct worker_request *rq = calloc(1, sizeof(*rq));
@@ -108,10 +132,7 @@ int cmd_attach(const struct opts *o, struct err *e)
 	if (ret)
 		return ret;
 	tell(&r);
-	if (!o->show)
-		return 0;
-	printf("/dev/nbd%u\n", r.index);
-	if (!fflush(stdout))
+	if (!announce(o, r.index))
 		return 0;
 	/* Nobody would know which device it is. */
 	err_sys(e, ERR_FAILED, errno, "write the output");

@@ -100,6 +100,7 @@ static int attach_line(const struct opts *o, struct nbdtab_entry *en, struct err
 	again->words = words;
 	again->word_count = n;
 	again->show = o->show;
+	again->client = o->client;
 	ret = cmd_attach(again, e);
 out:
 	free(again);

@@ -11,6 +11,7 @@
 
 #include "cmd.h"
 #include "config.h"
+#include "personality.h"
 
 /* nbd-attach(8), "EXIT STATUS"; a failed --check is 1, as nbd-client's */
 static const struct {
@@ -96,6 +97,18 @@ static int keep_words(int argc, char *argv[], char ***words, struct err *e)
 	return 0;
 }
 
+static int client(int argc, char *argv[])
+{
+	struct err e = { 0 };
+	int status = cmd_client(argc, argv, &e);
+
+	if (!status && (fflush(stdout) || ferror(stdout)))
+		status = 1;
+	if (status && e.text[0])
+		fprintf(stderr, "nbd-client: %s\n", e.text);
+	return status;
+}
+
 int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
@@ -106,6 +119,8 @@ int main(int argc, char *argv[])
 	open_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	setlocale(LC_CTYPE, "");
+	if (personality_is_meant(argv[0]))
+		return client(argc, argv);
 	ret = keep_words(argc, argv, &words, &e);
 	if (!ret)
 		ret = opts_parse(argc, argv, &o, &e);

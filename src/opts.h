@@ -39,8 +39,16 @@ enum opts_command {
 
 enum { OPTS_SERVERS_MAX = NEGOTIATOR_SERVERS_MAX };
 
+/* What an attach says when it is done. */
+enum opts_client {
+	OPTS_CLIENT_NO,
+	OPTS_CLIENT_NETLINK, /* what scripts expect of nbd-client */
+	OPTS_CLIENT_IOCTL,   /* and of nbd-client -nonetlink */
+};
+
 struct opts {
 	enum opts_command command;
+	enum opts_client client; /* not parsed, no option says it; as persist_counts */
 	bool find;
 	bool show;
 	bool read_only;
