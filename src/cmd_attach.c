@@ -115,28 +115,67 @@ static int announce(const struct opts *o, unsigned index)
 	return fflush(stdout);
 }
 
+static int show(const struct opts *o, const struct attach_result *r, struct err *e)
+{
+	struct err undo;
+
+	tell(r);
+	if (!announce(o, r->index))
+		return 0;
+	/* Nobody would know which device it is. */
+	err_sys(e, ERR_FAILED, errno, "write the output");
+	if (attach_undo(r->index, &undo))
+		return err_wrap(e, "nbd%u could not be released (%s) after", r->index, undo.text);
+	return -e->code;
+}
+
+static int attached(const void *ctx, const struct attach_result *r, struct err *e)
+{
+	return show(ctx, r, e);
+}
+
+/* The service manager's journal wants the level in front (sd-daemon(3)). */
+static void log_here(void *ctx, enum logger_level level, const char *text)
+{
+	char prefix[8] = "";
+
+	if (ctx)
+		snprintf(prefix, sizeof(prefix), "<%d>", (int)level);
+	fprintf(stderr, "%snbd-attach: %s\n", prefix, text);
+}
+
+static int stay(const struct opts *o, struct worker_request *rq, struct err *e)
+{
+	struct logger here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
+	struct notify n;
+	int ret = notify_open(&n, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"),
+			      getpid(), e);
+
+	if (ret)
+		return ret;
+	rq->logger = &here;
+	rq->notify = &n;
+	rq->attached = attached;
+	rq->ctx = o;
+	ret = worker_stay(rq, e);
+	notify_close(&n);
+	return ret;
+}
+
 int cmd_attach(const struct opts *o, struct err *e)
 {
 	struct worker_request *rq = calloc(1, sizeof(*rq));
 	struct attach_result r;
-	struct err undo;
 	int ret;
 
 	if (!rq)
 		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	ret = cmd_worker_request(o, rq, e);
-	if (!ret)
+	if (!ret && o->foreground)
+		ret = stay(o, rq, e);
+	else if (!ret)
 		ret = worker_attach(rq, &r, e);
 	free(rq->attach.servers);
 	free(rq);
-	if (ret)
-		return ret;
-	tell(&r);
-	if (!announce(o, r.index))
-		return 0;
-	/* Nobody would know which device it is. */
-	err_sys(e, ERR_FAILED, errno, "write the output");
-	if (attach_undo(r.index, &undo))
-		return err_wrap(e, "nbd%u could not be released (%s) after", r.index, undo.text);
-	return -e->code;
+	return ret || o->foreground ? ret : show(o, &r, e);
 }

@@ -222,9 +222,9 @@ static int prepare(struct child *c, const struct link_request *servers, struct e
 /* Nothing of the process it comes from is kept but the socket. */
 static int settle(int *fd, struct err *e)
 {
-	static const int signals[] = {
-		SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM,
-	};
+	static const int signals[] = { SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
+	/* A service manager sends them to all of a service, of which only the supervisor knows when to end. */
+	static const int ignored[] = { SIGHUP, SIGINT, SIGTERM, SIGPIPE };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
 
@@ -232,7 +232,8 @@ static int settle(int *fd, struct err *e)
 		return err_sys(e, ERR_FAILED, errno, "/dev/null");
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		signal(signals[i], SIG_DFL);
-	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+		signal(ignored[i], SIG_IGN);
 	/* relays are nobody's to wait for */
 	signal(SIGCHLD, SIG_IGN);
 	sigemptyset(&none);

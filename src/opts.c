@@ -35,6 +35,7 @@ enum {
 	OPT_RESCAN,
 	OPT_ADOPT,
 	OPT_NO_SUPERVISE,
+	OPT_FOREGROUND,
 	OPT_PEER_TIMEOUT,
 	OPT_RECONNECT_TIMEOUT,
 	OPT_FENCE_DELAY,
@@ -98,6 +99,8 @@ static const struct option_row {
 	  "with --no-supervise: let I/O wait so long for somebody to replace a lost connection (default 0: fail at once)" },
 	{ OPT_NO_SUPERVISE, "no-supervise", NULL, IN(OPTS_ATTACH), 0,
 	  "leave no process; a lost connection is an I/O error" },
+	{ OPT_FOREGROUND, "foreground", NULL, IN(OPTS_ATTACH), 0,
+	  "stay until the device is detached, and tell a service manager how it is (sd_notify)" },
 	{ OPT_PEER_TIMEOUT, "peer-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
 	  "take a server for dead that is silent so long (default 15, 0: the system's default)" },
 	{ OPT_RECONNECT_TIMEOUT, "reconnect-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
@@ -311,6 +314,9 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		return 0;
 	case OPT_NO_SUPERVISE:
 		o->no_supervise = true;
+		return 0;
+	case OPT_FOREGROUND:
+		o->foreground = true;
 		return 0;
 	case OPT_PEER_TIMEOUT:
 		return number(row, argument, false, SOCK_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
@@ -618,6 +624,8 @@ static int parse(int argc, char *argv[], bool entry, struct opts *o, struct err 
 		return usage(e, "--dead-timeout is for --no-supervise: a supervisor lets I/O wait as long as it takes");
 	if ((o->reconnect_timeout_s || o->fence_given) && o->no_supervise)
 		return usage(e, "--reconnect-timeout and --fence-delay are for a supervisor");
+	if (o->foreground && o->no_supervise)
+		return usage(e, "--foreground is for a supervisor: --no-supervise and --command have none");
 	if (command && o->multi.wanted > 1)
 		return usage(e, "a --command serves one connection");
 	if (o->multi.force && o->multi.wanted <= 1 && !o->multi.automatic)

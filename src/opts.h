@@ -67,6 +67,7 @@ struct opts {
 	uint32_t connect_timeout_ms;
 	struct plan_multi multi;
 	bool no_supervise;
+	bool foreground;
 	bool timeout_given;
 	bool fence_given;
 	uint32_t peer_timeout_s;

@@ -113,6 +113,7 @@ struct supervisor {
 	pid_t detacher;
 	int detacher_fd;
 	uint32_t reconnects;
+	long long watchdog_due;   /* -1: nobody wants to know whether we are alive */
 	char peer[80];
 	char last_error[512];
 	int64_t error_time;
@@ -134,6 +135,24 @@ static unsigned count_dead(const struct supervisor *s)
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		dead += s->slots[i].dead;
 	return dead;
+}
+
+static void tell_status(const struct supervisor *s)
+{
+	const char *peer = s->peer[0] ? s->peer : "its server";
+	unsigned alive = s->rq->connections - count_dead(s);
+	char text[700];
+
+	if (!s->rq->notify)
+		return;
+	if (s->paused)
+		snprintf(text, sizeof(text), "paused, all I/O waits");
+	else if (alive == s->rq->connections)
+		snprintf(text, sizeof(text), "connected to %s", peer);
+	else
+		snprintf(text, sizeof(text), "%u of %u connections, reconnecting%s%s", alive, s->rq->connections,
+			 s->last_error[0] ? ": " : "", s->last_error);
+	notify_say(s->rq->notify, "STATUS=nbd%u: %s", s->rq->index, text);
 }
 
 static void note_error(struct supervisor *s, const char *text)
@@ -232,6 +251,7 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 		s->fenced_server = s->server;
 		s->fenced_until = now + 1000LL * s->rq->options.fence_delay_s;
 	}
+	tell_status(s);
 	schedule(s, now + FIRST_ATTEMPT_MS);
 }
 
@@ -340,6 +360,8 @@ static void failed(struct supervisor *s, long long now, const struct err *why)
 	uint32_t number = 0;
 
 	note_error(s, why->text);
+	if (!s->same_errors)
+		tell_status(s);
 	if (!(s->same_errors % LOG_EVERY)) {
 		SAY(s, LOGGER_WARNING, "cannot reconnect, trying again: %s", why->text);
 		update_record(s);
@@ -465,6 +487,7 @@ static void settle(struct supervisor *s, long long now)
 		s->notices = 0;
 		s->unexplained = 0;
 	}
+	tell_status(s);
 	update_record(s);
 }
 
@@ -652,12 +675,14 @@ static void serve(struct supervisor *s, long long now)
 		s->paused = true;
 		cut_all(s, now);
 		s->due = -1;
+		tell_status(s);
 		SAY(s, LOGGER_NOTICE, "paused: all I/O waits");
 		wait_for(s, fd, command, now);
 		break;
 	case CONTROL_RESUME:
 		s->paused = false;
 		s->rounds = s->tried = 0;
+		tell_status(s);
 		if (!count_dead(s)) {
 			answer(s, fd, NULL);
 			break;
@@ -863,6 +888,10 @@ static void step(struct supervisor *s, long long now)
 	if (s->grow_due && now >= s->grow_due && !s->calling && !count_dead(s))
 		grow(s);
 	check_client(s, now);
+	if (is_due(s->watchdog_due, now)) {
+		notify_say(s->rq->notify, "WATCHDOG=1");
+		s->watchdog_due = now + s->rq->notify->watchdog_ms;
+	}
 }
 
 static void sooner(long long *when, long long other)
@@ -874,7 +903,7 @@ static void sooner(long long *when, long long other)
 /* When step has something to do next; -1: never, by the clock. */
 static long long next_due(const struct supervisor *s)
 {
-	long long when = -1;
+	long long when = s->watchdog_due;
 
 	if (s->unexplained)
 		sooner(&when, s->unexplained);
@@ -939,6 +968,8 @@ static int begin(struct supervisor *s)
 	s->sysfd = sysfs_open("/sys", s->e);
 	if (s->sysfd < 0)
 		return s->sysfd;
+	/* The end of a session is none of a device. */
+	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -957,6 +988,7 @@ static void finish(struct supervisor *s)
 	struct state st;
 	struct err ignored;
 
+	notify_say(s->rq->notify, "STOPPING=1");
 	if (s->client.fd >= 0)
 		answer_waiting(s, NULL);
 	for (unsigned i = 0; i < s->rq->connections; i++)
@@ -1015,7 +1047,7 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 	s->sysfd = s->listener = s->signals = -1;
 	s->detacher_fd = s->offer.fd = s->client.fd = -1;
 	s->events = rq->events;
-	s->due = -1;
+	s->due = s->watchdog_due = -1;
 	s->size = rq->plan->size;
 	s->server = rq->server;
 	for (unsigned i = 0; i < PLAN_CONNECTIONS_MAX; i++)
@@ -1027,6 +1059,10 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 		if (rq->fds[0] >= 0)
 			stream_peer(rq->fds[0], s->peer, sizeof(s->peer));
 		update_record(s);
+		notify_say(rq->notify, "READY=1");
+		tell_status(s);
+		if (rq->notify && rq->notify->watchdog_ms)
+			s->watchdog_due = task_now_ms();
 		while (!s->over) {
 			step(s, task_now_ms());
 			if (!s->over)

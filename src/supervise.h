@@ -14,6 +14,7 @@
 #include "link.h"
 #include "logger.h"
 #include "negotiator.h"
+#include "notify.h"
 #include "plan.h"
 
 /* How a device is looked after; seconds. */
@@ -40,6 +41,11 @@ struct supervise_request {
 	uint32_t reconnects;    /* so far, of an earlier supervisor */
 	int events;             /* nbdevent_open, from before CONNECT; becomes the supervisor's */
 	const struct logger *logger;
+	/*
+	 * Who is told: READY=1 at the beginning, STATUS= whenever something changes, WATCHDOG=1, STOPPING=1 once it is certain
+	 * that we end. May be NULL.
+	 */
+	const struct notify *notify;
 };
 
 /*

@@ -16,6 +16,10 @@
 #include <unistd.h>
 
 #include "adopt.h"
+#include "config.h"
+#include "control.h"
+
+enum { STATUS_MS = 2000 };
 
 struct report {
 	int ret;
@@ -61,15 +65,16 @@ static void keep_command(struct link_result *rs)
 }
 
 /* What the caller had open (a lock, a pipe) is not for a process that stays. */
-static void keep_only(const struct attach_kept *k)
+static void keep_only(const struct worker_request *rq, const struct attach_kept *k)
 {
-	int kept[PLAN_CONNECTIONS_MAX + 2], limit;
+	int kept[PLAN_CONNECTIONS_MAX + 3], limit;
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < k->link.count; i++)
 		kept[count++] = k->link.fds[i];
 	kept[count++] = k->events;
 	kept[count++] = k->negotiator.fd;
+	kept[count++] = rq->notify ? rq->notify->fd : -1;
 	/* Close the gaps between them, from the lowest up. */
 	for (unsigned from = 3;;) {
 		limit = INT_MAX;
@@ -86,16 +91,15 @@ static void keep_only(const struct attach_kept *k)
 	}
 }
 
-static void supervise(const struct worker_request *rq, unsigned index, struct attach_kept *k,
-		      const struct adopt_result *adopted)
+static int supervise(const struct worker_request *rq, unsigned index, struct attach_kept *k,
+		     const struct adopt_result *adopted, struct err *e)
 {
 	struct supervise_request *sr = calloc(1, sizeof(*sr));
-	struct err e;
+	int ret;
 
 	if (!sr)
-		return;
-	leave_terminal();
-	keep_only(k);
+		return err_sys(e, ERR_FAILED, ENOMEM, "supervise nbd%u", index);
+	keep_only(rq, k);
 	sr->index = index;
 	sr->options = rq->care;
 	sr->servers = rq->attach.servers;
@@ -110,9 +114,20 @@ static void supervise(const struct worker_request *rq, unsigned index, struct at
 	sr->lost = adopted && adopted->lost;
 	sr->reconnects = adopted ? adopted->reconnects : 0;
 	sr->logger = rq->logger;
-	if (supervise_run(sr, &k->negotiator, &e))
-		logger_say(rq->logger, LOGGER_ERROR, "nbd%u: %s", index, e.text);
+	sr->notify = rq->notify;
+	ret = supervise_run(sr, &k->negotiator, e);
 	free(sr);
+	return ret;
+}
+
+static void supervise_alone(const struct worker_request *rq, unsigned index, struct attach_kept *k,
+			    const struct adopt_result *adopted)
+{
+	struct err e;
+
+	leave_terminal();
+	if (supervise(rq, index, k, adopted, &e))
+		logger_say(rq->logger, LOGGER_ERROR, "nbd%u: %s", index, e.text);
 }
 
 __attribute__((noreturn))
@@ -139,7 +154,7 @@ static void work(const struct worker_request *rq, int control, const sigset_t *m
 	if (k.link.command > 0)
 		keep_command(&k.link);
 	else if (rq->attach.supervise)
-		supervise(rq, rp.result.index, &k, NULL);
+		supervise_alone(rq, rp.result.index, &k, NULL);
 	else
 		attach_let_go(&k, true);
 	_exit(0);
@@ -267,6 +282,113 @@ out:
 	return ret;
 }
 
+/* --- the caller as the supervisor ---------------------------------------------------------------- */
+
+/* Takes back what the caller, worker, has half done when it dies; it ends when it hears that there is no need. */
+__attribute__((noreturn))
+static void guard(const struct attach_request *rq, int control, int death, pid_t worker)
+{
+	struct pollfd p[2] = {
+		{ .fd = control, .events = POLLIN }, { .fd = death, .events = POLLIN },
+	};
+	struct err ignored;
+	char done;
+
+	setsid();
+	leave_terminal();
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+	if (recv(control, &done, 1, MSG_DONTWAIT) != 1)
+		attach_undo_of(rq, worker, &ignored);
+	_exit(0);
+}
+
+/* attach_run, with a guard beside. caught is blocked. */
+static int attach_here(const struct worker_request *rq, const sigset_t *caught, struct attach_result *r,
+		       struct attach_kept *k, struct err *e)
+{
+	int signals = signalfd(-1, caught, SFD_CLOEXEC | SFD_NONBLOCK);
+	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	int pair[2] = { -1, -1 }, ret;
+	pid_t child = -1, worker = getpid();
+
+	if (signals >= 0 && self >= 0 && !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		child = fork();
+	if (!child) {
+		close(pair[0]);
+		close(signals);
+		guard(&rq->attach, pair[1], self, worker);
+	}
+	ret = child > 0 ? attach_run(&rq->attach, signals, r, k, e) :
+			  err_sys(e, ERR_FAILED, errno, "start a process to watch this one");
+	if (ret == -ECANCELED)
+		ret = err_set(e, ERR_FAILED, EINTR, "interrupted; nothing is attached");
+	if (child > 0) {
+		send(pair[0], "", 1, MSG_NOSIGNAL);
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	for (int i = 0; i < 2; i++)
+		if (pair[i] >= 0)
+			close(pair[i]);
+	if (self >= 0)
+		close(self);
+	if (signals >= 0)
+		close(signals);
+	return ret;
+}
+
+static int take_over(struct attach_request *rq, unsigned index, struct attach_kept *k, struct adopt_result *found,
+		     struct err *e)
+{
+	struct control_answer a;
+	int ret;
+
+	rq->index = index;
+	rq->find = false;
+	ret = control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, STATUS_MS, &a, NULL, NULL, e);
+	if (!ret)
+		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to this export already, and supervised by "
+			       "process %d", index, (int)a.pid);
+	return ret == -ENOENT ? adopt_run(rq, k, found, e) : ret;
+}
+
+int worker_stay(const struct worker_request *rq, struct err *e)
+{
+	struct attach_request *again = malloc(sizeof(*again));
+	struct attach_result r = { 0 };
+	struct adopt_result found;
+	struct attach_kept k = { .events = -1, .link.command_log = -1 };
+	sigset_t caught;
+	bool taken = false;
+	int ret;
+
+	if (!again)
+		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	/* They stay blocked: whoever looks after the device reads them by a descriptor of his own. */
+	interrupts(&caught);
+	sigprocmask(SIG_BLOCK, &caught, NULL);
+	ret = attach_here(rq, &caught, &r, &k, e);
+	if (!ret && r.already) {
+		*again = rq->attach;
+		taken = true;
+		ret = take_over(again, r.index, &k, &found, e);
+	}
+	free(again);
+	if (ret)
+		return ret;
+	ret = rq->attached(rq->ctx, &r, e);
+	if (ret) {
+		attach_let_go(&k, true);
+		return ret;
+	}
+	if (chdir("/"))
+		errno = 0; /* a file system stays busy, no more */
+	return supervise(rq, r.index, &k, taken ? &found : NULL, e);
+}
+
+/* --- of a device that is attached ----------------------------------------------------------------- */
+
 __attribute__((noreturn))
 static void adopt(const struct worker_request *rq, int control)
 {
@@ -280,7 +402,7 @@ static void adopt(const struct worker_request *rq, int control)
 		rp.ret = rp.ret ? rp.ret : 0;
 	close(control);
 	if (!rp.ret)
-		supervise(rq, rq->attach.index, &k, &found);
+		supervise_alone(rq, rq->attach.index, &k, &found);
 	_exit(0);
 }
 

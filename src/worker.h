@@ -3,7 +3,8 @@
  * worker: the processes around an attach. A child does the work, the caller waits for its report;
  * either notices the death of the other and takes back what is half done, so that no kill at any
  * moment leaves a half-attached device. The child stays as the supervisor, or, of a --command, as the parent
- * that the command needs, until the device or the command is gone.
+ * that the command needs, until the device or the command is gone. Or the caller itself is the supervisor,
+ * and a child watches it only until the device is attached.
  */
 #ifndef NBD_ATTACH_WORKER_H
 #define NBD_ATTACH_WORKER_H
@@ -11,12 +12,17 @@
 #include "attach.h"
 #include "err.h"
 #include "logger.h"
+#include "notify.h"
 #include "supervise.h"
 
 struct worker_request {
 	struct attach_request attach;
 	struct supervise_options care; /* for attach.supervise */
 	const struct logger *logger;   /* of the supervisor, once it is on its own */
+	/* Of worker_stay: */
+	const struct notify *notify;   /* told how the device is, see supervise.h; or NULL */
+	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e); /* before it is looked after; an error is the end */
+	const void *ctx;
 };
 
 /*
@@ -25,7 +31,14 @@ struct worker_request {
  */
 int worker_attach(const struct worker_request *rq, struct attach_result *r, struct err *e);
 
-/* The same for a device that is attached: adopt_run in a child, which is its supervisor when this returns 0. */
+/*
+ * attach_run in the calling process, which then is the supervisor until the device is gone (0), or as supervise_run
+ * says. A device that is attached to the same already is taken over if it has no supervisor (-EBUSY where it has one).
+ * Signals as above until it is attached.
+ */
+int worker_stay(const struct worker_request *rq, struct err *e);
+
+/* For a device that is attached: adopt_run in a child, which is its supervisor when this returns 0. */
 int worker_adopt(const struct worker_request *rq, struct err *e);
 
 #endif

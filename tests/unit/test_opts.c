@@ -87,6 +87,8 @@ static const struct {
 	{ "--reconnect-timeout x host x nbd0", "a number" },
 	{ "--fence-delay -1 host x nbd0", "a number" },
 	{ "--no-supervise --reconnect-timeout 5 host x nbd0", "are for a supervisor" },
+	{ "--no-supervise --foreground host x nbd0", "--foreground is for a supervisor" },
+	{ "--command --foreground nbd0 -- x", "--foreground is for a supervisor" },
 	{ "--no-supervise --fence-delay 5 host x nbd0", "are for a supervisor" },
 	{ "--command --reconnect-timeout 5 nbd0 -- true", "are for a supervisor" },
 	{ "--pause", "no DEVICE" },

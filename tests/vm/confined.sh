@@ -27,7 +27,7 @@ has() {
 is_harmless() {
 	local nobody=65534 field
 
-	nobody="$nobody[[:space:]]$nobody[[:space:]]$nobody[[:space:]]$nobody"
+	nobody="(${nobody}[[:space:]]*){4}"
 	t "$1: its user is nobody" has "$2" Uid "$nobody"
 	t "$1: its group, too" has "$2" Gid "$nobody"
 	t "$1: it is in no other" has "$2" Groups '[[:space:]]*'
@@ -49,11 +49,11 @@ reconnected() {
 
 # restart SERVER START...: it is connected to again, by the same process
 restart() {
-	local text=$1 server=$2 pid
+	local text=$1 name=$2 pid
 
 	shift 2
 	pid=$(negotiator)
-	t "$text: the server is killed" stop_server "$server" KILL
+	t "$text: the server is killed" stop_server "$name" KILL
 	t "$text: and started" "$@"
 	t "$text: the device answers" reads
 	t "$text: it is connected again" wait_for 5 reconnected 1
