@@ -192,7 +192,6 @@ forget 12000
 h=127.0.0.1:12000
 printf -v long '%4097s' ''
 usage 'no HOST or URI'
-usage 'no HOST or URI' nbd0
 usage 'HOST, EXPORT and DEVICE' $h nbd0
 usage 'needed' $h x
 usage 'too many operands' $h x nbd0 nbd1
