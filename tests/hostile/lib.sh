@@ -13,7 +13,7 @@
 #   outcome NAME                   waits for it: its output, status and $TOOK
 #   nothing_left                   no device attached, no record, no process of nbd-attach
 #   attached DEVICE; detached DEVICE
-#   pids_of NAME                   sets $PIDS: processes with this name
+#   pids_of PATTERN                sets $PIDS: processes with such a name
 #   kernel_survived                nothing worse than I/O errors in the kernel's log since the mark
 
 # shellcheck disable=SC2034 # used by the scripts
@@ -99,7 +99,8 @@ pids_of() {
 	for file in /proc/[0-9]*/comm; do
 		{ read -r name <"$file"; } 2>/dev/null || continue
 		pid=${file#/proc/}
-		[[ $name != "$1" ]] || PIDS+=("${pid%/comm}")
+		# shellcheck disable=SC2053 # a pattern
+		[[ $name != $1 ]] || PIDS+=("${pid%/comm}")
 	done
 }
 
@@ -117,7 +118,7 @@ nothing_left() {
 		status=1
 	done
 	# Process 1 buries orphans now and then.
-	wait_for 2 no_process nbd-attach && return $status
+	wait_for 2 no_process "$OURS" && return $status
 	echo "there are processes of nbd-attach:"
 	ps -o pid,ppid,stat,wchan:20,args -p "${PIDS[*]}"
 	return 1

@@ -20,7 +20,8 @@ ours_running() {
 	for comm in /proc/[0-9]*/comm; do
 		# one that ends meanwhile
 		{ read -r name <"$comm"; } 2>/dev/null || continue
-		[[ $name == "${NBD_ATTACH##*/}" ]] || continue
+		# shellcheck disable=SC2053 # a pattern
+		[[ $name == $OURS ]] || continue
 		pid=${comm#/proc/}
 		echo "process ${pid%/comm} ($name)"
 		found=0

@@ -32,7 +32,7 @@ is_program() {
 child_of() {
 	local pid parent
 
-	pids_of nbd-attach
+	pids_of "$OURS"
 	for pid in "${PIDS[@]}"; do
 		{ read -r _ _ _ parent _ <"/proc/$pid/stat"; } 2>/dev/null || continue
 		CHILD=$pid
@@ -106,7 +106,7 @@ parent_has_ended() {
 }
 
 nothing_attached() {
-	detached nbd0 && [[ ! -e /run/nbd-attach/nbd0 ]] && no_process nbd-attach &&
+	detached nbd0 && [[ ! -e /run/nbd-attach/nbd0 ]] && no_process "$OURS" &&
 		no_process nbd-command
 }
 
@@ -139,7 +139,7 @@ nap() {
 settled() {
 	local line
 
-	no_process nbd-attach || return
+	no_process "$OURS" || return
 	STATE=free
 	nothing_attached && return
 	STATE=half
@@ -196,7 +196,7 @@ at_random() {
 		parent_ends || status=$?
 		# By a signal: it could not wait for the other.
 		((status == 0 || status == 1)) || wait_for 5 settled
-		settled || wait_for 2 no_process nbd-attach
+		settled || wait_for 2 no_process "$OURS"
 		settled
 		echo "after $pause ms: exit status $status, $STATE"
 		case $status.$STATE in

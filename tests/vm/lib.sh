@@ -34,9 +34,13 @@
 # what it says before it goes into the background.
 #
 #   start_udevd                               the host's udevd and rules, until the guest ends
+#
+# $OURS is a pattern for the names of nbd-attach's processes.
 
 T_LIMIT=${T_LIMIT:-60}
 SERVER=''
+# shellcheck disable=SC2034 # for scripts
+OURS='nbd-@(attach|negotiator|relay)'
 
 lib_dir=/tmp/lib.$$
 lib_count=0

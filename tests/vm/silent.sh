@@ -94,7 +94,7 @@ for server in "${servers[@]:0:3}"; do
 done
 t "some data: the writer ends" wait_for 20 ended "${writers[nbd2]}"
 t "much data: the writer ends" wait_for 20 ended "${writers[nbd3]}"
-t "no process of the attempt is left" wait_for 10 no_process nbd-attach
+t "no process of the attempt is left" wait_for 10 no_process "$OURS"
 t "the idle device works" dd if=/tmp/data of=/dev/nbd1 bs=1M count=4 conv=notrunc
 t "now all can be detached" "$A" --detach nbd1 nbd2 nbd3
 t "idle: what was written is there" same_content /tmp/data /tmp/disk1 $((4 << 20))

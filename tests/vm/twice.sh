@@ -158,7 +158,7 @@ t "detach" "$A" --detach nbd0
 
 # A supervisor and its negotiator.
 two_processes() {
-	pids_of nbd-attach
+	pids_of "$OURS"
 	((${#PIDS[@]} == 2))
 }
 
