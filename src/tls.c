@@ -901,7 +901,15 @@ ssize_t tls_send(struct tls *t, const void *buf, size_t len)
 
 ssize_t tls_recv(struct tls *t, void *buf, size_t len)
 {
-	return result(t, gnutls_record_recv(t->session, buf, len));
+	size_t before;
+	ssize_t n;
+
+	/* A ticket or new keys are "again" to the library, and no poll wakes for what has been read beyond them. */
+	do {
+		before = t->in.len;
+		n = gnutls_record_recv(t->session, buf, len);
+	} while (n == GNUTLS_E_AGAIN && t->in.len && t->in.len < before);
+	return result(t, n);
 }
 
 int tls_failure(const struct tls *t, struct err *e)
