@@ -62,8 +62,12 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 /* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
 int cmd_make_absolute(struct link_request *rq, struct err *e);
 
-/* All that an attach, or an adoption, needs to know; rq->attach.servers is the caller's to be freed. */
-int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct err *e);
+/*
+ * All that an attach, or an adoption, needs to know, also on failure for cmd_forget_worker; logger is what rq's may
+ * become. rq has to be zero.
+ */
+int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e);
+void cmd_forget_worker(struct worker_request *rq);
 
 /* The system's log, or the kernel's where there is none. */
 extern const struct logger cmd_logger;

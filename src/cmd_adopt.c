@@ -58,10 +58,14 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 	struct state *st = malloc(sizeof(*st));
 	char **words = calloc(WORDS_MAX + 1, sizeof(*words));
 	char recorded[sizeof(st->command_line)];
+	struct logger logger;
 	unsigned index;
 	int ret;
 
 	(void)o;
+
+	if (rq)
+		rq->log_fd = -1;
 	if (!rq || !again || !st || !words) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
@@ -75,15 +79,13 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 	memcpy(recorded, st->command_line, sizeof(recorded));
 	ret = parse_again(st, index, words, again, e);
 	if (!ret)
-		ret = cmd_worker_request(again, rq, e);
+		ret = cmd_worker_request(again, rq, &logger, e);
 	if (ret)
 		goto out;
 	memcpy(rq->attach.command_line, recorded, sizeof(recorded));
 	ret = worker_adopt(rq, e);
 out:
-	if (rq)
-		free(rq->attach.servers);
-	free(rq);
+	cmd_forget_worker(rq);
 	free(again);
 	free(st);
 	free(words);

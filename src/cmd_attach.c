@@ -2,9 +2,12 @@
 #include "cmd.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "sysfs.h"
@@ -69,9 +72,59 @@ static void record_words(const struct opts *o, char *buf, size_t cap)
 		strcat(buf + used, "\n");
 }
 
-int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct err *e)
+/* One write is one line. Not the journal's, or syslog's: they may wait for the device themselves. */
+static void log_kmsg(void *ctx, enum logger_level level, const char *text)
+{
+	const struct worker_request *rq = ctx;
+	char line[1024 + 64];
+	int n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level, (int)getpid(),
+			 text);
+
+	if (n > 0 && write(rq->log_fd, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+		n = 0; /* there is nobody left to be told */
+}
+
+/* systemd and dracut put this file into their own; initramfs-tools has none, and passes an option. */
+static bool in_initramfs(void)
+{
+	return !access("/etc/initrd-release", F_OK);
+}
+
+static int fill_care(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e)
+{
+	bool vital = o->root || o->swap, kept = o->keep || (o->root && in_initramfs());
+
+	rq->care = (struct supervise_options){
+		.peer_timeout_s = o->peer_timeout_s,
+		.reconnect_timeout_s = o->reconnect_timeout_s,
+		.fence_delay_s = o->fence_delay_s,
+		.attempt_timeout_ms = o->connect_timeout_ms,
+		.vital = vital,
+		.deaf = kept,
+	};
+	rq->attach.negotiator = (struct negotiator_params){
+		.keep_addresses = vital,
+		/* systemd spares those of root's only */
+		.user = kept ? "root" : NULL,
+	};
+	rq->logger = &cmd_logger;
+	rq->log_fd = -1;
+	/* glibc keeps the pointer to argv[0]; our words may have been put together from elsewhere */
+	rq->arg0 = kept ? program_invocation_name : NULL;
+	if (!vital)
+		return 0;
+	rq->log_fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	if (rq->log_fd < 0)
+		return err_sys(e, ERR_FAILED, errno, "open /dev/kmsg");
+	*logger = (struct logger){ .line = log_kmsg, .ctx = rq };
+	rq->logger = logger;
+	return 0;
+}
+
+int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e)
 {
 	struct attach_request *a = &rq->attach;
+	int ret;
 
 	a->find = o->find;
 	a->index = o->index;
@@ -82,14 +135,18 @@ int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct e
 	a->plan.timeout_given = o->timeout_given;
 	a->plan.dead_timeout_s = o->dead_timeout_s;
 	record_words(o, a->command_line, sizeof(a->command_line));
-	rq->logger = &cmd_logger;
-	rq->care = (struct supervise_options){
-		.peer_timeout_s = o->peer_timeout_s,
-		.reconnect_timeout_s = o->reconnect_timeout_s,
-		.fence_delay_s = o->fence_delay_s,
-		.attempt_timeout_ms = o->connect_timeout_ms,
-	};
-	return fill_servers(o, a, e);
+	ret = fill_care(o, rq, logger, e);
+	return ret ? ret : fill_servers(o, a, e);
+}
+
+void cmd_forget_worker(struct worker_request *rq)
+{
+	if (!rq)
+		return;
+	if (rq->log_fd >= 0)
+		close(rq->log_fd);
+	free(rq->attach.servers);
+	free(rq);
 }
 
 /* Which device it is, for whoever asked. Non-zero when nobody has got it. */
@@ -153,7 +210,8 @@ static int stay(const struct opts *o, struct worker_request *rq, struct err *e)
 
 	if (ret)
 		return ret;
-	rq->logger = &here;
+	if (rq->log_fd < 0)
+		rq->logger = &here;
 	rq->notify = &n;
 	rq->attached = attached;
 	rq->ctx = o;
@@ -166,16 +224,16 @@ int cmd_attach(const struct opts *o, struct err *e)
 {
 	struct worker_request *rq = calloc(1, sizeof(*rq));
 	struct attach_result r;
+	struct logger logger;
 	int ret;
 
 	if (!rq)
 		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	ret = cmd_worker_request(o, rq, e);
+	ret = cmd_worker_request(o, rq, &logger, e);
 	if (!ret && o->foreground)
 		ret = stay(o, rq, e);
 	else if (!ret)
 		ret = worker_attach(rq, &r, e);
-	free(rq->attach.servers);
-	free(rq);
+	cmd_forget_worker(rq);
 	return ret || o->foreground ? ret : show(o, &r, e);
 }

@@ -75,13 +75,12 @@ int control_listen(const char *dir, unsigned index, struct err *e)
 	return fd;
 }
 
-void control_remove(const char *dir, unsigned index)
+void control_remove(int dirfd, unsigned index)
 {
-	struct sockaddr_un a;
-	struct err ignored;
+	char name[32];
 
-	if (!address(dir, index, &a, &ignored))
-		unlink(a.sun_path);
+	snprintf(name, sizeof(name), "nbd%u.ctl", index);
+	unlinkat(dirfd, name, 0);
 }
 
 static bool wait_readable(int fd, unsigned timeout_ms)

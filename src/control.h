@@ -43,8 +43,8 @@ struct control_answer {
 /* Listens for device index below dir; a non-blocking descriptor. -EADDRINUSE: it has a supervisor. */
 int control_listen(const char *dir, unsigned index, struct err *e);
 
-/* Takes the name away. */
-void control_remove(const char *dir, unsigned index);
+/* Takes the name away; dirfd is the directory. */
+void control_remove(int dirfd, unsigned index);
 
 /*
  * Accepts one client and its request (within a second, or it is dropped): a descriptor for

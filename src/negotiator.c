@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -24,6 +25,8 @@ enum {
 	DROP_MAX = 16,     /* stale answers in one look */
 	CHILD_FD = 3,
 };
+
+#define DIED UINT32_MAX /* number of the message that tells the death of a child's child */
 
 /* Messages are whole structs, both ends being one program. The supervisor's: */
 struct question {
@@ -184,6 +187,36 @@ static void serve(struct child *c)
 	}
 }
 
+/*
+ * Where no file can be read any more, the one that has the keys and addresses talks to nobody: it forks one that does, and
+ * another one when that dies, until that ends because the supervisor has gone.
+ */
+static void serve_by_children(struct child *c)
+{
+	struct answer a = { .number = DIED };
+	int status;
+	pid_t pid;
+
+	for (;;) {
+		signal(SIGCHLD, SIG_DFL);
+		pid = fork();
+		if (pid < 0)
+			return;
+		if (!pid) {
+			signal(SIGCHLD, SIG_IGN);
+			/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
+			mlockall(MCL_CURRENT | MCL_FUTURE);
+			serve(c);
+			_exit(0);
+		}
+		while (waitpid(pid, &status, 0) < 0)
+			if (errno != EINTR)
+				return;
+		if (!WIFSIGNALED(status) || send_message(CHILD_FD, &a, sizeof(a), NULL, 0, 0) < 0)
+			return;
+	}
+}
+
 static bool has_token(const struct link_request *server)
 {
 	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
@@ -275,8 +308,12 @@ static void process(int fd, const struct link_request *servers, unsigned count,
 	malloc_trim(0);
 	if (!a.ret)
 		a.ret = confine_process(&confine, &a.confined, &a.err);
-	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret)
-		serve(&c);
+	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret) {
+		if (p->keep_addresses)
+			serve_by_children(&c);
+		else
+			serve(&c);
+	}
 	_exit(a.ret ? 1 : 0);
 }
 
@@ -387,6 +424,17 @@ static int receive(struct negotiator *n, struct answer *a, struct err *e)
 			return gone(e, "talks nonsense (size)");
 		if (got <= 0)
 			return gone(e, "is gone");
+		if (n->replaced && a->number == DIED) {
+			close_all(fds, count);
+			if (!n->busy)
+				continue;
+			/* Whether the dead one or the next has read the question nobody knows: an answer may come. */
+			n->busy = false;
+			n->stale++;
+			a->ret = err_set(&a->err, ERR_FAILED, ECHILD,
+					 "the process that talks to servers died and was started again");
+			return 0;
+		}
 		if (n->busy && a->number == n->number) {
 			n->busy = false;
 			if (a->ret || !a->number ? !count && (!a->ret || take_error(a)) :
@@ -531,6 +579,7 @@ int negotiator_start(struct negotiator *n, const struct link_request *servers, u
 		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible", count,
 			       NEGOTIATOR_SERVERS_MAX);
 	n->servers = count;
+	n->replaced = p->keep_addresses;
 	n->busy = true;
 	n->due_ms = task_now_ms() + START_MS;
 	for (unsigned i = 0; i < count; i++) {

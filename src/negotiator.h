@@ -26,7 +26,8 @@ enum {
 struct negotiator_params {
 	/*
 	 * Names are looked up once, at the start, no file is opened later, and all memory (relays' too) stays in RAM where that
-	 * is permitted: for a device that may have our own programs.
+	 * is permitted: for a device that may have our own programs. The child is two then, of which one only keeps what it has
+	 * read, and replaces the other when that dies: -ECHILD is the answer then.
 	 */
 	bool keep_addresses;
 	const char *user;    /* whom to become when started as root, see struct confine */
@@ -34,7 +35,7 @@ struct negotiator_params {
 };
 
 struct negotiator {
-	pid_t pid;
+	pid_t pid;        /* with keep_addresses, of the one that talks to nobody */
 	int fd;           /* readable when an answer is there or the child is gone; for polling only */
 	bool busy;        /* asked and not answered */
 	bool confined;    /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
@@ -42,6 +43,7 @@ struct negotiator {
 	long long due_ms; /* by task_now_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */
 	unsigned servers;
+	bool replaced;    /* there is one behind the one that talks */
 	uint8_t is_unix[NEGOTIATOR_SERVERS_MAX], is_tls[NEGOTIATOR_SERVERS_MAX];
 	bool is_vsock[NEGOTIATOR_SERVERS_MAX];
 	uint32_t number;  /* of the last question */

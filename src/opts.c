@@ -36,6 +36,9 @@ enum {
 	OPT_ADOPT,
 	OPT_NO_SUPERVISE,
 	OPT_FOREGROUND,
+	OPT_ROOT,
+	OPT_SWAP,
+	OPT_KEEP,
 	OPT_PEER_TIMEOUT,
 	OPT_RECONNECT_TIMEOUT,
 	OPT_FENCE_DELAY,
@@ -101,6 +104,11 @@ static const struct option_row {
 	  "leave no process; a lost connection is an I/O error" },
 	{ OPT_FOREGROUND, "foreground", NULL, IN(OPTS_ATTACH), 0,
 	  "stay until the device is detached, and tell a service manager how it is (sd_notify)" },
+	{ OPT_ROOT, "root", NULL, IN(OPTS_ATTACH), 0,
+	  "the device has the root file system: its supervisor needs no file, memory or name to reconnect" },
+	{ OPT_SWAP, "swap", NULL, IN(OPTS_ATTACH), 0, "the device is swap: likewise" },
+	{ OPT_KEEP, "keep-at-shutdown", NULL, IN(OPTS_ATTACH), 0,
+	  "systemd shall spare the supervisor to the end; implied by --root in an initramfs" },
 	{ OPT_PEER_TIMEOUT, "peer-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
 	  "take a server for dead that is silent so long (default 15, 0: the system's default)" },
 	{ OPT_RECONNECT_TIMEOUT, "reconnect-timeout", "SECONDS", IN(OPTS_ATTACH), 0,
@@ -317,6 +325,15 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		return 0;
 	case OPT_FOREGROUND:
 		o->foreground = true;
+		return 0;
+	case OPT_ROOT:
+		o->root = true;
+		return 0;
+	case OPT_SWAP:
+		o->swap = true;
+		return 0;
+	case OPT_KEEP:
+		o->keep = true;
 		return 0;
 	case OPT_PEER_TIMEOUT:
 		return number(row, argument, false, SOCK_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
@@ -626,6 +643,8 @@ static int parse(int argc, char *argv[], bool entry, struct opts *o, struct err 
 		return usage(e, "--reconnect-timeout and --fence-delay are for a supervisor");
 	if (o->foreground && o->no_supervise)
 		return usage(e, "--foreground is for a supervisor: --no-supervise and --command have none");
+	if ((o->root || o->swap || o->keep) && o->no_supervise)
+		return usage(e, "--root, --swap and --keep-at-shutdown are for a supervisor");
 	if (command && o->multi.wanted > 1)
 		return usage(e, "a --command serves one connection");
 	if (o->multi.force && o->multi.wanted <= 1 && !o->multi.automatic)

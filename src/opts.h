@@ -68,6 +68,9 @@ struct opts {
 	struct plan_multi multi;
 	bool no_supervise;
 	bool foreground;
+	bool root;
+	bool swap;
+	bool keep;             /* --keep-at-shutdown */
 	bool timeout_given;
 	bool fence_given;
 	uint32_t peer_timeout_s;

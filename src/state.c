@@ -43,15 +43,53 @@ static const struct {
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
-static void put_text(FILE *f, const char *s)
+/* What is to be written: no memory is asked for, since the one who writes may be who the memory waits for. */
+struct out {
+	int fd, code;
+	size_t used;
+	char buf[1024];
+};
+
+static void flush(struct out *o)
 {
+	for (size_t done = 0; !o->code && done < o->used;) {
+		ssize_t n = write(o->fd, o->buf + done, o->used - done);
+
+		if (n > 0)
+			done += (size_t)n;
+		else if (n == 0 || errno != EINTR)
+			o->code = n ? errno : EIO;
+	}
+	o->used = 0;
+}
+
+static void put(struct out *o, char c)
+{
+	if (o->used == sizeof(o->buf))
+		flush(o);
+	o->buf[o->used++] = c;
+}
+
+static void put_plain(struct out *o, const char *s)
+{
+	while (*s)
+		put(o, *s++);
+}
+
+static void put_text(struct out *o, const char *s)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
 	for (; *s; s++) {
 		unsigned char c = (unsigned char)*s;
 
-		if (c > ' ' && c < 0x7f && c != '%')
-			fputc(c, f);
-		else
-			fprintf(f, "%%%02X", c);
+		if (c > ' ' && c < 0x7f && c != '%') {
+			put(o, *s);
+			continue;
+		}
+		put(o, '%');
+		put(o, digits[c >> 4]);
+		put(o, digits[c & 15]);
 	}
 }
 
@@ -85,43 +123,47 @@ static bool get_text(const char *s, char *dst, size_t cap)
 	return true;
 }
 
+/* Closes fd. */
 static int put_fields(int fd, const struct state *s)
 {
-	FILE *f = fdopen(fd, "w");
-	int bad;
+	struct out o = { .fd = fd };
+	char text[16];
+	int number;
 
-	if (!f) {
-		bad = errno;
-		close(fd);
-		return bad;
-	}
 	for (size_t i = 0; i < FIELDS; i++) {
 		const char *member = (const char *)s + fields[i].offset;
-		int number;
 
-		fprintf(f, "%s=", fields[i].key);
+		put_plain(&o, fields[i].key);
+		put(&o, '=');
 		if (fields[i].kind == NUMBER) {
 			memcpy(&number, member, sizeof(number));
-			fprintf(f, "%d", number);
+			snprintf(text, sizeof(text), "%d", number);
+			put_plain(&o, text);
 		} else {
-			put_text(f, member);
+			put_text(&o, member);
 		}
-		fputc('\n', f);
+		put(&o, '\n');
 	}
-	bad = ferror(f) ? EIO : 0;
-	return fclose(f) ? errno : bad;
+	flush(&o);
+	return close(fd) && !o.code ? errno : o.code;
 }
 
-int state_write(const char *dir, unsigned index, const struct state *s, struct err *e)
+int state_open(const char *dir, struct err *e)
 {
-	char name[32], temporary[64];
-	int dirfd, fd, code;
+	int fd;
 
 	if (mkdir(dir, 0755) && errno != EEXIST)
 		return err_sys(e, ERR_FAILED, errno, "make directory %s", dir);
-	dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dirfd < 0)
-		return err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
+}
+
+/* dir is for messages. */
+static int write_record(int dirfd, const char *dir, unsigned index, const struct state *s, struct err *e)
+{
+	char name[32], temporary[64];
+	int fd, code;
+
 	snprintf(name, sizeof(name), "nbd%u", index);
 	/* Only one process can have the device; what a killed one leaves is found by its name. */
 	snprintf(temporary, sizeof(temporary), ".nbd%u", index);
@@ -131,8 +173,23 @@ int state_write(const char *dir, unsigned index, const struct state *s, struct e
 		code = errno;
 	if (code)
 		unlinkat(dirfd, temporary, 0);
-	close(dirfd);
 	return code ? err_sys(e, ERR_FAILED, code, "write %s/%s", dir, name) : 0;
+}
+
+int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e)
+{
+	return write_record(dirfd, "record", index, s, e);
+}
+
+int state_write(const char *dir, unsigned index, const struct state *s, struct err *e)
+{
+	int dirfd = state_open(dir, e), ret;
+
+	if (dirfd < 0)
+		return dirfd;
+	ret = write_record(dirfd, dir, index, s, e);
+	close(dirfd);
+	return ret;
 }
 
 static int parse_line(struct state *s, const char *key, const char *value)
@@ -171,16 +228,15 @@ static int parse(struct state *s, char *text)
 	return s->pid > 0 ? 0 : -EBADMSG;
 }
 
-int state_read(const char *dir, unsigned index, struct state *s, struct err *e)
+/* path, by which it is told, is relative to dirfd. */
+static int read_record(int dirfd, const char *path, struct state *s, struct err *e)
 {
-	char path[4096];
 	char *text = NULL;
 	ssize_t n;
 	int fd, ret;
 
 	memset(s, 0, sizeof(*s));
-	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
-	fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return err_sys(e, ERR_FAILED, errno, "read %s", path);
 	text = malloc(FILE_MAX + 1);
@@ -206,14 +262,47 @@ out:
 	return ret;
 }
 
-void state_remove(const char *dir, unsigned index)
+int state_read(const char *dir, unsigned index, struct state *s, struct err *e)
 {
 	char path[4096];
 
 	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
-	unlink(path);
-	snprintf(path, sizeof(path), "%s/.nbd%u", dir, index);
-	unlink(path);
+	return read_record(AT_FDCWD, path, s, e);
+}
+
+int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "nbd%u", index);
+	return read_record(dirfd, name, s, e);
+}
+
+bool state_is_there(int dirfd, unsigned index)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "nbd%u", index);
+	return !faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
+void state_remove_at(int dirfd, unsigned index)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), ".nbd%u", index);
+	unlinkat(dirfd, name + 1, 0);
+	unlinkat(dirfd, name, 0);
+}
+
+void state_remove(const char *dir, unsigned index)
+{
+	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dirfd < 0)
+		return;
+	state_remove_at(dirfd, index);
+	close(dirfd);
 }
 
 bool state_fits(const struct state *s, const struct sysfs_device *d)

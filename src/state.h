@@ -34,17 +34,24 @@ struct state {
 	char command_line[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
 };
 
+/* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
+int state_open(const char *dir, struct err *e);
+
 /*
- * Writes DIR/nbdN with mode 0600 by rename, making DIR (0755) where it is missing. The texts are
- * encoded, any bytes may be in them.
+ * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
+ * is allocated.
  */
 int state_write(const char *dir, unsigned index, const struct state *s, struct err *e);
+int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e);
 
 /* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
 int state_read(const char *dir, unsigned index, struct state *s, struct err *e);
+int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e);
+bool state_is_there(int dirfd, unsigned index);
 
 /* Removes the record; that there is none is no error. */
 void state_remove(const char *dir, unsigned index);
+void state_remove_at(int dirfd, unsigned index);
 
 /* Whether the record is about what is attached there now. */
 bool state_fits(const struct state *s, const struct sysfs_device *d);

@@ -2,6 +2,7 @@
 #include "supervise.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -85,7 +86,8 @@ struct supervisor {
 	struct negotiator *n;
 	struct nbdnl *nl;
 	struct kcall *kcall;
-	int events, sysfd, listener, signals;
+	int events, sysfd, records, listener, signals;
+	int unix_dirs[NEGOTIATOR_SERVERS_MAX]; /* of servers' sockets, where paths may be gone one day; else -1 */
 	bool calling;             /* a kcall is under way */
 	bool over;
 	int result;
@@ -118,6 +120,10 @@ struct supervisor {
 	char last_error[512];
 	int64_t error_time;
 	unsigned same_errors;
+
+	/* here because there may be no memory later */
+	struct state record;      /* pid 0: there is none */
+	struct link_result answer;
 };
 
 #define SAY(s, level, fmt, ...) \
@@ -172,24 +178,23 @@ static void format_time(int64_t seconds, char *buf, size_t cap)
 		buf[0] = '\0';
 }
 
-/* A convenience, of which nothing depends; an initramfs may have taken the directory away. */
+/* A convenience, of which nothing depends. One that was taken away is not made again: a detach is under way. */
 static void update_record(struct supervisor *s)
 {
-	struct state *st = malloc(sizeof(*st));
-	struct err ignored;
+	struct state *st = &s->record;
+	struct err e;
 
-	if (st && !state_read(NBD_ATTACH_STATEDIR, s->rq->index, st, &ignored)) {
-		st->supervisor = getpid();
-		st->reconnects = s->reconnects;
-		st->connections = s->rq->connections;
-		memcpy(st->peer, s->peer, sizeof(st->peer));
-		snprintf(st->last_error, sizeof(st->last_error), "%s", s->last_error);
-		format_time(s->error_time, st->error_time, sizeof(st->error_time));
-		link_endpoint(server_of(s), st->host, sizeof(st->host));
-		if (state_write(NBD_ATTACH_STATEDIR, s->rq->index, st, &ignored))
-			SAY(s, LOGGER_WARNING, "%s", ignored.text);
-	}
-	free(st);
+	if (!st->pid || !state_is_there(s->records, s->rq->index))
+		return;
+	st->supervisor = getpid();
+	st->reconnects = s->reconnects;
+	st->connections = s->rq->connections;
+	memcpy(st->peer, s->peer, sizeof(st->peer));
+	snprintf(st->last_error, sizeof(st->last_error), "%s", s->last_error);
+	format_time(s->error_time, st->error_time, sizeof(st->error_time));
+	link_endpoint(server_of(s), st->host, sizeof(st->host));
+	if (state_write_at(s->records, s->rq->index, st, &e))
+		SAY(s, LOGGER_WARNING, "%s", e.text);
 }
 
 /* --- whether the device is still ours ------------------------------------------------------------- */
@@ -398,6 +403,21 @@ static void restart_negotiator(struct supervisor *s, long long now)
 		schedule(s, now + FIRST_ATTEMPT_MS);
 }
 
+static int connect_unix(const struct supervisor *s, const char *path, struct err *e)
+{
+	int dir = s->unix_dirs[s->server], fd;
+
+	if (dir < 0)
+		return stream_unix(path, e);
+	if (fchdir(dir))
+		return err_sys(e, ERR_FAILED, errno, "change to the directory of %s", path);
+	fd = stream_unix(strrchr(path, '/') + 1, e);
+	/* not to keep a file system busy */
+	if (chdir("/"))
+		SAY(s, LOGGER_WARNING, "cannot change to /: %s", strerror(errno));
+	return fd;
+}
+
 static int ask(struct supervisor *s, enum neg_goal goal, struct err *e)
 {
 	const struct link_request *server = server_of(s);
@@ -405,7 +425,7 @@ static int ask(struct supervisor *s, enum neg_goal goal, struct err *e)
 	int fd = -1, ret;
 
 	if (server->where.transport == URI_UNIX) {
-		fd = stream_unix(server->where.path, e);
+		fd = connect_unix(s, server->where.path, e);
 		if (fd < 0)
 			return fd;
 	}
@@ -620,7 +640,7 @@ static void retire(struct supervisor *s, int fd)
 			fds[count++] = s->slots[i].fd;
 	SAY(s, LOGGER_NOTICE, "another supervisor takes over");
 	/* It listens at our place next. */
-	control_remove(NBD_ATTACH_STATEDIR, s->rq->index);
+	control_remove(s->records, s->rq->index);
 	close(s->listener);
 	s->listener = -1;
 	control_reply(fd, &a, fds, count);
@@ -761,13 +781,11 @@ static void rescanned(struct supervisor *s, long long now, const struct link_res
 
 static void answered(struct supervisor *s, long long now)
 {
-	struct link_result *rs = calloc(1, sizeof(*rs));
+	struct link_result *rs = &s->answer;
 	bool rescanning = s->rescanning;
 	struct err e;
 	int ret;
 
-	if (!rs)
-		return;
 	ret = negotiator_answer(s->n, rs, &e);
 	if (ret == -EPIPE) {
 		err_set(&e, ERR_FAILED, EPIPE, "the negotiator is gone");
@@ -783,7 +801,6 @@ static void answered(struct supervisor *s, long long now)
 	} else if (ret != -EAGAIN) {
 		failed(s, now, &e);
 	}
-	free(rs);
 }
 
 /* --- signals, and the end ---------------------------------------------------------------------------------- */
@@ -830,8 +847,12 @@ static void signalled(struct supervisor *s)
 {
 	struct signalfd_siginfo si;
 
-	while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si))
-		stop_politely(s);
+	while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+		if (s->rq->options.deaf)
+			SAY(s, LOGGER_NOTICE, "asked to stop by a signal, and stays: --detach ends it");
+		else
+			stop_politely(s);
+	}
 }
 
 static void called(struct supervisor *s, long long now)
@@ -956,18 +977,44 @@ static void wait_and_hear(struct supervisor *s)
 		serve(s, now);
 }
 
+static int open_unix_dirs(struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->rq->server_count; i++) {
+		const struct uri *where = &s->rq->servers[i].where;
+		char dir[sizeof(where->path)];
+
+		if (where->transport != URI_UNIX)
+			continue;
+		memcpy(dir, where->path, sizeof(dir));
+		strrchr(dir, '/')[1] = '\0';
+		s->unix_dirs[i] = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (s->unix_dirs[i] < 0)
+			return err_sys(s->e, ERR_FAILED, errno, "open directory %s", dir);
+	}
+	return 0;
+}
+
 static int begin(struct supervisor *s)
 {
 	const struct supervise_request *rq = s->rq;
+	struct err ignored;
 	sigset_t set;
 	int ret;
 
 	s->listener = control_listen(NBD_ATTACH_STATEDIR, rq->index, s->e);
 	if (s->listener < 0)
 		return s->listener;
+	s->records = state_open(NBD_ATTACH_STATEDIR, s->e);
+	if (s->records < 0)
+		return s->records;
+	if (state_read_at(s->records, rq->index, &s->record, &ignored))
+		s->record.pid = 0;
 	s->sysfd = sysfs_open("/sys", s->e);
 	if (s->sysfd < 0)
 		return s->sysfd;
+	ret = rq->options.vital ? open_unix_dirs(s) : 0;
+	if (ret)
+		return ret;
 	/* The end of a session is none of a device. */
 	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&set);
@@ -985,7 +1032,6 @@ static int begin(struct supervisor *s)
 
 static void finish(struct supervisor *s)
 {
-	struct state st;
 	struct err ignored;
 
 	notify_say(s->rq->notify, "STOPPING=1");
@@ -1000,11 +1046,11 @@ static void finish(struct supervisor *s)
 		close(s->events);
 	/* Not where a successor has them now. */
 	if (s->listener >= 0) {
-		control_remove(NBD_ATTACH_STATEDIR, s->rq->index);
+		control_remove(s->records, s->rq->index);
 		close(s->listener);
-		if (!is_ours(s) && !state_read(NBD_ATTACH_STATEDIR, s->rq->index, &st, &ignored) &&
-		    st.supervisor == getpid())
-			state_remove(NBD_ATTACH_STATEDIR, s->rq->index);
+		if (!is_ours(s) && !state_read_at(s->records, s->rq->index, &s->record, &ignored) &&
+		    s->record.supervisor == getpid())
+			state_remove_at(s->records, s->rq->index);
 	}
 	if (s->kcall)
 		kcall_close(s->kcall);
@@ -1013,6 +1059,11 @@ static void finish(struct supervisor *s)
 		close(s->signals);
 	if (s->sysfd >= 0)
 		close(s->sysfd);
+	if (s->records >= 0)
+		close(s->records);
+	for (unsigned i = 0; i < NEGOTIATOR_SERVERS_MAX; i++)
+		if (s->unix_dirs[i] >= 0)
+			close(s->unix_dirs[i]);
 	negotiator_stop(s->n);
 }
 
@@ -1044,7 +1095,9 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 	s->rq = rq;
 	s->n = n;
 	s->e = e;
-	s->sysfd = s->listener = s->signals = -1;
+	s->sysfd = s->records = s->listener = s->signals = -1;
+	for (unsigned i = 0; i < NEGOTIATOR_SERVERS_MAX; i++)
+		s->unix_dirs[i] = -1;
 	s->detacher_fd = s->offer.fd = s->client.fd = -1;
 	s->events = rq->events;
 	s->due = s->watchdog_due = -1;

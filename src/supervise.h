@@ -23,6 +23,13 @@ struct supervise_options {
 	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
 	uint32_t fence_delay_s;       /* before another server gets what a silent one may still execute */
 	uint32_t attempt_timeout_ms;  /* for one attempt to reach a server */
+	/*
+	 * The device may be what we live on (vital.h): nothing is done that could wait for it before it is connected again. No memory
+	 * is allocated then, and no file is opened but by descriptors of sysfs and of the records' directory, so that a change of
+	 * root, or the loss of what was in it, does not matter.
+	 */
+	bool vital;
+	bool deaf; /* SIGTERM is only noted: the device is needed to the very end */
 };
 
 struct supervise_request {

@@ -18,6 +18,7 @@
 #include "adopt.h"
 #include "config.h"
 #include "control.h"
+#include "vital.h"
 
 enum { STATUS_MS = 2000 };
 
@@ -67,7 +68,7 @@ static void keep_command(struct link_result *rs)
 /* What the caller had open (a lock, a pipe) is not for a process that stays. */
 static void keep_only(const struct worker_request *rq, const struct attach_kept *k)
 {
-	int kept[PLAN_CONNECTIONS_MAX + 3], limit;
+	int kept[PLAN_CONNECTIONS_MAX + 4], limit;
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < k->link.count; i++)
@@ -75,6 +76,7 @@ static void keep_only(const struct worker_request *rq, const struct attach_kept 
 	kept[count++] = k->events;
 	kept[count++] = k->negotiator.fd;
 	kept[count++] = rq->notify ? rq->notify->fd : -1;
+	kept[count++] = rq->log_fd;
 	/* Close the gaps between them, from the lowest up. */
 	for (unsigned from = 3;;) {
 		limit = INT_MAX;
@@ -130,6 +132,14 @@ static void supervise_alone(const struct worker_request *rq, unsigned index, str
 		logger_say(rq->logger, LOGGER_ERROR, "nbd%u: %s", index, e.text);
 }
 
+/* Before anything is forked that stays. */
+static int become_vital(const struct worker_request *rq, struct err *e)
+{
+	if (rq->arg0)
+		vital_mark(rq->arg0);
+	return rq->care.vital ? vital_process(e) : 0;
+}
+
 __attribute__((noreturn))
 static void work(const struct worker_request *rq, int control, const sigset_t *mask)
 {
@@ -139,7 +149,9 @@ static void work(const struct worker_request *rq, int control, const sigset_t *m
 	/* An interrupt of the terminal is the caller's to handle: it tells us by hanging up. */
 	setsid();
 	sigprocmask(SIG_SETMASK, mask, NULL);
-	rp.ret = attach_run(&rq->attach, control, &rp.result, &k, &rp.err);
+	rp.ret = become_vital(rq, &rp.err);
+	if (!rp.ret)
+		rp.ret = attach_run(&rq->attach, control, &rp.result, &k, &rp.err);
 	/* A caller that died meanwhile cannot say that there is a device now. */
 	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) != (ssize_t)sizeof(rp)) {
 		if (!rp.ret && !rp.result.already) {
@@ -368,7 +380,9 @@ int worker_stay(const struct worker_request *rq, struct err *e)
 	/* They stay blocked: whoever looks after the device reads them by a descriptor of his own. */
 	interrupts(&caught);
 	sigprocmask(SIG_BLOCK, &caught, NULL);
-	ret = attach_here(rq, &caught, &r, &k, e);
+	ret = become_vital(rq, e);
+	if (!ret)
+		ret = attach_here(rq, &caught, &r, &k, e);
 	if (!ret && r.already) {
 		*again = rq->attach;
 		taken = true;
@@ -397,7 +411,9 @@ static void adopt(const struct worker_request *rq, int control)
 	struct attach_kept k;
 
 	setsid();
-	rp.ret = adopt_run(&rq->attach, &k, &found, &rp.err);
+	rp.ret = become_vital(rq, &rp.err);
+	if (!rp.ret)
+		rp.ret = adopt_run(&rq->attach, &k, &found, &rp.err);
 	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) < 0)
 		rp.ret = rp.ret ? rp.ret : 0;
 	close(control);

@@ -19,6 +19,8 @@ struct worker_request {
 	struct attach_request attach;
 	struct supervise_options care; /* for attach.supervise */
 	const struct logger *logger;   /* of the supervisor, once it is on its own */
+	int log_fd;    /* that the logger needs, or -1 */
+	char *arg0;    /* where the command line begins, for the mark of vital.h on all processes that stay; NULL: none */
 	/* Of worker_stay: */
 	const struct notify *notify;   /* told how the device is, see supervise.h; or NULL */
 	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e); /* before it is looked after; an error is the end */

@@ -18,7 +18,7 @@ FLOORS='
 1 wire uri export contexts
 2 neg query map plan nbdtab
 3 task resolve stream sock tls ktls relay conn link session notify
-4 nbdnl nbdevent kcall sysfs node module usage confine
+4 nbdnl nbdevent kcall sysfs node module usage confine vital
 5 state negotiator control attach detach adopt supervise worker
 6 main opts personality output cmd cmd_attach cmd_tab cmd_client cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info cmd_map
 '
@@ -55,9 +55,8 @@ COMPILER+='|__gcov.*|__llvm_.*|llvm_gc(da|ov)_.*|__unnamed_[0-9]+'
 LOUD='(v?f?printf|v?dprintf|__v?f?printf_chk|__v?dprintf_chk|f?puts|f?putc|putchar|_IO_putc|perror|psignal'
 LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_exit|_Exit|quick_exit|abort|__assert_fail)'
 # module:symbol that are right nevertheless.
-# module:symbol (a regular expression) that are right nevertheless: the end of a forked child; the
-# text of a state record, written to a stream of its own (never stdout or stderr).
-LOUD_OK='relay:_exit|negotiator:_exit|supervise:_exit|stream:_exit|task:_exit|worker:_exit|state:(fprintf|__fprintf_chk|fputs|fputc)'
+# module:symbol (a regular expression) that are right nevertheless: the end of a forked child.
+LOUD_OK='relay:_exit|negotiator:_exit|supervise:_exit|stream:_exit|task:_exit|worker:_exit'
 
 # --- facts about a tree: everything below reads only $src, $obj, $tests -----------------------
 

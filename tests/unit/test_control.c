@@ -2,6 +2,7 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -26,6 +27,15 @@ static void new_dir(char path[PATH_MAX])
 	n = readlink(link, path, PATH_MAX - 1);
 	ck_assert_int_gt(n, 0);
 	path[n] = '\0';
+	close(fd);
+}
+
+static void remove_from(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	ck_assert_int_ge(fd, 0);
+	control_remove(fd, 3);
 	close(fd);
 }
 
@@ -85,7 +95,7 @@ START_TEST(question_and_answer)
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
 	close(listener);
-	control_remove(dir, 3);
+	remove_from(dir);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
@@ -141,7 +151,7 @@ START_TEST(one_listens)
 	ck_assert_uint_eq(st.st_mode & 0777, 0600);
 	ck_assert_int_eq(control_listen(dir, 3, &e), -EADDRINUSE);
 	close(listener);
-	control_remove(dir, 3);
+	remove_from(dir);
 	ck_assert_int_ne(stat(path, &st), 0);
 }
 END_TEST

@@ -475,6 +475,88 @@ START_TEST(killed)
 }
 END_TEST
 
+/* The only child of pid. */
+static pid_t child_of(pid_t pid)
+{
+	char path[64], text[32] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_ge(read(fd, text, sizeof(text) - 1), 0);
+	close(fd);
+	return (pid_t)atoi(text);
+}
+
+static pid_t wait_for_child(pid_t pid, pid_t other)
+{
+	pid_t child = 0;
+
+	for (int i = 0; i < 500 && (!child || child == other); i++) {
+		usleep(10000);
+		child = child_of(pid);
+	}
+	ck_assert(child && child != other);
+	return child;
+}
+
+/* Where nothing can be read again, somebody stands behind the one that talks. */
+START_TEST(replaced)
+{
+	unsigned before = leak_fds();
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l, silent;
+	struct script s;
+	struct err e;
+	pid_t server, child;
+
+	loopback_open(&l, 8);
+	loopback_open(&silent, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	start(&n, &rq, 1, true);
+	child = wait_for_child(n.pid, 0);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(kill(child, SIGKILL), 0);
+		child = wait_for_child(n.pid, child);
+		/* the news, of no importance now */
+		ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 1);
+		link_close(&rs, false);
+	}
+	negotiator_stop(&n);
+	ck_assert(kill(child, 0) && errno == ESRCH);
+
+	/* while somebody waits for its answer */
+	request(&rq, &silent);
+	start(&n, &rq, 1, true);
+	child = wait_for_child(n.pid, 0);
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	usleep(100000);
+	ck_assert_int_eq(kill(child, SIGKILL), 0);
+	do {
+		struct pollfd p = { .fd = n.fd, .events = POLLIN };
+
+		poll(&p, 1, LONG_MS);
+	} while (negotiator_answer(&n, &rs, &e) == -EAGAIN);
+	ck_assert_int_eq(e.code, ECHILD);
+	ck_assert(!n.busy);
+	ask(&n, 0, NEG_GOAL_GO, 1, 100);
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	close(silent.fd);
+	ck_assert(leak_no_child());
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
 START_TEST(hung)
 {
 	struct link_request rq;
@@ -1042,6 +1124,7 @@ Suite *unit_suite(void)
 	tc = tcase_create("end");
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, killed);
+	tcase_add_test(tc, replaced);
 	tcase_add_test(tc, hung);
 	tcase_add_loop_test(tc, ends_by_itself, 0, 2);
 	suite_add_tcase(suite, tc);
