@@ -105,6 +105,7 @@ int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct ado
 	memcpy(k->link.export.name, st->name, sizeof(k->link.export.name));
 	k->link.export.has_name = st->name[0];
 	r->reconnects = st->reconnects;
+	r->kernel_tls = strstr(st->tls, " kernel");
 	ret = k->events = nbdevent_open(e);
 	if (ret < 0)
 		goto out;

@@ -11,6 +11,7 @@
 
 struct adopt_result {
 	bool lost;           /* of one connection without a time limit: no read is answered */
+	bool kernel_tls;     /* the kernel encrypts the connections */
 	unsigned reconnects; /* so far */
 };
 

@@ -99,6 +99,7 @@ static int fill_care(const struct opts *o, struct worker_request *rq, struct log
 		.reconnect_timeout_s = o->reconnect_timeout_s,
 		.fence_delay_s = o->fence_delay_s,
 		.attempt_timeout_ms = o->connect_timeout_ms,
+		.tls_renew = o->tls_renew,
 		.vital = vital,
 		.deaf = kept,
 	};

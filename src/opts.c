@@ -57,6 +57,7 @@ enum {
 	OPT_TLS_CERTIFICATES,
 	OPT_TLS_HOSTNAME,
 	OPT_TLS_NO_VERIFY,
+	OPT_TLS_RENEW,
 	OPT_TLS_PSK_FILE,
 	OPT_TLS_PSK_USER,
 	OPT_TLS_PRIORITY,
@@ -122,6 +123,8 @@ static const struct option_row {
 	{ OPT_TLS, "tls", NULL, NETWORK, 0, "require TLS; implied by an nbds URI and by all that follow" },
 	{ OPT_TLS_OFFLOAD, "tls-offload", "WHO", IN(OPTS_ATTACH), 0,
 	  "who encrypts: auto (the kernel, else a relay process), require (the kernel), no (a relay)" },
+	{ OPT_TLS_RENEW, "tls-renew", "RECORDS", IN(OPTS_ATTACH), 0,
+	  "replace a connection that the kernel encrypts after so many (default 12000000, 0: never)" },
 	{ OPT_TLS_CA, "tls-ca", "FILE", NETWORK, 0,
 	  "authorities that may have signed the server's certificate (default: the system's)" },
 	{ OPT_TLS_CRL, "tls-crl", "FILE", NETWORK, 0, "certificates that are revoked" },
@@ -360,6 +363,8 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 			return 0;
 		}
 		return err_set(e, ERR_USAGE, EINVAL, "--%s needs auto, require or no", row->name);
+	case OPT_TLS_RENEW:
+		return number(row, argument, false, UINT32_MAX, &o->tls_renew, e);
 	case OPT_TLS_CERTIFICATES:
 		o->tls_directory = argument;
 		return 0;
@@ -620,6 +625,7 @@ static int parse(int argc, char *argv[], bool entry, struct opts *o, struct err 
 	o->timeout_s = PLAN_TIMEOUT_DEFAULT;
 	o->peer_timeout_s = PEER_TIMEOUT_DEFAULT;
 	o->connect_timeout_ms = CONNECT_TIMEOUT_DEFAULT_MS;
+	o->tls_renew = PLAN_RENEW_DEFAULT;
 	/* getopt forgets where "--" was, and what follows it belongs to --command */
 	for (int i = 1; i < words; i++)
 		if (!strcmp(argv[i], "--"))

@@ -81,6 +81,7 @@ struct opts {
 	struct uri where;      /* of attach, exports, info and map; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum link_offload offload;
+	uint32_t tls_renew;    /* records; 0: never */
 	const char *nbdtab;    /* its path, for tab and all */
 	bool persist_counts;   /* of tab: supervise only where the line says "persist", as nbd-client has it */
 	const char *tls_directory; /* of --tls-certificates, or NULL */

@@ -18,6 +18,10 @@ static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY |
 enum {
 	BACKOFF_MIN_MS = 100,
 	BACKOFF_MAX_MS = 5000,
+	RECORD_MAX = 16384,
+	RECORDS_PER_MS_MAX = 500, /* more than a processor encrypts */
+	RENEWAL_MIN_MS = 100,
+	RENEWAL_MAX_MS = 60000,
 };
 
 static int plan_block_size(const struct plan_request *rq, const struct export *x,
@@ -165,6 +169,18 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 	if (*grown < size)
 		*grown = size;
 	return 0;
+}
+
+uint64_t plan_records(uint64_t requests, uint64_t bytes)
+{
+	return 2 * requests + bytes / RECORD_MAX;
+}
+
+unsigned plan_renewal_ms(uint64_t left)
+{
+	uint64_t ms = left / RECORDS_PER_MS_MAX;
+
+	return ms < RENEWAL_MIN_MS ? RENEWAL_MIN_MS : ms > RENEWAL_MAX_MS ? RENEWAL_MAX_MS : (unsigned)ms;
 }
 
 unsigned plan_backoff_ms(unsigned attempt, uint32_t random)

@@ -147,6 +147,21 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 unsigned plan_backoff_ms(unsigned attempt, uint32_t random);
 
 /*
+ * TLS: how many records requests with so many bytes of data have taken in either direction, at most: a record holds 16 KiB
+ * (RFC 8446 section 5.1), and each request and each answer has one of its own for its head and one that is not full.
+ */
+uint64_t plan_records(uint64_t requests, uint64_t bytes);
+
+/*
+ * A connection to be replaced after so many records, before the server wants new keys, which the kernel does not do: GnuTLS
+ * does after 2^24.
+ */
+#define PLAN_RENEW_DEFAULT 12000000
+
+/* When to look again how many there are, milliseconds, where left are left: not before they can be used up. */
+unsigned plan_renewal_ms(uint64_t left);
+
+/*
  * The identifier that the kernel keeps with a device, so that no other export takes its place: the
  * canonical URI; a longer one is cut and ends in a hash of the whole. buf has PLAN_BACKEND_MAX + 1 bytes.
  */

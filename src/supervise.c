@@ -37,6 +37,10 @@ enum {
 	SILENCE_MS = 20000, /* of a server in a detach */
 	CLIENT_MS = 30000, /* that a client waits */
 	LOG_EVERY = 20,    /* attempts that fail in the same way */
+	QUIET_MS = 3000,   /* that a moment without requests is waited for, to cut a connection that is renewed, */
+	PAUSE_MS = 1000,   /* and of that, one in a pause between them */
+	QUIET_LOOK_MS = 5,
+	RENEW_AGAIN_MS = 60000, /* after an attempt that failed */
 };
 
 /* With a timeout the kernel marks a socket that it takes; without, it is offered at these times, which covers a slow one. */
@@ -63,6 +67,8 @@ struct slot {
 	bool dead;
 	bool doubtful;     /* nobody knows whether it is: one is offered, and seen whether it is taken */
 	long long since;   /* it is dead */
+	bool kernel_tls;
+	uint64_t records;  /* of the device when it began */
 };
 
 /* A connection that is made and not the kernel's yet. */
@@ -72,6 +78,9 @@ struct offer {
 	unsigned times;
 	long long due;
 	uint64_t grown;
+	bool kernel_tls;
+	long long quiet_until; /* it replaces one that lives, which is cut when it is idle, or then; 0: the other one is dead */
+	uint64_t finished;     /* requests, when that was looked at last */
 };
 
 /* Who waits for an answer, for one thing at a time. */
@@ -104,6 +113,8 @@ struct supervisor {
 	unsigned rounds;          /* that failed */
 	long long due;            /* the next attempt; -1: none */
 	bool rescanning;          /* what the negotiator does is for a client */
+	int renewing;             /* it is for this slot, whose connection lives; -1: no */
+	long long look_due;       /* at the records; -1: they do not matter */
 	unsigned fenced_server;   /* fell silent, */
 	long long fenced_until;   /* so that others have to wait until then */
 	struct offer offer;
@@ -360,10 +371,60 @@ static void drop_offer(struct supervisor *s)
 	s->offer.fd = -1;
 }
 
+/* --- keys do not last for ever ------------------------------------------------------------------------- */
+
+/* Of the whole device: no connection has carried more. What cannot be read says nothing. */
+static uint64_t count_records(const struct supervisor *s)
+{
+	struct sysfs_traffic t;
+	struct err ignored;
+
+	return sysfs_traffic(s->sysfd, s->rq->index, &t, &ignored) ? 0 : plan_records(t.requests, t.bytes);
+}
+
+static void begin_to_count(struct supervisor *s, unsigned i, bool kernel_tls, uint64_t records)
+{
+	s->slots[i].kernel_tls = kernel_tls && s->rq->options.tls_renew;
+	s->slots[i].records = records;
+	if (s->slots[i].kernel_tls && s->look_due < 0)
+		s->look_due = task_now_ms() + plan_renewal_ms(s->rq->options.tls_renew);
+}
+
+static void not_renewed(struct supervisor *s, long long now, const struct err *why)
+{
+	SAY(s, LOGGER_WARNING, "connection %d of %u cannot be renewed yet: %s", s->renewing + 1,
+	    s->rq->connections, why->text);
+	s->renewing = -1;
+	s->look_due = now + RENEW_AGAIN_MS;
+}
+
+/* Which connection is to be renewed; -1: none, and when to look again. */
+static int worn_out(struct supervisor *s, long long now)
+{
+	uint64_t limit = s->rq->options.tls_renew, records = count_records(s), left = limit;
+	bool any = false;
+
+	for (unsigned i = 0; i < s->rq->connections; i++) {
+		const struct slot *slot = &s->slots[i];
+		uint64_t used = records > slot->records ? records - slot->records : 0;
+
+		if (!slot->kernel_tls || slot->dead)
+			continue;
+		any = true;
+		if (used >= limit)
+			return (int)i;
+		if (limit - used < left)
+			left = limit - used;
+	}
+	s->look_due = any ? now + plan_renewal_ms(left) : -1;
+	return -1;
+}
+
 static void failed(struct supervisor *s, long long now, const struct err *why)
 {
 	uint32_t number = 0;
 
+	s->renewing = -1;
 	note_error(s, why->text);
 	if (!s->same_errors)
 		tell_status(s);
@@ -456,18 +517,36 @@ static void attempt(struct supervisor *s, long long now)
 		failed(s, now, &e);
 }
 
+/* Makes a new connection beside one that lives, to take its place. */
+static void begin_renewal(struct supervisor *s, long long now)
+{
+	struct err e;
+
+	s->renewing = worn_out(s, now);
+	if (s->renewing < 0)
+		return;
+	s->look_due = -1;
+	if (ask(s, NEG_GOAL_GO, &e))
+		not_renewed(s, now, &e);
+}
+
 static void take_answer(struct supervisor *s, long long now, struct link_result *rs)
 {
 	const struct supervise_request *rq = s->rq;
-	int slot = first_dead(s);
+	bool renewing = s->renewing >= 0 && first_dead(s) < 0;
+	int slot = renewing ? s->renewing : first_dead(s);
 	struct err e;
 
 	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "", &rs->export,
 			     &s->offer.grown, &e)) {
 		link_close(rs, false);
-		failed(s, now, &e);
+		if (renewing)
+			not_renewed(s, now, &e);
+		else
+			failed(s, now, &e);
 		return;
 	}
+	s->renewing = -1;
 	if (slot < 0 || s->paused) {
 		link_close(rs, false);
 		return;
@@ -476,6 +555,8 @@ static void take_answer(struct supervisor *s, long long now, struct link_result 
 	s->offer.slot = (unsigned)slot;
 	s->offer.times = 0;
 	s->offer.due = now;
+	s->offer.kernel_tls = rs->encrypted && !rs->relayed;
+	s->offer.quiet_until = renewing ? now + QUIET_MS : 0;
 	memcpy(s->peer, rs->peer, sizeof(s->peer));
 	/* Where it is not permitted the system's own will do. */
 	sock_set_send_room(s->offer.fd, SOCK_SEND_ROOM, &e);
@@ -489,6 +570,7 @@ static void settle(struct supervisor *s, long long now)
 
 	slot->fd = s->offer.fd;
 	slot->dead = slot->doubtful = false;
+	begin_to_count(s, s->offer.slot, s->offer.kernel_tls, s->offer.kernel_tls ? count_records(s) : 0);
 	s->offer.fd = -1;
 	s->notices -= s->notices > 0;
 	s->reconnects++;
@@ -511,11 +593,54 @@ static void settle(struct supervisor *s, long long now)
 	update_record(s);
 }
 
+/* A request that comes a moment after it is none of a pause. */
+static bool is_quiet(struct supervisor *s, long long now)
+{
+	long long left = s->offer.quiet_until - now;
+	struct sysfs_traffic t;
+	struct err ignored;
+	bool paused;
+
+	if (left <= 0 || sysfs_traffic(s->sysfd, s->rq->index, &t, &ignored))
+		return true;
+	paused = s->offer.times++ && t.requests == s->offer.finished;
+	s->offer.finished = t.requests;
+	return !t.inflight && (paused || left <= QUIET_MS - PAUSE_MS);
+}
+
+/*
+ * Cuts the connection that the offer is to replace. Requests under way would be sent again only after a second or longer, so
+ * that a moment without any is better.
+ */
+static void make_room(struct supervisor *s, long long now)
+{
+	if (!is_quiet(s, now)) {
+		s->offer.due = now + QUIET_LOOK_MS;
+		return;
+	}
+	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, before its keys are worn out", s->offer.slot + 1,
+	    s->rq->connections);
+	s->offer.quiet_until = 0;
+	s->offer.times = 0;
+	lose(s, s->offer.slot, now);
+	s->offer.due = now;
+}
+
 static void offer(struct supervisor *s, long long now)
 {
+	bool dead = sock_is_dead(s->offer.fd);
 	struct err e;
 
-	if (sock_is_dead(s->offer.fd)) {
+	if (!s->slots[s->offer.slot].dead && dead) {
+		drop_offer(s);
+		s->look_due = now + RENEW_AGAIN_MS;
+		return;
+	}
+	if (!s->slots[s->offer.slot].dead) {
+		make_room(s, now);
+		return;
+	}
+	if (dead) {
 		drop_offer(s);
 		err_set(&e, ERR_UNREACHABLE, ECONNRESET, "the server closed the new connection at once");
 		failed(s, now, &e);
@@ -621,6 +746,7 @@ static void answer_waiting(struct supervisor *s, const struct err *e)
 static void cut_all(struct supervisor *s, long long now)
 {
 	negotiator_cancel(s->n);
+	s->renewing = -1;
 	if (!s->calling)
 		drop_offer(s);
 	for (unsigned i = 0; i < s->rq->connections; i++)
@@ -787,6 +913,12 @@ static void answered(struct supervisor *s, long long now)
 	int ret;
 
 	ret = negotiator_answer(s->n, rs, &e);
+	if (ret && ret != -EAGAIN && s->renewing >= 0 && first_dead(s) < 0) {
+		not_renewed(s, now, &e);
+		if (ret == -EPIPE)
+			restart_negotiator(s, now);
+		return;
+	}
 	if (ret == -EPIPE) {
 		err_set(&e, ERR_FAILED, EPIPE, "the negotiator is gone");
 		if (rescanning)
@@ -906,6 +1038,9 @@ static void step(struct supervisor *s, long long now)
 		offer(s, now);
 	if (s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused && is_due(s->due, now))
 		attempt(s, now);
+	if (s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused && is_due(s->look_due, now) &&
+	    !count_dead(s))
+		begin_renewal(s, now);
 	if (s->grow_due && now >= s->grow_due && !s->calling && !count_dead(s))
 		grow(s);
 	check_client(s, now);
@@ -934,6 +1069,8 @@ static long long next_due(const struct supervisor *s)
 			sooner(&when, s->offer.due);
 		else if (!s->n->busy && !s->paused)
 			sooner(&when, s->due);
+		if (s->offer.fd < 0 && !s->n->busy && !s->paused && !count_dead(s))
+			sooner(&when, s->look_due);
 		if (s->grow_due && !count_dead(s))
 			sooner(&when, s->grow_due);
 	}
@@ -1069,10 +1206,13 @@ static void finish(struct supervisor *s)
 
 static void take_connections(struct supervisor *s, long long now)
 {
+	uint64_t records = s->rq->kernel_tls ? count_records(s) : 0;
+
 	for (unsigned i = 0; i < s->rq->connections; i++) {
 		struct slot *slot = &s->slots[i];
 
 		slot->fd = s->rq->fds[i];
+		begin_to_count(s, i, s->rq->kernel_tls, s->rq->adopted ? 0 : records);
 		if (slot->fd >= 0)
 			continue;
 		if (s->rq->lost) {
@@ -1100,7 +1240,8 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 		s->unix_dirs[i] = -1;
 	s->detacher_fd = s->offer.fd = s->client.fd = -1;
 	s->events = rq->events;
-	s->due = s->watchdog_due = -1;
+	s->due = s->watchdog_due = s->look_due = -1;
+	s->renewing = -1;
 	s->size = rq->plan->size;
 	s->server = rq->server;
 	for (unsigned i = 0; i < PLAN_CONNECTIONS_MAX; i++)

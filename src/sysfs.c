@@ -434,16 +434,20 @@ int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e)
 	return r;
 }
 
-int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e)
+int sysfs_traffic(int sysfd, unsigned index, struct sysfs_traffic *t, struct err *e)
 {
-	/* Documentation/block/stat.rst: reads, writes, discards (4.18) and flushes (5.5) completed */
+	/*
+	 * Documentation/block/stat.rst: reads, writes, discards (4.18) and flushes (5.5) completed; sectors, always of 512
+	 * bytes, read and written; in flight.
+	 */
 	static const unsigned completed[] = { 0, 4, 11, 15 };
+	enum { SECTORS_READ = 2, SECTORS_WRITTEN = 6, IN_FLIGHT = 8 };
 	uint64_t field[17] = { 0 };
 	char disk[SHORT_ATTR], text[512], *word, *rest = text;
 	unsigned n = 0;
 	int fd, r;
 
-	*requests = 0;
+	memset(t, 0, sizeof(*t));
 	r = disk_open(sysfd, index, &fd, e);
 	if (r || fd < 0)
 		return r;
@@ -459,8 +463,19 @@ int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e)
 	if (n <= completed[1])
 		return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/stat has %u numbers only", disk, n);
 	for (size_t i = 0; i < sizeof(completed) / sizeof(completed[0]); i++)
-		*requests += field[completed[i]];
+		t->requests += field[completed[i]];
+	t->bytes = (field[SECTORS_READ] + field[SECTORS_WRITTEN]) * 512;
+	t->inflight = field[IN_FLIGHT];
 	return 0;
+}
+
+int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e)
+{
+	struct sysfs_traffic t;
+	int ret = sysfs_traffic(sysfd, index, &t, e);
+
+	*requests = t.requests;
+	return ret;
 }
 
 /* One write, as queue_attr_store wants it. O_TRUNC is for recorded trees. */

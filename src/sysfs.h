@@ -77,6 +77,14 @@ int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e)
  */
 int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e);
 
+/* The same, and what they have moved; as counted since the disk exists. */
+struct sysfs_traffic {
+	uint64_t requests; /* finished */
+	uint64_t bytes;    /* read and written */
+	uint64_t inflight; /* requests under way now */
+};
+int sysfs_traffic(int sysfd, unsigned index, struct sysfs_traffic *t, struct err *e);
+
 struct sysfs_limits {
 	uint32_t max_sectors_kb; /* wanted, above 0; cut to max_hw_sectors_kb where that is lower */
 	bool write_back;

@@ -113,6 +113,8 @@ static int supervise(const struct worker_request *rq, unsigned index, struct att
 	sr->connections = k->link.count;
 	memcpy(sr->fds, k->link.fds, sizeof(sr->fds));
 	sr->events = k->events;
+	sr->kernel_tls = adopted ? adopted->kernel_tls : k->link.encrypted && !k->link.relayed;
+	sr->adopted = adopted;
 	sr->lost = adopted && adopted->lost;
 	sr->reconnects = adopted ? adopted->reconnects : 0;
 	sr->logger = rq->logger;

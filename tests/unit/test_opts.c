@@ -526,7 +526,7 @@ START_TEST(help_names_every_option)
 		"--reconnect-timeout SECONDS", "--fence-delay SECONDS", "--pause", "--resume", "--rescan", "--adopt",
 		"--output COLUMNS", "--noheadings", "--json", "--bytes",
 		"--tls ", "--tls-ca FILE", "--tls-crl FILE", "--tls-cert FILE", "--tls-key FILE",
-		"--tls-certificates DIR", "--tls-offload WHO", "--tls-hostname NAME", "--tls-no-verify",
+		"--tls-certificates DIR", "--tls-offload WHO", "--tls-renew RECORDS", "--tls-hostname NAME", "--tls-no-verify",
 		"--tls-psk-file FILE", "--tls-psk-user NAME", "--tls-priority STRING",
 	};
 	char *text = NULL;

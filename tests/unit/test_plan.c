@@ -621,6 +621,21 @@ START_TEST(backoff)
 }
 END_TEST
 
+START_TEST(renewal)
+{
+	ck_assert_uint_eq(plan_records(0, 0), 0);
+	ck_assert_uint_eq(plan_records(1, 4096), 2);
+	ck_assert_uint_eq(plan_records(10, 1 << 20), 20 + 64);
+	/* a gigabit of the smallest requests does not get past the limit of GnuTLS before it is noticed */
+	ck_assert_uint_lt(PLAN_RENEW_DEFAULT, 1 << 24);
+	ck_assert_uint_ge(plan_renewal_ms(PLAN_RENEW_DEFAULT), 10000);
+	ck_assert_uint_le(plan_renewal_ms(UINT64_MAX), 60000);
+	ck_assert_uint_ge(plan_renewal_ms(0), 100);
+	for (uint64_t left = 1; left < 1 << 24; left *= 2)
+		ck_assert_uint_le(plan_renewal_ms(left) * (uint64_t)500, left + 500 * 100);
+}
+END_TEST
+
 /* TIMEOUT, DEAD_CONN_TIMEOUT and queue/io_timeout go together. */
 START_TEST(supervised)
 {
@@ -682,6 +697,7 @@ Suite *unit_suite(void)
 	t = tcase_create("supervised");
 	tcase_add_loop_test(t, replacement, 0, (int)(sizeof(replacements) / sizeof(replacements[0])));
 	tcase_add_test(t, backoff);
+	tcase_add_test(t, renewal);
 	tcase_add_test(t, supervised);
 	suite_add_tcase(s, t);
 	t = tcase_create("backend");

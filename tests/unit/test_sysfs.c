@@ -555,6 +555,7 @@ START_TEST(finished)
 		{ "18446744073709551615 0 0 0 0\n", UINT64_MAX },
 	};
 	int sys = tree_recorded("sysfs/busy"), r;
+	struct sysfs_traffic traffic;
 	uint64_t n = 4711;
 	struct err e;
 
@@ -578,6 +579,11 @@ START_TEST(finished)
 		assert_ok(r, e);
 		ck_assert_msg(n == cases[i].requests, "%s: %llu", cases[i].stat, (unsigned long long)n);
 	}
+	tree_put(sys, "block/nbd0/stat", "5 1 100 3 7 1 11 3 4 1 1\n");
+	ck_assert_int_eq(sysfs_traffic(sys, 0, &traffic, &e), 0);
+	ck_assert_uint_eq(traffic.requests, 12);
+	ck_assert_uint_eq(traffic.bytes, 111 * 512);
+	ck_assert_uint_eq(traffic.inflight, 4);
 	close(sys);
 }
 END_TEST
