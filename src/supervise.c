@@ -28,9 +28,9 @@
 #include "task.h"
 
 enum {
-	/* A detach takes the connections away first and the device a moment later. */
 	FIRST_ATTEMPT_MS = 20,
 	NOTICE_MS = 300,   /* the kernel's notice of a death comes within that, or never */
+	STEADY_MS = 300,   /* a connection that does not last so long is not worth a new one at once */
 	AGAIN_MS = 20,     /* after an offer that the kernel has dropped */
 	DOUBT_OFFERS = 50, /* that are dropped until it is believed that there is no place */
 	GROW_MS = 3000,    /* requests that were lost have been sent again by then */
@@ -47,7 +47,7 @@ enum {
 static const unsigned offer_again_ms[] = { 20, 100, 500 };
 enum { OFFERS_BLIND = 1 + sizeof(offer_again_ms) / sizeof(offer_again_ms[0]) };
 
-enum job { JOB_OFFER, JOB_RESIZE, JOB_GIVE_UP };
+enum job { JOB_OFFER, JOB_PROBE, JOB_RESIZE, JOB_GIVE_UP };
 
 /* One command for the kernel, as a kcall's block. */
 struct command {
@@ -66,7 +66,8 @@ struct slot {
 	int fd;            /* our copy of the kernel's; -1: dead, or not known */
 	bool dead;
 	bool doubtful;     /* nobody knows whether it is: one is offered, and seen whether it is taken */
-	long long since;   /* it is dead */
+	bool untold;       /* that it is: it may be a detach, which takes the connections away before the device */
+	long long since;   /* it is dead, or alive */
 	bool kernel_tls;
 	uint64_t records;  /* of the device when it began */
 };
@@ -104,6 +105,8 @@ struct supervisor {
 
 	struct slot slots[PLAN_CONNECTIONS_MAX];
 	unsigned notices;         /* of deaths, that no replacement has answered */
+	bool unnoticed;           /* one is dead without, and the next attempt waits for it */
+	unsigned flaps;           /* connections in turn that did not last */
 	long long unexplained;    /* a notice without a death that we can see: when to look again, 0: none */
 	long long lost_since;     /* the first of those that are dead now */
 	uint64_t size;
@@ -243,6 +246,26 @@ static void schedule(struct supervisor *s, long long when)
 		s->due = when;
 }
 
+static long long after_backoff(unsigned rounds, long long now)
+{
+	uint32_t number = 0;
+
+	if (getrandom(&number, sizeof(number), GRND_NONBLOCK) < 0)
+		number = (uint32_t)now;
+	return now + plan_backoff_ms(rounds, number);
+}
+
+/* As soon as it is certain that one is dead. */
+static void schedule_first(struct supervisor *s, long long now)
+{
+	long long when = after_backoff(s->flaps, now);
+
+	if (s->unnoticed)
+		s->due = -1;
+	s->unnoticed = false;
+	schedule(s, when > now + FIRST_ATTEMPT_MS ? when : now + FIRST_ATTEMPT_MS);
+}
+
 /* Connection i is no more, or shall be no more. */
 static void lose(struct supervisor *s, unsigned i, long long now)
 {
@@ -259,6 +282,7 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 	slot->fd = -1;
 	if (slot->dead)
 		return;
+	s->flaps = now - slot->since < STEADY_MS ? s->flaps + 1 : 0;
 	slot->dead = true;
 	slot->since = now;
 	if (!s->lost_since)
@@ -268,7 +292,22 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 		s->fenced_until = now + 1000LL * s->rq->options.fence_delay_s;
 	}
 	tell_status(s);
-	schedule(s, now + FIRST_ATTEMPT_MS);
+	if (s->notices) {
+		schedule_first(s, now);
+	} else {
+		s->unnoticed = true;
+		schedule(s, now + NOTICE_MS);
+	}
+}
+
+/* The kernel has said so, or the time for that is over: it is no detach. */
+static void tell_losses(struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->rq->connections; i++) {
+		if (s->slots[i].untold && !s->paused)
+			SAY(s, LOGGER_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
+		s->slots[i].untold = false;
+	}
 }
 
 static void find_dead(struct supervisor *s, long long now)
@@ -279,8 +318,7 @@ static void find_dead(struct supervisor *s, long long now)
 		if (slot->fd < 0 || !sock_is_dead(slot->fd))
 			continue;
 		lose(s, i, now);
-		if (!s->paused)
-			SAY(s, LOGGER_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
+		slot->untold = true;
 		if (s->unexplained)
 			s->unexplained = 0;
 	}
@@ -320,6 +358,9 @@ static void hear(struct supervisor *s, long long now)
 			continue;
 		s->notices++;
 		find_dead(s, now);
+		if (s->unnoticed)
+			schedule_first(s, now);
+		tell_losses(s);
 		if (s->notices > count_dead(s) && !s->unexplained)
 			s->unexplained = now + NOTICE_MS;
 	}
@@ -334,6 +375,9 @@ static void do_command(void *block)
 	switch (c->job) {
 	case JOB_OFFER:
 		c->ret = nbdnl_offer(c->nl, c->index, c->backend, c->fd, NBDNL_KEEP, &c->err);
+		break;
+	case JOB_PROBE:
+		c->ret = nbdnl_probe(c->nl, c->index, c->backend, &c->err);
 		break;
 	case JOB_RESIZE:
 		c->ret = nbdnl_resize(c->nl, c->index, c->backend, c->size, &c->err);
@@ -422,8 +466,6 @@ static int worn_out(struct supervisor *s, long long now)
 
 static void failed(struct supervisor *s, long long now, const struct err *why)
 {
-	uint32_t number = 0;
-
 	s->renewing = -1;
 	note_error(s, why->text);
 	if (!s->same_errors)
@@ -439,9 +481,7 @@ static void failed(struct supervisor *s, long long now, const struct err *why)
 	}
 	s->tried = 0;
 	s->rounds++;
-	if (getrandom(&number, sizeof(number), GRND_NONBLOCK) < 0)
-		number = (uint32_t)now;
-	schedule(s, now + plan_backoff_ms(s->rounds, number));
+	schedule(s, after_backoff(s->rounds, now));
 }
 
 static int first_dead(const struct supervisor *s)
@@ -505,6 +545,14 @@ static void attempt(struct supervisor *s, long long now)
 	s->due = -1;
 	if (!look(s) || first_dead(s) < 0)
 		return;
+	if (s->unnoticed) {
+		/* A device that is disconnected stays until nobody has it open; only the kernel knows. */
+		s->unnoticed = false;
+		s->due = now;
+		submit(s, JOB_PROBE, -1, 0);
+		return;
+	}
+	tell_losses(s);
 	if (now < s->fenced_until && s->server != s->fenced_server) {
 		/* It may still have writes of ours in its queue, and execute them when others have come after. */
 		s->server = s->fenced_server;
@@ -570,6 +618,7 @@ static void settle(struct supervisor *s, long long now)
 
 	slot->fd = s->offer.fd;
 	slot->dead = slot->doubtful = false;
+	slot->since = now;
 	begin_to_count(s, s->offer.slot, s->offer.kernel_tls, s->offer.kernel_tls ? count_records(s) : 0);
 	s->offer.fd = -1;
 	s->notices -= s->notices > 0;
@@ -654,6 +703,16 @@ static void offer(struct supervisor *s, long long now)
 	submit(s, JOB_OFFER, s->offer.fd, 0);
 }
 
+/* And somebody has it open still: there is no way back. */
+static bool was_disconnected(struct supervisor *s, const struct command *c)
+{
+	if (c->ret == -EINVAL && look(s)) {
+		SAY(s, LOGGER_NOTICE, "disconnected while somebody has it open: %s", c->err.text);
+		end(s, 0);
+	}
+	return s->over;
+}
+
 static void offered(struct supervisor *s, long long now, const struct command *c)
 {
 	const struct plan *p = s->rq->plan;
@@ -666,13 +725,8 @@ static void offered(struct supervisor *s, long long now, const struct command *c
 	}
 	if (c->ret) {
 		drop_offer(s);
-		if (c->ret == -EINVAL && look(s)) {
-			/* Disconnected, and somebody has it open still: there is no way back. */
-			SAY(s, LOGGER_NOTICE, "disconnected by somebody else: %s", c->err.text);
-			end(s, 0);
-		} else if (!s->over) {
+		if (!was_disconnected(s, c))
 			failed(s, now, &c->err);
-		}
 		return;
 	}
 	s->offer.times++;
@@ -815,6 +869,7 @@ static void serve(struct supervisor *s, long long now)
 	case CONTROL_CUT:
 		cut_all(s, now);
 		s->due = now + SILENCE_MS;
+		s->unnoticed = false;
 		answer(s, fd, NULL);
 		break;
 	case CONTROL_PAUSE:
@@ -997,6 +1052,9 @@ static void called(struct supervisor *s, long long now)
 	switch (c.job) {
 	case JOB_OFFER:
 		offered(s, now, &c);
+		break;
+	case JOB_PROBE:
+		was_disconnected(s, &c);
 		break;
 	case JOB_RESIZE:
 		grown(s, &c);

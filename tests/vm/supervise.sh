@@ -174,6 +174,23 @@ t "nothing is left" wait_for 5 nothing_left
 t "attach" "$a" localhost '' nbd0
 t "detach" "$a" -d nbd0
 t "nothing is left" nothing_left
+# A detach takes the connection away before the device, which stays as long as somebody has it open.
+t "nbdkit with a log" serve_nbdkit 10814 --filter=log memory 16M logfile=/tmp/log
+t "attach" "$a" localhost:10814 '' nbd0
+dmesg -C
+connections() { (($(ss -Htn state established "( dport = :$1 )" | wc -l) == $2)); }
+exec 9</dev/nbd0
+"$a" -d --force nbd0 9<&- &
+t "the connection goes" wait_for 20 connections 10814 0
+sleep 0.3
+t "the device is there still" test -e /sys/block/nbd0/pid
+exec 9<&-
+t "detach" wait $!
+t "nothing is left" wait_for 5 nothing_left
+t "a detach is taken for no loss" bash -c '! dmesg | grep "is lost"'
+connects() { (($(grep -cw Connect /tmp/log) == $1)) || { cat /tmp/log; return 1; }; }
+t "nor is there a connection after it" connects 1
+stop_server nbdkit:10814
 t "attach" "$a" --no-supervise localhost '' nbd0
 t "without a supervisor no process is there" bash -c '! pgrep -a nbd-attach'
 t_fails 8 "nor anybody to pause" "$a" --pause nbd0
