@@ -42,6 +42,7 @@ static void failed(struct stream_dial *d, unsigned i, int code)
 
 	describe(&d->addresses.address[i], address, sizeof(address));
 	err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
+	d->unknown |= code != ECONNREFUSED;
 	if (d->fd[i] >= 0) {
 		close(d->fd[i]);
 		d->fd[i] = -1;
@@ -123,6 +124,8 @@ int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
 	if (d->open)
 		return -EAGAIN;
 	*e = d->last;
+	if (d->unknown && e->code == ECONNREFUSED)
+		e->code = EHOSTUNREACH;
 	if (d->addresses.count > 1)
 		err_wrap(e, "none of %u addresses answers; the last", d->addresses.count);
 	return -e->code;

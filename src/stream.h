@@ -8,6 +8,7 @@
 #define NBD_ATTACH_STREAM_H
 
 #include <poll.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -26,6 +27,7 @@ struct stream_dial {
 	int fd[RESOLVE_MAX];    /* of attempt i, or -1 */
 	unsigned winner;        /* the address that is connected, once one is */
 	struct err last;        /* why the last one failed */
+	bool unknown;           /* one failed in another way than by a refusal */
 };
 
 void stream_dial_init(struct stream_dial *d, const struct resolve_result *r);
@@ -34,7 +36,7 @@ void stream_dial_init(struct stream_dial *d, const struct resolve_result *r);
  * Begins what is due at now and looks at the attempts under way, of which the caller has polled
  * those that stream_dial_poll named. Returns a connected non-blocking descriptor, which is the caller's (the
  * other attempts are closed), -EAGAIN while there is hope, or another -errno when every address
- * has failed; with several addresses the text says so.
+ * has failed; with several addresses the text says so. -ECONNREFUSED: all of them are there and have no server.
  */
 int stream_dial_step(struct stream_dial *d, long long now, struct err *e);
 

@@ -468,6 +468,9 @@ static void failed(struct supervisor *s, long long now, const struct err *why)
 {
 	s->renewing = -1;
 	note_error(s, why->text);
+	/* It is there again, without the process that had our requests. */
+	if (s->server == s->fenced_server && why->code == ECONNREFUSED)
+		s->fenced_until = 0;
 	if (!s->same_errors)
 		tell_status(s);
 	if (!(s->same_errors % LOG_EVERY)) {

@@ -103,6 +103,27 @@ START_TEST(one_that_refuses)
 }
 END_TEST
 
+/* Where one has failed in another way nobody knows that no server is there. */
+START_TEST(refused_by_all_or_not)
+{
+	struct loopback l;
+	struct stream_dial d;
+	struct err e = { 0 };
+
+	loopback_open(&l, LOOPBACK_REFUSE);
+	targets(&d, (const struct loopback *[]){ &l, &l }, 2);
+	ck_assert_int_eq(dial_at(&d, 0, &e), -ECONNREFUSED);
+	for (unsigned odd = 0; odd < 2; odd++) {
+		targets(&d, (const struct loopback *[]){ &l, &l }, 2);
+		/* without SO_BROADCAST: EACCES, or there is no route */
+		d.addresses.address[odd].v4.sin_addr.s_addr = INADDR_BROADCAST;
+		ck_assert_int_ne(dial_at(&d, 0, &e), -ECONNREFUSED);
+		ck_assert((strstr(e.text, "Connection refused") != NULL) == !odd);
+	}
+	close(l.fd);
+}
+END_TEST
+
 /* RFC 8305 section 5: the second address gets its turn after the delay, and not before. */
 START_TEST(silence_lets_the_next_begin_after_the_delay)
 {
@@ -801,6 +822,7 @@ Suite *unit_suite(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, one_that_answers);
 	tcase_add_test(t, one_that_refuses);
+	tcase_add_test(t, refused_by_all_or_not);
 	tcase_add_test(t, silence_lets_the_next_begin_after_the_delay);
 	tcase_add_test(t, silence_by_the_clock);
 	tcase_add_test(t, silence_everywhere_leaves_nothing_to_wait_for);
