@@ -88,10 +88,31 @@ load nbd0 4
 t "the server is killed" stop_server nbdkit:10809 KILL
 sleep 6
 t "no connection is alive" is nbd0 ALIVE 0
-"$a" --list --json -O DEVICE,ALIVE,LAST-ERROR,ERROR-TIME nbd0 >/tmp/json
+"$a" --list --json -O DEVICE,CONNECTIONS,ALIVE,RECONNECTS,LAST-ERROR,ERROR-TIME,PEER,TLS,SUPERVISOR,PAUSED nbd0 >/tmp/json
 t "the reason is in the list" jq -e '.devices[0]."last-error" | test("Connection refused")' /tmp/json
+t "and when that was" jq -e '.devices[0]."error-time" | test("^20[0-9]{2}-[0-9]{2}-[0-9]{2}T.*Z$")' /tmp/json
+t "and what it is about" jq -e '.devices[0] | .alive == 0 and .connections == 1 and .reconnects >= 3 and .paused == false and
+	(.peer | test(":10809$")) and .tls == null and .supervisor > 1' /tmp/json
 t "the server comes back" serve
 t "no I/O error in the load" load_was_good nbd0
+
+# --- what was under way at the death is sent again within seconds, for one connection by a short timer without a limit
+
+io_timeout() { [[ $(</sys/block/nbd0/queue/io_timeout) == "$1" ]]; }
+t "the timer is short, also after reconnections" io_timeout 1000
+inflight() { awk '{ exit $9 < 1 }' /sys/block/nbd0/stat; }
+kill -STOP -- "-$SERVER"
+dd if=/dev/nbd0 of=/dev/null bs=4k count=1 skip=100 iflag=direct 2>/dev/null &
+reader=$!
+t "a request is under way" wait_for 10 inflight
+sleep 3
+t "and waits for a slow server" kill -0 $reader
+t "by the same connection" is nbd0 ALIVE 1
+t "the server is killed" stop_server nbdkit:10809 KILL
+t "and comes back" serve
+began=$SECONDS
+t "the request is answered" wait $reader
+t "within seconds" test $((SECONDS - began)) -lt 15
 
 # --- planned: nbdkit that is asked to stop answers ESHUTDOWN to whom it still serves
 
@@ -209,6 +230,7 @@ t "nothing is left" wait_for 5 nothing_left
 # nbd-server has a process for each connection.
 t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
 t "four connections" "$a" -C 4 -t 3 localhost:10810 disk nbd1
+t "several have a limit for each request" test "$(</sys/block/nbd1/queue/io_timeout)" = 3000
 load nbd1 8
 t "one of them is lost" pkill -KILL -o -P "$SERVER"
 t "it is replaced" wait_for 10 is nbd1 RECONNECTS 1
