@@ -218,6 +218,25 @@ t_fails 8 "nor anybody to pause" "$a" --pause nbd0
 t_fails 7 "nor to adopt" "$a" --adopt nbd0
 t "detach" "$a" -d nbd0
 
+# Without a supervisor a lost connection is an error, at once or after a while.
+# fails_after DEAD-TIMEOUT: $TOOK, seconds until the error
+fails_after() {
+	local began status=0
+
+	"$a" --no-supervise --dead-timeout "$1" localhost '' nbd0 || return
+	stop_server nbdkit:10809 KILL
+	began=$SECONDS
+	reads nbd0 || status=$?
+	TOOK=$((SECONDS - began))
+	# of dd, not of its time limit
+	((status == 1)) && "$a" -d --force nbd0 && serve
+}
+TOOK=0
+t "a lost connection is an error" fails_after 0
+t "at once" test $TOOK -lt 6
+t "with --dead-timeout it is one, too" fails_after 6
+t "but later" test $TOOK -ge 5
+
 # --- no way back: given up
 
 t "attach" "$a" --reconnect-timeout 2 localhost '' nbd0
