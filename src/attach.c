@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "alias.h"
 #include "config.h"
 #include "module.h"
 #include "nbdevent.h"
@@ -253,6 +254,21 @@ static int renew(struct session *s, unsigned index)
 	return 0;
 }
 
+/*
+ * What udev makes its links of. Before CONNECT where the device is known, as the kernel's event comes with it. Where
+ * this fails there is no link, and that is all. False where there is no name.
+ */
+static bool name_for_udev(const struct session *s, unsigned index)
+{
+	char alias[ALIAS_MAX + 1];
+	struct err ignored;
+
+	if (s->rq->servers[0].command_args)
+		return false;
+	alias_of(&s->rq->servers[0].where, alias);
+	return !state_write_alias(NBD_ATTACH_STATEDIR, index, getpid(), alias, &ignored);
+}
+
 /* CONNECT of a given index or of any; the device may need to be made anew before. */
 static int connect_once(struct session *s, uint32_t *index)
 {
@@ -275,7 +291,17 @@ static int connect_once(struct session *s, uint32_t *index)
 		if (ret)
 			return ret;
 	}
-	return nbdnl_connect(s->nl, &c, index, s->e);
+	if (c.index == NBDNL_ANY_INDEX) {
+		ret = nbdnl_connect(s->nl, &c, index, s->e);
+		if (!ret && name_for_udev(s, *index))
+			sysfs_announce(s->sysfd, *index);
+		return ret;
+	}
+	name_for_udev(s, (unsigned)c.index);
+	ret = nbdnl_connect(s->nl, &c, index, s->e);
+	if (ret)
+		state_remove_alias(NBD_ATTACH_STATEDIR, (unsigned)c.index, getpid());
+	return ret;
 }
 
 /*

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "alias.h"
 #include "config.h"
 #include "control.h"
 #include "output.h"
@@ -15,7 +16,7 @@
 enum { SUPERVISOR_MS = 1000 };
 
 enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS,
-       SUPERVISOR, ALIVE, RECONNECTS, LAST_ERROR, ERROR_TIME, PAUSED };
+       SUPERVISOR, ALIVE, RECONNECTS, LAST_ERROR, ERROR_TIME, PAUSED, LINK };
 
 static const struct output_column columns[] = {
 	[DEVICE] = { "DEVICE", OUTPUT_TEXT },
@@ -35,6 +36,7 @@ static const struct output_column columns[] = {
 	[LAST_ERROR] = { "LAST-ERROR", OUTPUT_TEXT },
 	[ERROR_TIME] = { "ERROR-TIME", OUTPUT_TEXT },
 	[PAUSED] = { "PAUSED", OUTPUT_BOOL },
+	[LINK] = { "LINK", OUTPUT_ENCODED },
 };
 
 /* What only its supervisor knows; nothing where there is none. */
@@ -91,6 +93,22 @@ static int fill_record(struct output *out, const struct sysfs_device *d, struct 
 	return ret;
 }
 
+/* As attach names it for udev, from what the kernel keeps. */
+static int fill_link(struct output *out, const struct sysfs_device *d, struct err *e)
+{
+	struct uri *u = malloc(sizeof(*u));
+	char alias[ALIAS_MAX + 1];
+	struct err ignored;
+	int ret = 0;
+
+	if (u && !uri_parse(u, d->backend, &ignored)) {
+		alias_of(u, alias);
+		ret = output_text(out, LINK, alias, e);
+	}
+	free(u);
+	return ret;
+}
+
 static int fill(struct output *out, const struct sysfs_device *d, struct state *st, struct err *e)
 {
 	char device[32];
@@ -111,6 +129,8 @@ static int fill(struct output *out, const struct sysfs_device *d, struct state *
 		ret = output_text(out, URI, d->backend, e);
 	if (!ret)
 		ret = fill_record(out, d, st, e);
+	if (!ret)
+		ret = fill_link(out, d, e);
 	return ret ? ret : fill_live(out, d->index, e);
 }
 

@@ -32,6 +32,7 @@ static int add_column(struct output *o, size_t i, struct err *e)
 		[OUTPUT_NUMBER] = SCOLS_JSON_NUMBER,
 		[OUTPUT_SIZE] = SCOLS_JSON_NUMBER,
 		[OUTPUT_BOOL] = SCOLS_JSON_BOOLEAN,
+		[OUTPUT_ENCODED] = SCOLS_JSON_STRING,
 	};
 	const struct output_column *c = &o->columns[i];
 	bool right = c->type == OUTPUT_NUMBER || c->type == OUTPUT_SIZE;
@@ -174,7 +175,7 @@ int output_text(struct output *o, size_t column, const char *text, struct err *e
 	int ret;
 
 	/* JSON has escapes of its own for all but what is not UTF-8 */
-	if (o->format.json && text_is_utf8(text, len))
+	if (o->columns[column].type == OUTPUT_ENCODED || (o->format.json && text_is_utf8(text, len)))
 		return set(o, column, text, e);
 	escaped = malloc(4 * len + 1);
 	if (!escaped)

@@ -18,6 +18,7 @@ enum output_type {
 	OUTPUT_NUMBER,
 	OUTPUT_SIZE, /* bytes; in tables with a unit unless bytes are asked for */
 	OUTPUT_BOOL,
+	OUTPUT_ENCODED, /* a text that is printable ASCII, to be used as it is */
 };
 
 struct output_column {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -192,6 +193,74 @@ int state_write(const char *dir, unsigned index, const struct state *s, struct e
 	return ret;
 }
 
+int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e)
+{
+	char text[512], name[64], temporary[sizeof(name) + 1];
+	int len = snprintf(text, sizeof(text), "NBD_ATTACH_ALIAS=%s\n", alias);
+	int dirfd, fd, code = 0;
+
+	if ((size_t)len >= sizeof(text))
+		return err_sys(e, ERR_FAILED, ENAMETOOLONG, "write the alias of nbd%u", index);
+	dirfd = state_open(dir, e);
+	if (dirfd < 0)
+		return dirfd;
+	snprintf(name, sizeof(name), "nbd%u.%d.udev", index, (int)pid);
+	snprintf(temporary, sizeof(temporary), ".%s", name);
+	fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		code = errno;
+	} else {
+		errno = ENOSPC; /* of a write that is cut short */
+		if (write(fd, text, (size_t)len) != len)
+			code = errno;
+		if (close(fd) && !code)
+			code = errno;
+	}
+	if (!code && renameat(dirfd, temporary, dirfd, name))
+		code = errno;
+	if (code)
+		unlinkat(dirfd, temporary, 0);
+	close(dirfd);
+	return code ? err_sys(e, ERR_FAILED, code, "write %s/%s", dir, name) : 0;
+}
+
+void state_remove_alias(const char *dir, unsigned index, pid_t pid)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/nbd%u.%d.udev", dir, index, (int)pid);
+	unlink(path);
+}
+
+/* "nbdN.PID.udev" of any process, with a dot before it or not. */
+static bool is_alias(const char *name, unsigned index)
+{
+	char begin[32];
+	int len = snprintf(begin, sizeof(begin), "nbd%u.", index);
+	size_t all;
+
+	name += name[0] == '.';
+	all = strlen(name);
+	return !strncmp(name, begin, (size_t)len) && all > 5 && !strcmp(name + all - 5, ".udev");
+}
+
+static void remove_aliases(int at, unsigned index)
+{
+	int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(d)) != NULL)
+		if (is_alias(entry->d_name, index))
+			unlinkat(at, entry->d_name, 0);
+	closedir(d);
+}
+
 static int parse_line(struct state *s, const char *key, const char *value)
 {
 	for (size_t i = 0; i < FIELDS; i++) {
@@ -293,6 +362,7 @@ void state_remove_at(int dirfd, unsigned index)
 	snprintf(name, sizeof(name), ".nbd%u", index);
 	unlinkat(dirfd, name + 1, 0);
 	unlinkat(dirfd, name, 0);
+	remove_aliases(dirfd, index);
 }
 
 void state_remove(const char *dir, unsigned index)

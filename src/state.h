@@ -44,12 +44,21 @@ int state_open(const char *dir, struct err *e);
 int state_write(const char *dir, unsigned index, const struct state *s, struct err *e);
 int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e);
 
+/*
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of alias_of, for udev's rules, which ask for
+ * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
+ */
+int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e);
+
+/* Removes it; that there is none is no error. */
+void state_remove_alias(const char *dir, unsigned index, pid_t pid);
+
 /* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
 int state_read(const char *dir, unsigned index, struct state *s, struct err *e);
 int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e);
 bool state_is_there(int dirfd, unsigned index);
 
-/* Removes the record; that there is none is no error. */
+/* Removes the record, and what there is for udev; that there is none is no error. */
 void state_remove(const char *dir, unsigned index);
 void state_remove_at(int dirfd, unsigned index);
 

@@ -103,4 +103,7 @@ struct sysfs_limits {
  */
 int sysfs_limits_write(int sysfd, unsigned index, const struct sysfs_limits *l, struct err *e);
 
+/* Has udev look at the disk again: what it needed was not there when the kernel's own event came. */
+void sysfs_announce(int sysfd, unsigned index);
+
 #endif

@@ -16,7 +16,7 @@ export LC_ALL=C
 FLOORS='
 0 err bytes text logger
 1 wire uri export contexts
-2 neg query map plan nbdtab
+2 neg query map plan nbdtab alias
 3 task resolve stream sock tls ktls relay conn link session notify
 4 nbdnl nbdevent kcall sysfs node module usage confine vital
 5 state negotiator control attach detach adopt supervise worker
@@ -42,7 +42,7 @@ PURE_HEADERS='(stdarg|stdbool|stddef|stdint|inttypes|limits|errno|string|strings
 PURE_HEADERS+='|arpa/inet[.]h'
 # These format text in memory and need the declaration of snprintf(); the list below keeps
 # everything else of stdio out of their objects.
-PURE_STDIO='err text logger uri contexts neg query plan nbdtab'
+PURE_STDIO='err text logger uri contexts neg query plan nbdtab alias'
 PURE_SYMBOLS='mem(cpy|mem|move|set|cmp|chr|rchr)|mempcpy|bcmp|str(n?len|n?cmp|n?casecmp|r?chr|chrnul|str|c?spn|pbrk)'
 PURE_SYMBOLS+='|v?snprintf|__(mem(cpy|move|set)|mempcpy|v?snprintf)_chk|strerror|strerror(name|desc)_np'
 PURE_SYMBOLS+='|strcpy|__strcpy_chk|qsort|bsearch|inet_pton|uri[A-Z].*'

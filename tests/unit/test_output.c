@@ -174,6 +174,35 @@ START_TEST(hostile_text)
 }
 END_TEST
 
+/* What is encoded already is not encoded again, but by JSON. */
+START_TEST(encoded_cells)
+{
+	static const struct output_column link[] = { { "LINK", OUTPUT_ENCODED } };
+	struct output_format f = { .no_headings = true };
+	struct output *o;
+	struct err e;
+
+	for (int in_json = 0; in_json < 2; in_json++) {
+		char *text = NULL;
+		size_t len = 0;
+		FILE *out = open_memstream(&text, &len);
+
+		f.json = in_json;
+		ck_assert_int_eq(output_begin(&o, "things", link, 1, &f, &e), 0);
+		ck_assert_int_eq(output_row(o, &e), 0);
+		ck_assert_int_eq(output_text(o, 0, "h-a\\x2fb", &e), 0);
+		ck_assert_int_eq(output_print(o, out, &e), 0);
+		output_end(o);
+		fclose(out);
+		if (in_json)
+			ck_assert_ptr_nonnull(strstr(text, "\"link\": \"h-a\\\\x2fb\""));
+		else
+			ck_assert_str_eq(text, "h-a\\x2fb\n");
+		free(text);
+	}
+}
+END_TEST
+
 START_TEST(empty_cells)
 {
 	struct output_format f = { .json = true, .columns = "NAME,COUNT" };
@@ -275,6 +304,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, properties);
 	tcase_add_test(t, json);
 	tcase_add_test(t, hostile_text);
+	tcase_add_test(t, encoded_cells);
 	tcase_add_test(t, empty_cells);
 	tcase_add_loop_test(t, wrong_columns, 0, 6);
 	tcase_add_test(t, full_stream);

@@ -264,6 +264,56 @@ START_TEST(write_follows_no_link)
 }
 END_TEST
 
+START_TEST(aliases)
+{
+	char path[PATH_MAX], where[PATH_MAX + 32], longest[600] = "";
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	mode_t old = umask(0);
+
+	ck_assert_int_eq(state_write_alias(path, 1, 44, "h:1-a\\x2fb", &e), 0);
+	umask(old);
+	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
+	ck_assert_str_eq(tree_text(fd, "nbd1.44.udev"), "NBD_ATTACH_ALIAS=h:1-a\\x2fb\n");
+	ck_assert_uint_eq(mode_of(fd, "nbd1.44.udev"), S_IFREG | 0600);
+	/* each process has its own */
+	state_remove_alias(path, 1, 4);
+	state_remove_alias(path, 11, 44);
+	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
+	state_remove_alias(path, 1, 44);
+	ck_assert_str_eq(entries(fd), "");
+
+	/* with the record all of its device go, and no other's */
+	tree_put(fd, "nbd1.3.udev", "");
+	tree_put(fd, ".nbd1.4.udev", "");
+	tree_put(fd, "nbd1.ctl", "");
+	state_remove(path, 1);
+	ck_assert_str_eq(entries(fd), "nbd1.ctl ");
+	unlinkat(fd, "nbd1.ctl", 0);
+	tree_put(fd, "nbd11.3.udev", "");
+	state_remove(path, 1);
+	ck_assert_str_eq(entries(fd), "nbd11.3.udev ");
+	state_remove(path, 11);
+
+	tree_put(fd, "victim", "untouched");
+	tree_link(fd, ".nbd2.1.udev", "victim");
+	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -ELOOP);
+	ck_assert_str_eq(tree_text(fd, "victim"), "untouched");
+	ck_assert_str_eq(entries(fd), "victim ");
+	memset(longest, 'x', sizeof(longest) - 1);
+	ck_assert_int_eq(state_write_alias(path, 2, 1, longest, &e), -ENAMETOOLONG);
+	tree_mkdir(fd, "nbd2.1.udev");
+	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -EISDIR);
+	ck_assert_ptr_nonnull(strstr(e.text, "/nbd2.1.udev: Is a directory"));
+	snprintf(where, sizeof(where), "%s/no/such", path);
+	ck_assert_int_eq(state_write_alias(where, 2, 1, "x", &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "make directory"));
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
 START_TEST(write_errors)
 {
 	char path[PATH_MAX], where[PATH_MAX + 32];
@@ -562,6 +612,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, modes);
 	tcase_add_test(t, write_replaces);
 	tcase_add_test(t, write_follows_no_link);
+	tcase_add_test(t, aliases);
 	tcase_add_test(t, write_errors);
 	tcase_add_test(t, write_to_a_full_disk);
 	tcase_add_test(t, read_errors);
