@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -229,3 +230,34 @@ static void log_line(void *ctx, enum logger_level level, const char *text)
 }
 
 const struct logger cmd_logger = { .line = log_line };
+
+static int read_all(int fd, size_t max, struct cmd_file *f)
+{
+	struct stat st;
+	ssize_t n = 1;
+
+	if (fstat(fd, &st))
+		return errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? EISDIR : EBADFD;
+	f->text = malloc(max);
+	if (!f->text)
+		return ENOMEM;
+	while (n && f->len < max) {
+		n = read(fd, f->text + f->len, max - f->len);
+		if (n < 0 && errno != EINTR)
+			return errno;
+		f->len += n > 0 ? (size_t)n : 0;
+	}
+	return n ? EFBIG : 0;
+}
+
+int cmd_read_file(struct cmd_file *f, size_t max, struct err *e)
+{
+	int fd = open(f->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int code = fd < 0 ? errno : read_all(fd, max, f);
+
+	if (fd >= 0)
+		close(fd);
+	return code ? err_sys(e, ERR_FAILED, code, "read %s", f->path) : 0;
+}

@@ -35,6 +35,15 @@ int cmd_check(const struct opts *o, struct err *e);
  */
 int cmd_client(int argc, char *argv[], struct err *e);
 
+/* Whether we are called as a generator of systemd's. */
+bool cmd_is_generator(const char *argv0);
+
+/*
+ * Writes what systemd.generator(7) wants for the lines of the nbdtab (or of $NBD_ATTACH_NBDTAB) into the first directory
+ * that it names. Lines that are wrong are left out; no file is no error. All errors have been told, in the system's log too.
+ */
+int cmd_generator(int argc, char *argv[], struct err *e);
+
 /* What a server says about an export. */
 struct cmd_facts {
 	struct link_result link;
@@ -68,6 +77,15 @@ int cmd_make_absolute(struct link_request *rq, struct err *e);
  */
 int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e);
 void cmd_forget_worker(struct worker_request *rq);
+
+struct cmd_file {
+	const char *path;
+	char *text;
+	size_t len;
+};
+
+/* All of a regular file of less than max bytes. f->text is the caller's to be freed, also after a failure. */
+int cmd_read_file(struct cmd_file *f, size_t max, struct err *e);
 
 /* The system's log, or the kernel's where there is none. */
 extern const struct logger cmd_logger;

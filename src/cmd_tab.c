@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,44 +16,6 @@
 
 /* So many lines at a time. */
 enum { LINES_AT_ONCE = 16 };
-
-struct tab {
-	const char *path;
-	char *text;
-	size_t len;
-};
-
-static int read_all(int fd, struct tab *t)
-{
-	struct stat st;
-	ssize_t n = 1;
-
-	if (fstat(fd, &st))
-		return errno;
-	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? EISDIR : EBADFD;
-	t->text = malloc(NBDTAB_FILE_MAX);
-	if (!t->text)
-		return ENOMEM;
-	while (n && t->len < NBDTAB_FILE_MAX) {
-		n = read(fd, t->text + t->len, NBDTAB_FILE_MAX - t->len);
-		if (n < 0 && errno != EINTR)
-			return errno;
-		t->len += n > 0 ? (size_t)n : 0;
-	}
-	return n ? EFBIG : 0;
-}
-
-/* t->text is the caller's, also after a failure. */
-static int load(struct tab *t, struct err *e)
-{
-	int fd = open(t->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	int code = fd < 0 ? errno : read_all(fd, t);
-
-	if (fd >= 0)
-		close(fd);
-	return code ? err_sys(e, ERR_FAILED, code, "read %s", t->path) : 0;
-}
 
 /*
  * The command line that a line of the file stands for: its own options, so that those that were
@@ -110,18 +71,18 @@ out:
 }
 
 /* Line of a device; a text about the file names it. */
-static int find_line(const struct tab *t, unsigned index, struct nbdtab_entry *en, struct err *e)
+static int find_line(const struct cmd_file *t, unsigned index, struct nbdtab_entry *en, struct err *e)
 {
 	return nbdtab_find(t->text, t->len, index, en, e) ? err_wrap(e, "%s", t->path) : 0;
 }
 
 int cmd_tab(const struct opts *o, struct err *e)
 {
-	struct tab t = { .path = o->nbdtab };
+	struct cmd_file t = { .path = o->nbdtab };
 	struct nbdtab_entry *en = malloc(sizeof(*en));
 	int ret;
 
-	ret = en ? load(&t, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = en ? cmd_read_file(&t, NBDTAB_FILE_MAX, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	if (!ret)
 		ret = find_line(&t, o->index, en, e);
 	if (!ret)
@@ -260,7 +221,7 @@ static void await(struct jobs *js, unsigned limit)
 }
 
 /* One line of the file, or the only one of several that stands for all of them. */
-static int begin_line(const struct opts *o, const struct tab *t, int parsed, struct nbdtab_entry *en,
+static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed, struct nbdtab_entry *en,
 		      const struct err *why, struct jobs *js, struct err *e)
 {
 	struct job *j;
@@ -286,14 +247,14 @@ static int begin_line(const struct opts *o, const struct tab *t, int parsed, str
 
 int cmd_all(const struct opts *o, struct err *e)
 {
-	struct tab t = { .path = o->nbdtab };
+	struct cmd_file t = { .path = o->nbdtab };
 	struct nbdtab_entry *en = malloc(sizeof(*en));
 	struct nbdtab lines = { 0 };
 	struct jobs js = { 0 };
 	struct err why;
 	int parsed, ret;
 
-	ret = en ? load(&t, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = en ? cmd_read_file(&t, NBDTAB_FILE_MAX, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	lines.text = t.text;
 	lines.len = t.len;
 	while (!ret && (parsed = nbdtab_next(&lines, en, &why)) != 0) {

@@ -109,6 +109,13 @@ static int client(int argc, char *argv[])
 	return status;
 }
 
+static int generator(int argc, char *argv[])
+{
+	struct err e = { 0 };
+
+	return cmd_generator(argc, argv, &e) ? status_of(&e) : 0;
+}
+
 int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
@@ -121,6 +128,8 @@ int main(int argc, char *argv[])
 	setlocale(LC_CTYPE, "");
 	if (personality_is_meant(argv[0]))
 		return client(argc, argv);
+	if (cmd_is_generator(argv[0]))
+		return generator(argc, argv);
 	ret = keep_words(argc, argv, &words, &e);
 	if (!ret)
 		ret = opts_parse(argc, argv, &o, &e);

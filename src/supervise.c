@@ -35,6 +35,7 @@ enum {
 	DOUBT_OFFERS = 50, /* that are dropped until it is believed that there is no place */
 	GROW_MS = 3000,    /* requests that were lost have been sent again by then */
 	SILENCE_MS = 20000, /* of a server in a detach */
+	STOP_AGAIN_MS = 1000,
 	CLIENT_MS = 30000, /* that a client waits */
 	LOG_EVERY = 20,    /* attempts that fail in the same way */
 	QUIET_MS = 3000,   /* that a moment without requests is waited for, to cut a connection that is renewed, */
@@ -128,6 +129,8 @@ struct supervisor {
 	struct client client;
 	pid_t detacher;
 	int detacher_fd;
+	bool refused;             /* the detach was, and that has been told */
+	long long stop_due;       /* when to try once more; -1: not at all */
 	uint32_t reconnects;
 	long long watchdog_due;   /* -1: nobody wants to know whether we are alive */
 	char peer[80];
@@ -995,6 +998,12 @@ static void answered(struct supervisor *s, long long now)
 
 /* --- signals, and the end ---------------------------------------------------------------------------------- */
 
+/* A manager that has asked for the end waits for it; whoever else asks looks at the answer. */
+static bool is_managed(const struct supervisor *s)
+{
+	return s->rq->notify && s->rq->notify->fd >= 0;
+}
+
 __attribute__((noreturn))
 static void detach_in_child(const struct supervisor *s)
 {
@@ -1003,8 +1012,8 @@ static void detach_in_child(const struct supervisor *s)
 	struct err e;
 	int ret = detach_run(&rq, &r, &e);
 
-	if (ret)
-		SAY(s, LOGGER_ERROR, "not detached: %s", e.text);
+	if (ret && !s->refused)
+		SAY(s, LOGGER_ERROR, "not detached%s: %s", is_managed(s) ? " yet" : "", e.text);
 	_exit(ret ? 1 : 0);
 }
 
@@ -1012,7 +1021,9 @@ static void stop_politely(struct supervisor *s)
 {
 	if (s->detacher > 0)
 		return;
-	SAY(s, LOGGER_NOTICE, "asked to stop, detaching");
+	s->stop_due = -1;
+	if (!s->refused)
+		SAY(s, LOGGER_NOTICE, "asked to stop, detaching");
 	s->detacher = fork();
 	if (!s->detacher)
 		detach_in_child(s);
@@ -1023,7 +1034,7 @@ static void stop_politely(struct supervisor *s)
 	s->detacher_fd = (int)syscall(SYS_pidfd_open, s->detacher, 0);
 }
 
-static void detacher_ended(struct supervisor *s)
+static void detacher_ended(struct supervisor *s, long long now)
 {
 	if (waitpid(s->detacher, NULL, WNOHANG) != s->detacher)
 		return;
@@ -1031,6 +1042,10 @@ static void detacher_ended(struct supervisor *s)
 	s->detacher_fd = -1;
 	s->detacher = 0;
 	look(s);
+	if (s->over || !is_managed(s))
+		return;
+	s->refused = true;
+	s->stop_due = now + STOP_AGAIN_MS;
 }
 
 static void signalled(struct supervisor *s)
@@ -1105,6 +1120,8 @@ static void step(struct supervisor *s, long long now)
 	if (s->grow_due && now >= s->grow_due && !s->calling && !count_dead(s))
 		grow(s);
 	check_client(s, now);
+	if (is_due(s->stop_due, now))
+		stop_politely(s);
 	if (is_due(s->watchdog_due, now)) {
 		notify_say(s->rq->notify, "WATCHDOG=1");
 		s->watchdog_due = now + s->rq->notify->watchdog_ms;
@@ -1122,6 +1139,7 @@ static long long next_due(const struct supervisor *s)
 {
 	long long when = s->watchdog_due;
 
+	sooner(&when, s->stop_due);
 	if (s->unexplained)
 		sooner(&when, s->unexplained);
 	if (!s->calling) {
@@ -1170,7 +1188,7 @@ static void wait_and_hear(struct supervisor *s)
 	if (p[SIGNALS].revents)
 		signalled(s);
 	if (p[DETACHER].revents)
-		detacher_ended(s);
+		detacher_ended(s, now);
 	if (p[LISTENER].revents)
 		serve(s, now);
 }
@@ -1301,7 +1319,7 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 		s->unix_dirs[i] = -1;
 	s->detacher_fd = s->offer.fd = s->client.fd = -1;
 	s->events = rq->events;
-	s->due = s->watchdog_due = s->look_due = -1;
+	s->due = s->watchdog_due = s->look_due = s->stop_due = -1;
 	s->renewing = -1;
 	s->size = rq->plan->size;
 	s->server = rq->server;

@@ -60,8 +60,8 @@ struct supervise_request {
 
 /*
  * Until the device is gone (0), a successor has taken over (0), or it is given up (-ETIMEDOUT, it is disconnected
- * then). n is started again when it dies. SIGTERM and SIGINT detach the device unless it is in use. Listens as
- * control.h says, keeps the record up to date, and removes both at the end.
+ * then). n is started again when it dies. SIGTERM and SIGINT detach the device unless it is in use, or, where notify has
+ * somebody to tell, as soon as it is not. Listens as control.h says, keeps the record up to date, and removes both at the end.
  */
 int supervise_run(const struct supervise_request *rq, struct negotiator *n, struct err *e);
 

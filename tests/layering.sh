@@ -20,7 +20,7 @@ FLOORS='
 3 task resolve stream sock tls ktls relay conn link session notify
 4 nbdnl nbdevent kcall sysfs node module usage confine vital
 5 state negotiator control attach detach adopt supervise worker
-6 main opts personality output cmd cmd_attach cmd_tab cmd_client cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info cmd_map
+6 main opts personality output cmd cmd_attach cmd_tab cmd_client cmd_generator cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info cmd_map
 '
 
 # Two floors side by side: neither includes the other.

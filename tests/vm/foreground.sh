@@ -93,14 +93,17 @@ for address in /run/notify @nbd-attach-test; do
 	t "$address: is told" wait_for 5 told 'STATUS=nbd0: paused'
 	t "$address: resume" "$a" --resume nbd0
 	t "$address: not the end yet" bash -c '! grep STOPPING /tmp/told'
-	exec 9</dev/nbd0
-	t "$address: SIGTERM while it is in use" kill "$PID"
-	t "$address: is refused" wait_for 20 grep -q 'not detached: nbd0 is in use' /tmp/stderr
-	t "$address: and not told" bash -c '! grep STOPPING /tmp/told'
-	exec 9<&-
 	t "$address: SIGHUP" kill -HUP "$PID"
 	t "$address: is nothing" reads
-	t "$address: SIGTERM" kill "$PID"
+	exec 9</dev/nbd0
+	t "$address: SIGTERM while it is in use" kill "$PID"
+	t "$address: is refused" wait_for 20 grep -q 'not detached yet: nbd0 is in use' /tmp/stderr
+	sleep 3
+	t "$address: which is said once" test "$(grep -c 'is in use' /tmp/stderr)" = 1
+	t "$address: and not told" bash -c '! grep STOPPING /tmp/told'
+	t "$address: the device is there" reads
+	exec 9<&-
+	# it was asked already
 	t "$address: detaches" wait_for 15 gone
 	t "$address: with success" status_is 0
 	t "$address: the end is told" told 'STOPPING=1'
@@ -112,6 +115,12 @@ done
 
 start -- -f --show localhost ''
 t "the device is shown" wait_for 20 grep -q '^/dev/nbd0$' /tmp/stdout
+exec 9</dev/nbd0
+t "SIGTERM while it is in use" kill "$PID"
+t "is refused" wait_for 20 grep -q 'not detached: nbd0 is in use' /tmp/stderr
+exec 9<&-
+sleep 3
+t "for good" reads
 t "SIGINT" kill -INT "$PID"
 t "is the end" status_is 0
 start JOURNAL_STREAM=1:2 -- localhost '' nbd0
