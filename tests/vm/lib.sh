@@ -184,11 +184,12 @@ no_kernel_errors() {
 }
 
 # A connection would tell more, but a server may stop after its first client.
+lib_net=/proc/net	# of a process elsewhere, for servers there
 tcp_listening() {
 	local port file address state
 
 	printf -v port ':%04X' "$1"
-	for file in /proc/net/tcp /proc/net/tcp6; do
+	for file in "$lib_net/tcp" "$lib_net/tcp6"; do
 		[[ -e $file ]] || continue
 		while read -r _ address _ state _; do
 			[[ $state == 0A && $address == *"$port" ]] && return 0
