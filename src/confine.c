@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sanitized.h"
 #include "text.h"
 
 #ifndef SOL_TLS
@@ -32,17 +33,6 @@
 #endif
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
-#endif
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
 #endif
 
 enum {

@@ -13,6 +13,7 @@
 
 #include "text.h"
 
+#define ALIAS_LINE_MAX 511
 #define FILE_MAX (4 * (int)sizeof(struct state))
 
 enum kind { NUMBER, TEXT };
@@ -124,29 +125,25 @@ static bool get_text(const char *s, char *dst, size_t cap)
 	return true;
 }
 
-/* Closes fd. */
-static int put_fields(int fd, const struct state *s)
+static void put_fields(struct out *o, const struct state *s)
 {
-	struct out o = { .fd = fd };
 	char text[16];
 	int number;
 
 	for (size_t i = 0; i < FIELDS; i++) {
 		const char *member = (const char *)s + fields[i].offset;
 
-		put_plain(&o, fields[i].key);
-		put(&o, '=');
+		put_plain(o, fields[i].key);
+		put(o, '=');
 		if (fields[i].kind == NUMBER) {
 			memcpy(&number, member, sizeof(number));
 			snprintf(text, sizeof(text), "%d", number);
-			put_plain(&o, text);
+			put_plain(o, text);
 		} else {
-			put_text(&o, member);
+			put_text(o, member);
 		}
-		put(&o, '\n');
+		put(o, '\n');
 	}
-	flush(&o);
-	return close(fd) && !o.code ? errno : o.code;
 }
 
 int state_open(const char *dir, struct err *e)
@@ -159,22 +156,38 @@ int state_open(const char *dir, struct err *e)
 	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
 }
 
+/* A file that is written under another name first, ".NAME": what a killed process leaves is found by that. */
+static void begin_file(struct out *o, int dirfd, const char *name, char *temporary, size_t cap)
+{
+	snprintf(temporary, cap, ".%s", name);
+	o->used = 0;
+	o->fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	o->code = o->fd < 0 ? errno : 0;
+}
+
 /* dir is for messages. */
+static int end_file(struct out *o, int dirfd, const char *dir, const char *name, const char *temporary, struct err *e)
+{
+	flush(o);
+	if (o->fd >= 0 && close(o->fd) && !o->code)
+		o->code = errno;
+	if (!o->code && renameat(dirfd, temporary, dirfd, name))
+		o->code = errno;
+	if (o->code)
+		unlinkat(dirfd, temporary, 0);
+	return o->code ? err_sys(e, ERR_FAILED, o->code, "write %s/%s", dir, name) : 0;
+}
+
 static int write_record(int dirfd, const char *dir, unsigned index, const struct state *s, struct err *e)
 {
-	char name[32], temporary[64];
-	int fd, code;
+	char name[32], temporary[sizeof(name) + 1];
+	struct out o;
 
+	/* Only one process can have the device. */
 	snprintf(name, sizeof(name), "nbd%u", index);
-	/* Only one process can have the device; what a killed one leaves is found by its name. */
-	snprintf(temporary, sizeof(temporary), ".nbd%u", index);
-	fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	code = fd < 0 ? errno : put_fields(fd, s);
-	if (!code && renameat(dirfd, temporary, dirfd, name))
-		code = errno;
-	if (code)
-		unlinkat(dirfd, temporary, 0);
-	return code ? err_sys(e, ERR_FAILED, code, "write %s/%s", dir, name) : 0;
+	begin_file(&o, dirfd, name, temporary, sizeof(temporary));
+	put_fields(&o, s);
+	return end_file(&o, dirfd, dir, name, temporary, e);
 }
 
 int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e)
@@ -195,33 +208,24 @@ int state_write(const char *dir, unsigned index, const struct state *s, struct e
 
 int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e)
 {
-	char text[512], name[64], temporary[sizeof(name) + 1];
-	int len = snprintf(text, sizeof(text), "NBD_ATTACH_ALIAS=%s\n", alias);
-	int dirfd, fd, code = 0;
+	static const char key[] = "NBD_ATTACH_ALIAS=";
+	char name[64], temporary[sizeof(name) + 1];
+	int dirfd, ret;
+	struct out o;
 
-	if ((size_t)len >= sizeof(text))
+	if (strlen(key) + strlen(alias) + 1 > ALIAS_LINE_MAX)
 		return err_sys(e, ERR_FAILED, ENAMETOOLONG, "write the alias of nbd%u", index);
 	dirfd = state_open(dir, e);
 	if (dirfd < 0)
 		return dirfd;
 	snprintf(name, sizeof(name), "nbd%u.%d.udev", index, (int)pid);
-	snprintf(temporary, sizeof(temporary), ".%s", name);
-	fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		code = errno;
-	} else {
-		errno = ENOSPC; /* of a write that is cut short */
-		if (write(fd, text, (size_t)len) != len)
-			code = errno;
-		if (close(fd) && !code)
-			code = errno;
-	}
-	if (!code && renameat(dirfd, temporary, dirfd, name))
-		code = errno;
-	if (code)
-		unlinkat(dirfd, temporary, 0);
+	begin_file(&o, dirfd, name, temporary, sizeof(temporary));
+	put_plain(&o, key);
+	put_plain(&o, alias);
+	put(&o, '\n');
+	ret = end_file(&o, dirfd, dir, name, temporary, e);
 	close(dirfd);
-	return code ? err_sys(e, ERR_FAILED, code, "write %s/%s", dir, name) : 0;
+	return ret;
 }
 
 void state_remove_alias(const char *dir, unsigned index, pid_t pid)

@@ -683,16 +683,16 @@ static void make_room(struct supervisor *s, long long now)
 
 static void offer(struct supervisor *s, long long now)
 {
-	bool dead = sock_is_dead(s->offer.fd);
+	bool dead = sock_is_dead(s->offer.fd), renews = !s->slots[s->offer.slot].dead;
 	struct err e;
 
-	if (!s->slots[s->offer.slot].dead && dead) {
-		drop_offer(s);
-		s->look_due = now + RENEW_AGAIN_MS;
+	if (renews && !dead) {
+		make_room(s, now);
 		return;
 	}
-	if (!s->slots[s->offer.slot].dead) {
-		make_room(s, now);
+	if (renews) {
+		drop_offer(s);
+		s->look_due = now + RENEW_AGAIN_MS;
 		return;
 	}
 	if (dead) {
@@ -1100,6 +1100,17 @@ static bool is_due(long long when, long long now)
 	return when >= 0 && now >= when;
 }
 
+/* Whether a connection may be asked for: none is under way, at the negotiator or on its way to the kernel. */
+static bool may_ask(const struct supervisor *s)
+{
+	return s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused;
+}
+
+static bool may_renew(const struct supervisor *s)
+{
+	return may_ask(s) && !count_dead(s);
+}
+
 /* All that is due at now. */
 static void step(struct supervisor *s, long long now)
 {
@@ -1112,10 +1123,9 @@ static void step(struct supervisor *s, long long now)
 	}
 	if (s->offer.fd >= 0 && !s->calling && now >= s->offer.due)
 		offer(s, now);
-	if (s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused && is_due(s->due, now))
+	if (may_ask(s) && is_due(s->due, now))
 		attempt(s, now);
-	if (s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused && is_due(s->look_due, now) &&
-	    !count_dead(s))
+	if (may_renew(s) && is_due(s->look_due, now))
 		begin_renewal(s, now);
 	if (s->grow_due && now >= s->grow_due && !s->calling && !count_dead(s))
 		grow(s);
@@ -1146,9 +1156,9 @@ static long long next_due(const struct supervisor *s)
 		sooner(&when, give_up_due(s));
 		if (s->offer.fd >= 0)
 			sooner(&when, s->offer.due);
-		else if (!s->n->busy && !s->paused)
+		if (may_ask(s))
 			sooner(&when, s->due);
-		if (s->offer.fd < 0 && !s->n->busy && !s->paused && !count_dead(s))
+		if (may_renew(s))
 			sooner(&when, s->look_due);
 		if (s->grow_due && !count_dead(s))
 			sooner(&when, s->grow_due);

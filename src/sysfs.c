@@ -606,12 +606,10 @@ int sysfs_limits_write(int sysfd, unsigned index, const struct sysfs_limits *l, 
 
 void sysfs_announce(int sysfd, unsigned index)
 {
-	char path[64];
+	struct err ignored;
 	int fd;
 
-	snprintf(path, sizeof(path), "block/nbd%u", index);
-	fd = openat(sysfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
+	if (disk_open(sysfd, index, &fd, &ignored) || fd < 0)
 		return;
 	attr_write(fd, "uevent", "change");
 	close(fd);

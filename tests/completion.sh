@@ -5,26 +5,14 @@
 # build directory; tests/vm/completion.sh has the rest.
 
 set -u
-export LC_ALL=C
-count=0 work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-top=$(cd "${srcdir:-.}" && pwd)
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "${BASH_SOURCE[0]%/*}/tap.sh"
 PATH=$PWD:$PATH
 
 # shellcheck source-path=SCRIPTDIR source=../completion/nbd-attach
 . "$top/completion/nbd-attach"
 # shellcheck source-path=SCRIPTDIR source=complete.sh
 . "$top/tests/complete.sh"
-
-ok() { # ok DESCRIPTION EXPECTED GOT
-	count=$((count + 1))
-	if [ "$2" = "$3" ]; then
-		echo "ok $count - $1"
-	else
-		echo "not ok $count - $1"
-		diff <(echo "$2") <(echo "$3") | sed 's/^/# /'
-	fi
-}
 
 help=$(nbd-attach --help)
 # From the two columns of the list, however they are spaced.
@@ -70,4 +58,4 @@ nbd://
 nbds+unix:///
 nbds://" "$(completed 'nbd-attach nbd' | grep :)"
 ok "the word ends at a colon" "//" "$(completed 'nbd-attach nbd:')"
-echo "1..$count"
+plan

@@ -14,7 +14,7 @@ export LC_ALL=C
 
 # floor, then its modules: NAME stands for src/NAME.c and src/NAME.h, or the one that exists.
 FLOORS='
-0 err bytes text logger
+0 err bytes text logger sanitized
 1 wire uri export contexts
 2 neg query map plan nbdtab alias
 3 task resolve stream sock tls ktls relay conn link session notify

@@ -4,20 +4,8 @@
 # What systemd gets: its own checks of the unit, and the units that the generator asks for. Runs in the build directory.
 
 set -u
-export LC_ALL=C
-count=0 work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-top=$(cd "${srcdir:-.}" && pwd)
-
-ok() { # ok DESCRIPTION EXPECTED GOT
-	count=$((count + 1))
-	if [ "$2" = "$3" ]; then
-		echo "ok $count - $1"
-	else
-		echo "not ok $count - $1"
-		diff <(echo "$2") <(echo "$3") | sed 's/^/# /'
-	fi
-}
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "${BASH_SOURCE[0]%/*}/tap.sh"
 
 # --- the unit -------------------------------------------------------------------------------------
 
@@ -111,4 +99,4 @@ ok "called without systemd: wrong usage" 2 $?
 NBD_ATTACH_NBDTAB="$work/nbdtab" "$work/nbd-attach-generator" "$work/nowhere" 2>"$work/said"
 ok "a directory that there is not: an error" 1 $?
 
-echo "1..$count"
+plan

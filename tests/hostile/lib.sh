@@ -13,7 +13,6 @@
 #   outcome NAME                   waits for it: its output, status and $TOOK
 #   nothing_left                   no device attached, no record, no process of nbd-attach
 #   attached DEVICE; detached DEVICE
-#   pids_of PATTERN                sets $PIDS: processes with such a name
 #   kernel_survived                nothing worse than I/O errors in the kernel's log since the mark
 
 # shellcheck disable=SC2034 # used by the scripts
@@ -22,7 +21,6 @@ hostile_dir=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 hostile_logs=/tmp/hostile
 mkdir "$hostile_logs" /tmp/background
 TOOK=0
-PIDS=()
 declare -A background_pids=()
 
 serve_hostile() {
@@ -91,23 +89,6 @@ outcome() {
 
 attached() { [[ -e /sys/block/${1#/dev/}/pid ]]; }
 detached() { ! attached "$1"; }
-
-pids_of() {
-	local file name pid
-
-	PIDS=()
-	for file in /proc/[0-9]*/comm; do
-		{ read -r name <"$file"; } 2>/dev/null || continue
-		pid=${file#/proc/}
-		# shellcheck disable=SC2053 # a pattern
-		[[ $name != $1 ]] || PIDS+=("${pid%/comm}")
-	done
-}
-
-no_process() {
-	pids_of "$1"
-	((${#PIDS[@]} == 0))
-}
 
 nothing_left() {
 	local file status=0

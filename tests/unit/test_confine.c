@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "resolve.h"
+#include "sanitized.h"
 #include "unit.h"
 
 /* --- a process that is confined, and what becomes of it ----------------------------------------- */
@@ -68,14 +69,6 @@ static void expect_killed(const struct confine *c, int (*f)(void))
 
 static const struct confine names = { .lookups = true };
 static const struct confine no_names = { .locked = true };
-
-/* valgrind preloads what is called vgpreload; the filter would end it, not us. */
-static bool under_valgrind(void)
-{
-	const char *preload = getenv("LD_PRELOAD");
-
-	return preload && strstr(preload, "vgpreload");
-}
 
 /* --- what is never permitted -------------------------------------------------------------------- */
 
@@ -174,7 +167,7 @@ static int (*const forbidden[])(void) = {
 
 START_TEST(forbidden_calls_kill)
 {
-	if (under_valgrind())
+	if (unit_under_valgrind())
 		return;
 	expect_killed(&names, forbidden[_i]);
 	expect_killed(&no_names, forbidden[_i]);
@@ -183,7 +176,7 @@ END_TEST
 
 START_TEST(what_only_lookups_need)
 {
-	if (under_valgrind())
+	if (unit_under_valgrind())
 		return;
 	expect_killed(&names, open_for_writing);
 	expect_killed(&no_names, call_netlink);
@@ -219,7 +212,7 @@ static int write_an_address(void)
 
 START_TEST(files_are_refused_without_lookups)
 {
-	if (under_valgrind())
+	if (unit_under_valgrind())
 		return;
 	expect(&no_names, open_a_file, 0);
 	expect(&no_names, write_an_address, 0);
@@ -325,7 +318,7 @@ START_TEST(a_client_can_work)
 {
 	static int (*const calls[])(void) = { connect_to_somebody, fork_a_child, allocate };
 
-	if (under_valgrind())
+	if (unit_under_valgrind())
 		return;
 	expect(&names, calls[_i], 0);
 	expect(&no_names, calls[_i], 0);
@@ -336,7 +329,7 @@ START_TEST(names_can_be_looked_up)
 {
 	static int (*const calls[])(void) = { look_up, write_an_address_with_a_name, give_up };
 
-	if (under_valgrind())
+	if (unit_under_valgrind())
 		return;
 	expect(&names, calls[_i], 0);
 }
@@ -344,10 +337,7 @@ END_TEST
 
 START_TEST(memory_is_limited)
 {
-#if defined(__SANITIZE_ADDRESS__)
-	return;
-#endif
-	if (under_valgrind())
+	if (SANITIZED || unit_under_valgrind())
 		return;
 	expect(&names, allocate_too_much, 0);
 	expect(&no_names, allocate_too_much, 0);
@@ -417,7 +407,7 @@ START_TEST(nothing_is_left_of_privileges)
 	const struct confine c = { .lookups = true, .lenient = true };
 
 	expect(&c, look_at_privileges, 0);
-	if (!under_valgrind())
+	if (!unit_under_valgrind())
 		expect(&names, look_at_limits, 3);
 	if (!geteuid())
 		expect(&c, become_root_again, 0);
@@ -454,7 +444,7 @@ static int write_a_file(void)
 
 START_TEST(a_token_has_its_files)
 {
-	const struct confine c = { .lookups = true, .token = true, .lenient = under_valgrind() };
+	const struct confine c = { .lookups = true, .token = true, .lenient = unit_under_valgrind() };
 
 	expect(&c, look_at_privileges, 0);
 	if (!geteuid())

@@ -10,21 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sanitized.h"
 #include "unit.h"
 
 #ifndef PR_GET_IO_FLUSHER
 #define PR_GET_IO_FLUSHER 58
-#endif
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
 #endif
 
 enum { REFUSED = 90, WITHOUT_TEXT };
@@ -78,11 +68,10 @@ static int become_vital(void)
 
 START_TEST(all_of_it)
 {
-	const char *preload = getenv("LD_PRELOAD");
 	int status;
 
 	/* valgrind's own memory is more than may be locked, and AddressSanitizer locks none */
-	if (SANITIZED || (preload && strstr(preload, "vgpreload")))
+	if (SANITIZED || unit_under_valgrind())
 		return;
 	status = in_a_child(become_vital);
 	/* root of a container may lack the capabilities */

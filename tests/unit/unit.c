@@ -4,6 +4,15 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* It preloads what is called vgpreload. */
+bool unit_under_valgrind(void)
+{
+	const char *preload = getenv("LD_PRELOAD");
+
+	return preload && strstr(preload, "vgpreload");
+}
 
 void unit_data(char *buf, size_t len, const char *name)
 {

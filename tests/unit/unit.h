@@ -9,6 +9,7 @@
  * program exits with 0 only if at least one test ran and all passed.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include <check.h>
@@ -21,5 +22,8 @@ Suite *unit_suite(void);
  * stays good after chdir(). The test fails here if there is no such file or buf is too small.
  */
 void unit_data(char *buf, size_t len, const char *name);
+
+/* Limits and filters of a process would hit valgrind itself, which makes calls and has memory of its own. */
+bool unit_under_valgrind(void);
 
 #endif

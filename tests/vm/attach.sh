@@ -13,29 +13,13 @@ disk=/tmp/disk
 size=$((32 << 20))
 dev=/dev/nbd0
 
-# ours_running: lists the processes of nbd-attach; status 1 when there are none.
-ours_running() {
-	local comm pid name found=1
-
-	for comm in /proc/[0-9]*/comm; do
-		# one that ends meanwhile
-		{ read -r name <"$comm"; } 2>/dev/null || continue
-		# shellcheck disable=SC2053 # a pattern
-		[[ $name == $OURS ]] || continue
-		pid=${comm#/proc/}
-		echo "process ${pid%/comm} ($name)"
-		found=0
-	done
-	return "$found"
-}
-none_running() { ! ours_running; }
+none_running() { no_process "$OURS"; }
 # A supervisor and its negotiator.
-two_running() {
-	local count
-
-	count=$(ours_running | wc -l)
-	((count == 2)) || ours_running
-	((count == 2))
+two_running() { running "$OURS" 2; }
+# running PATTERN COUNT
+running() {
+	pids_of "$1"
+	((${#PIDS[@]} == $2)) || { echo "${#PIDS[@]} processes $1"; return 1; }
 }
 
 # gone DEVICE: nothing of the attachment is there any more.
@@ -46,7 +30,7 @@ gone() {
 	left=$(</sys/block/"$name"/size)
 	[[ $left == 0 ]] || { echo "$name has $left sectors"; status=1; }
 	[[ ! -e /run/nbd-attach/$name ]] || { echo "$name has a record"; status=1; }
-	! ours_running || status=1
+	none_running || status=1
 	return "$status"
 }
 
@@ -188,35 +172,16 @@ t "nbd-server stops" stop_server nbd-server:/tmp/socket.nbd-server
 
 # A server that is a command of ours.
 
-# processes NAME: $found is their number, $last the pid of the last one.
-processes() {
-	local comm name
-
-	found=0 last=''
-	for comm in /proc/[0-9]*/comm; do
-		{ read -r name <"$comm"; } 2>/dev/null || continue
-		[[ $name == "$1" ]] || continue
-		found=$((found + 1))
-		last=${comm#/proc/}
-		last=${last%/comm}
-	done
-}
-running() {
-	processes "$1"
-	((found == $2)) || { echo "$found processes $1"; return 1; }
-}
 # The attachment's pid file names the process that stays, and it is the command's parent.
 stays_as_parent() {
 	local pid stat ours
 
 	pid=$(</sys/block/"${dev#/dev/}"/pid)
-	processes "${NBD_ATTACH##*/}"
-	ours=$last
-	((found == 1)) || { echo "$found processes"; return 1; }
+	running "${NBD_ATTACH##*/}" 1 || return
+	ours=${PIDS[0]}
 	[[ $pid == "$ours" ]] || { echo "pid $pid, running is $ours"; return 1; }
-	processes nbdkit
-	((found == 1)) || { echo "$found commands"; return 1; }
-	stat=$(<"/proc/$last/stat")
+	running nbdkit 1 || return
+	stat=$(<"/proc/${PIDS[0]}/stat")
 	[[ ${stat##*) } == [A-Z]" $ours "* ]] || { echo "parent: $stat"; return 1; }
 }
 lets_go() {
@@ -291,8 +256,8 @@ t "no errors in the kernel's log" no_kernel_errors
 
 # The connection is lost, which the kernel does log.
 t "the command is killed under a device: attach" "${command[@]}"
-processes nbdkit
-t "the command is killed under a device: kill" kill -KILL "$last"
+pids_of nbdkit
+t "the command is killed under a device: kill" kill -KILL "${PIDS[-1]}"
 t "the command is killed under a device: its parent ends" wait_for 10 none_running
 t_fails 1 "the command is killed under a device: an I/O error, not a wait" \
 	dd if=$dev of=/dev/null bs=4k count=1 iflag=direct

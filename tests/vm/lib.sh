@@ -19,6 +19,7 @@
 #
 #   wait_for SECONDS COMMAND...               until it succeeds; status 1 if it never does
 #   make_disk FILE SIZE                       a sparse file of zeros
+#   pids_of PATTERN                           sets $PIDS: the processes with such a name; no_process PATTERN
 #   dmesg_mark; no_kernel_errors              none in the kernel's log since the mark (or boot)
 #
 # Servers return when the kernel queues connections for them, and put their pid into $SERVER:
@@ -39,6 +40,7 @@
 
 T_LIMIT=${T_LIMIT:-60}
 SERVER=''
+PIDS=()
 # shellcheck disable=SC2034 # for scripts
 OURS='nbd-@(attach|negotiator|relay)'
 
@@ -157,6 +159,24 @@ wait_for() {
 		((${EPOCHREALTIME/./} < end)) || return 1
 		sleep 0.05
 	done
+}
+
+# One may end meanwhile.
+pids_of() {
+	local file name pid
+
+	PIDS=()
+	for file in /proc/[0-9]*/comm; do
+		{ read -r name <"$file"; } 2>/dev/null || continue
+		pid=${file#/proc/}
+		# shellcheck disable=SC2053 # a pattern
+		[[ $name != $1 ]] || PIDS+=("${pid%/comm}")
+	done
+}
+
+no_process() {
+	pids_of "$1"
+	((${#PIDS[@]} == 0)) || { echo "processes ${PIDS[*]} are there ($1)"; return 1; }
 }
 
 make_disk() {

@@ -17,13 +17,7 @@
 # several connections, and does for the first only, as long as that lives. The end of the others goes
 # unnoticed then, and they cannot be replaced until something is sent through them.
 receivers() {
-	local file name
-
-	PIDS=()
-	for file in /proc/[0-9]*/comm; do
-		{ read -r name <"$file"; } 2>/dev/null || continue
-		[[ $name != *+nbd0-recv ]] || PIDS+=("$file")
-	done
+	pids_of '*+nbd0-recv'
 	((${#PIDS[@]} == $1))
 }
 
