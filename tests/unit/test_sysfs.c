@@ -19,6 +19,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "leak.h"
 #include "sysfs.h"
 #include "tree.h"
 
@@ -920,6 +921,25 @@ START_TEST(limits_absent)
 }
 END_TEST
 
+/* Of the one device, and without one nothing happens. */
+START_TEST(announce)
+{
+	int sys = tree_new();
+	unsigned before;
+
+	tree_put(sys, "block/nbd1/uevent", "");
+	tree_put(sys, "block/nbd10/uevent", "");
+	before = leak_fds();
+	sysfs_announce(sys, 1);
+	sysfs_announce(sys, 7);
+	ck_assert_str_eq(tree_text(sys, "block/nbd1/uevent"), "change");
+	ck_assert_str_eq(tree_text(sys, "block/nbd10/uevent"), "");
+	ck_assert_int_eq(faccessat(sys, "block/nbd7", F_OK, 0), -1);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(sys);
+}
+END_TEST
+
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 Suite *unit_suite(void)
@@ -958,6 +978,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(limits, limits_lacking, 0, COUNT(lacking));
 	tcase_add_loop_test(limits, limits_unreadable, 0, COUNT(queue_files));
 	tcase_add_test(limits, limits_absent);
+	tcase_add_test(limits, announce);
 	suite_add_tcase(s, limits);
 	return s;
 }
