@@ -431,6 +431,29 @@ START_TEST(root_keeps_its_name)
 }
 END_TEST
 
+/* As in an initramfs. */
+START_TEST(root_needs_no_list_of_users)
+{
+	const struct confine c = { .user = "root", .lookups = true, .lenient = true };
+	char dir[] = "/tmp/empty.XXXXXX";
+	struct confined r;
+	struct err e;
+	int status;
+	pid_t pid;
+
+	if (geteuid())
+		return;
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid)
+		_exit(chroot(dir) || chdir("/") ? 2 : confine_process(&c, &r, &e) ? 1 : 0);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(rmdir(dir), 0);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 /* What a module writes, by the one who owns its files. */
 static int write_a_file(void)
 {
@@ -482,6 +505,7 @@ Suite *unit_suite(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, nothing_is_left_of_privileges);
 	tcase_add_test(tc, root_keeps_its_name);
+	tcase_add_test(tc, root_needs_no_list_of_users);
 	tcase_add_test(tc, a_token_has_its_files);
 	tcase_add_test(tc, no_such_user);
 	suite_add_tcase(suite, tc);
