@@ -125,6 +125,8 @@ static int take_operand(struct personality *p, struct given *g, const char *s, s
 static int take(struct personality *p, struct given *g, const struct option_row *row, const char *value,
 		struct err *e)
 {
+	int ret;
+
 	switch (row->kind) {
 	case VALUE:
 		if (row->letter == 'F')
@@ -139,6 +141,9 @@ static int take(struct personality *p, struct given *g, const struct option_row 
 		if (row->kind == SWAP ? g->swap : g->mark)
 			return 0;
 		*(row->kind == SWAP ? &g->swap : &g->mark) = true;
+		/* who wants to be spared stands behind a root, whose files it must do without */
+		if (row->kind == MARK && (ret = add(p, e, "--root", "", "", "")))
+			return ret;
 		return add(p, e, "--", row->text, "", "");
 	case REFUSED:
 		return wrong(e, "-", row->name, row->text);

@@ -7,7 +7,7 @@
  *
  *     -block-size, bs=         --block-size           -persist         no --no-supervise
  *     -connections             --connections          -swap            --swap
- *     -timeout, timeout=       --timeout              -systemd-mark    --keep-at-shutdown
+ *     -timeout, timeout=       --timeout              -systemd-mark    --root --keep-at-shutdown
  *     -readonly                --read-only            -nofork          with -persist: --foreground
  *     -name, -unix             the operands           -check, -list, -disconnect
  *     -cacertfile, -certfile, -keyfile, -tlshostname, -enable-tls      --tls-...

@@ -38,21 +38,21 @@ static const struct {
 } right[] = {
 	/* Debian's initramfs script, with a port and without one */
 	{ "10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark", PERSONALITY_ATTACH,
-	  "--swap --keep-at-shutdown -- 10.0.2.100:10809 rootfs /dev/nbd0" },
+	  "--swap --root --keep-at-shutdown -- 10.0.2.100:10809 rootfs /dev/nbd0" },
 	{ "10.0.2.100 -N /path /dev/nbd0 -swap -persist -systemd-mark", PERSONALITY_ATTACH,
-	  "--swap --keep-at-shutdown -- 10.0.2.100 /path /dev/nbd0" },
+	  "--swap --root --keep-at-shutdown -- 10.0.2.100 /path /dev/nbd0" },
 	/* the same, told to use ioctl by a kernel argument; and as LTSP changes it */
 	{ "-nonetlink 10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark", PERSONALITY_ATTACH,
-	  "--swap --keep-at-shutdown -- 10.0.2.100:10809 rootfs /dev/nbd0" },
+	  "--swap --root --keep-at-shutdown -- 10.0.2.100:10809 rootfs /dev/nbd0" },
 	{ "10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark -b 512", PERSONALITY_ATTACH,
-	  "--swap --keep-at-shutdown --block-size=512 -- 10.0.2.100:10809 rootfs /dev/nbd0" },
+	  "--swap --root --keep-at-shutdown --block-size=512 -- 10.0.2.100:10809 rootfs /dev/nbd0" },
 	/* dracut */
 	{ "-p -systemd-mark 10.0.2.100 -name rootfs /dev/nbd0", PERSONALITY_ATTACH,
-	  "--keep-at-shutdown -- 10.0.2.100 rootfs /dev/nbd0" },
+	  "--root --keep-at-shutdown -- 10.0.2.100 rootfs /dev/nbd0" },
 	{ "-p -systemd-mark 10.0.2.100 10810 /dev/nbd0", PERSONALITY_ATTACH,
-	  "--keep-at-shutdown -- 10.0.2.100:10810 '' /dev/nbd0" },
+	  "--root --keep-at-shutdown -- 10.0.2.100:10810 '' /dev/nbd0" },
 	{ "-p -systemd-mark 10.0.2.100 -name 10809/exp /dev/nbd0 -timeout 30", PERSONALITY_ATTACH,
-	  "--keep-at-shutdown --timeout=30 -- 10.0.2.100 10809/exp /dev/nbd0" },
+	  "--root --keep-at-shutdown --timeout=30 -- 10.0.2.100 10809/exp /dev/nbd0" },
 	{ "-check /dev/nbd0", PERSONALITY_CHECK, NULL },
 	{ "--check nbd0", PERSONALITY_CHECK, NULL },
 	{ "-c /dev/nbd0 -bogus", PERSONALITY_CHECK, NULL },
@@ -89,10 +89,10 @@ static const struct {
 	{ "-l -u /run/s", PERSONALITY_LIST, "--exports -- /run/s" },
 	/* one dash or two, unique beginnings, a value with = */
 	{ "--persist --name=x -conn 2 h /dev/nbd0", PERSONALITY_ATTACH, "--connections=2 -- h x /dev/nbd0" },
-	{ "-sys h /dev/nbd0", PERSONALITY_ATTACH, "--keep-at-shutdown -- h '' /dev/nbd0" },
+	{ "-sys h /dev/nbd0", PERSONALITY_ATTACH, "--root --keep-at-shutdown -- h '' /dev/nbd0" },
 	{ "-Nx h /dev/nbd0", PERSONALITY_ATTACH, "--no-supervise -- h x /dev/nbd0" },
 	{ "-s -swap -m --systemd-mark h /dev/nbd0", PERSONALITY_ATTACH,
-	  "--swap --keep-at-shutdown -- h '' /dev/nbd0" },
+	  "--swap --root --keep-at-shutdown -- h '' /dev/nbd0" },
 	{ "-- h -N", PERSONALITY_ATTACH, "--no-supervise -- h '' -N" },
 	/* addresses of version 6 */
 	{ "::1 2000 /dev/nbd0 -p", PERSONALITY_ATTACH, "-- [::1]:2000 '' /dev/nbd0" },
