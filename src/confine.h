@@ -14,8 +14,9 @@
 struct confine {
 	/*
 	 * Whom to become where we are root: a name of /etc/passwd; NULL: "nobody", or 65534 where that is unknown. For
-	 * "root", which needs no file, the user stays and only its powers go, for a process started in an initramfs: when systemd leaves one,
-	 * and at the end of all, it spares those whose name begins with '@', and of these only root's.
+	 * "root", which needs no file, the user stays and only its powers go, for a process started in an initramfs:
+	 * when systemd leaves one, and at the end of all, it spares those whose name begins with '@', and of these only
+	 * root's.
 	 */
 	const char *user;
 	bool lookups; /* names of hosts will be looked up: that needs files to be read, and sockets of local services */
