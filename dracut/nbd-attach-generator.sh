@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A generator of units in the initramfs: systemd itself makes nothing of root=nbd:... The directory is the one whose units win.
+
+# shellcheck source=/dev/null
+command -v getarg >/dev/null || . /lib/dracut-lib.sh
+# shellcheck source=../initramfs/functions
+. /lib/nbd-attach-functions
+
+dir=$2
+[ -n "$dir" ] || exit 1
+root=$(getarg root=)
+spec=$root
+if ! nbd_asked "$root"; then
+	# Any other root= is for systemd's own generator.
+	[ -z "$root" ] || exit 0
+	spec=$(getarg netroot=)
+	nbd_asked "$spec" || spec=$(getarg nbdroot=)
+	[ -n "$spec" ] || exit 0
+fi
+# An error is told where the command line is read.
+nbd_parse "$spec" || exit 0
+name=$(getarg nbddev=)
+name=${name#/dev/}
+name=${name%p*}
+name=${name:-${nbd_name:-nbd0}}
+
+fstype=$(getarg rootfstype=) || fstype=$nbd_fstype
+flags=$(getarg rootflags=) || flags=$nbd_flags
+if getarg rw >/dev/null; then
+	flags=${flags:+$flags,}rw
+elif getarg ro >/dev/null; then
+	flags=${flags:+$flags,}ro
+fi
+
+mkdir -p "$dir/initrd-root-fs.target.requires" "$dir/dev-$name.device.d"
+{
+	printf '%s\n' '[Unit]' 'Before=initrd-root-fs.target' \
+		"Requires=systemd-fsck@dev-$name.service" \
+		"After=systemd-fsck@dev-$name.service dracut-initqueue.service" \
+		'[Mount]' 'Where=/sysroot' "What=/dev/$name"
+	[ -z "$fstype" ] || echo "Type=$fstype"
+	[ -z "$flags" ] || echo "Options=$flags"
+} >"$dir/sysroot.mount"
+ln -sf ../sysroot.mount "$dir/initrd-root-fs.target.requires/sysroot.mount"
+# It is there when the server is; how long that may take is said elsewhere.
+printf '%s\n' '[Unit]' 'JobTimeoutSec=0' 'JobRunningTimeoutSec=0' >"$dir/dev-$name.device.d/nbd-attach.conf"
+exit 0

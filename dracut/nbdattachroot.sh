@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The handler of netroot=nbdattach:..., which dracut calls when an interface is up, and our hook when it is time to try again: tries
+# once. Another interface may be needed yet, so it neither waits nor fails for good.
+
+# shellcheck source=/dev/null
+command -v getarg >/dev/null || . /lib/dracut-lib.sh
+# shellcheck source=../initramfs/functions
+. /lib/nbd-attach-functions
+
+[ -e "$nbd_tab" ] || exit 1
+read -r nbd_name _ <"$nbd_tab"
+: >/tmp/nbd-attach.online
+! nbd-attach --check "$nbd_name" >/dev/null 2>&1 || exit 0
+
+if nbd_try; then
+	need_shutdown
+	# Where only DHCP knows what the root is, the unit that mounts it cannot be there yet.
+	if [ -e /tmp/nbd-attach.late ] && [ -n "$DRACUT_SYSTEMD" ]; then
+		mkdir -p /run/systemd/system/sysroot.mount.d
+		printf '%s\n' '[Mount]' 'Where=/sysroot' "What=/dev/$nbd_name" >/run/systemd/system/sysroot.mount.d/nbd-attach.conf
+		systemctl --no-block daemon-reload
+	fi
+	exit 0
+fi
+
+nbd_clock
+last=-10
+[ ! -e /tmp/nbd-attach.said ] || read -r last </tmp/nbd-attach.said
+if ! nbd_may_come; then
+	echo "$nbd_said" >/tmp/nbd-attach.failed
+	warn "${nbd_said#nbd-attach: }"
+elif [ $((nbd_now - last)) -ge 10 ]; then
+	echo "$nbd_now" >/tmp/nbd-attach.said
+	warn "nbd-attach: ${nbd_said#nbd-attach: }"
+	warn "nbd-attach: waiting for the server"
+fi
+exit 1
