@@ -44,7 +44,7 @@ PIDS=()
 # shellcheck disable=SC2034 # for scripts
 OURS='nbd-@(attach|negotiator|relay)'
 
-lib_dir=/tmp/lib.$$
+lib_dir=${LIB_DIR:-/tmp/lib.$$}
 lib_count=0
 lib_failed=0
 lib_skipped=0

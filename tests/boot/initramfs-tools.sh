@@ -1,0 +1,30 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# images: initramfs-tools
+# timeout: 1800
+#
+# initramfs-tools, by name: the server comes up late, is killed for 10 s under a busy root, and away while the guest goes down.
+
+# shellcheck disable=SC2016,SC2317 # expanded in the guest; t calls the functions
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+boot initramfs-tools 'root=nbd:nbd://one.nbd.test/ ip=dhcp'
+t "it says what it waits for" console 300 'nbd-attach: .*one.nbd.test.*refused'
+t "and for how long" console 10 'nbd-attach: waiting for the server, 1[0-9][0-9] s more'
+sleep 5
+t "the server comes" serve 10809
+t "multi-user" up 600
+diag "up after $(since) s"
+t "its supervisor and two more are marked" marked
+t "reads and writes" load_start
+t "the server is away for 10 s" outage 10 10809
+t "no error" load_ok 150
+diag "longest wait: $(longest) ms"
+t "the poweroff begins" power_off
+t "the server is away for 8 s" outage 8 10809
+t "the guest ends" ended 300
+diag "ended after $(since) s"
+t "the file system is clean" clean
+t "the last sync is there" synced
+finish

@@ -1,0 +1,178 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# For the scripts that `run` runs: what tests/vm/lib.sh has, for servers on this side, and
+#
+#   boot IMAGE WORDS...           starts a guest with this initramfs, its root on $disk, WORDS on the kernel's command line
+#   console SECONDS REGEX         waits for a line on the guest's console (extended, case counts)
+#   guest COMMAND                 in the guest, when it is up: prints its output, returns its status
+#   up SECONDS                    waits for multi-user.target; prints how long it took
+#   ended SECONDS                 waits for the end of the guest
+#   serve NAME PORT [ARG]...      nbdkit with $disk on a port; stop_server nbdkit:PORT
+#   load_start; load_ok SECONDS   the guest reads and writes: without an error, and goes on with both within this time
+#   outage SECONDS PORT [ARG]...  the server is killed and comes back after this time
+#   clean                         the file system on $disk, when the guest is gone
+#   synced                        the last thing that the guest synced and told us is on $disk
+#
+# The server is "10.0.2.2" for the guest, and any name in .nbd.test.
+
+cache=$BOOT_CACHE
+work=$PWD/tests/boot/$BOOT_NAME.tmp
+rm -rf "$work"
+mkdir -p "$work" || exit 99
+# Not of the process: each of these scripts is the first one in its namespace.
+LIB_DIR=$work/lib
+
+# shellcheck source-path=SCRIPTDIR source=../vm/lib.sh
+. "${BASH_SOURCE[0]%/*}/../vm/lib.sh"
+
+disk=$work/disk
+tty=$work/console
+guest_pid=''
+# A guest that is gone reads nothing any more.
+trap "" PIPE
+release=$(<"$cache/release")
+
+bash -c 'exec "$1"' - "${BASH_SOURCE[0]%/*}/nameserver" &
+
+# See tests/vm/boot for what makes an emulated machine bearable.
+boot() {
+	local image=$1 cpu args
+
+	shift
+	cpu=max,vendor=GenuineIntel,family=6,model=94,-erms,-monitor,-smap,-smep,-pku,-la57
+	args="console=ttyS0 panic=-1 random.trust_cpu=on mitigations=off norandmaps tsc=reliable no_timer_check net.ifnames=0 rw $*"
+	cp --sparse=always --reflink=auto "$cache/root.ext4" "$disk" || bail "no disk"
+	case $image in
+	dracut*) # its shutdown unpacks this
+		debugfs -w -R "write $cache/$image boot/initrd.img-$release" "$disk" >/dev/null 2>&1 || bail "no initrd in the root"
+		;;
+	esac
+	rm -f "$work"/ctl.*
+	mkfifo "$work/ctl.in" "$work/ctl.out" || bail "no FIFO"
+	: >"$tty"
+	boot_start=$EPOCHREALTIME
+	qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -machine pc \
+		-accel tcg,thread=multi -cpu "$cpu" -smp 2 -m 1024 \
+		-serial "file:$tty" -chardev "pipe,id=ctl,path=$work/ctl" -serial chardev:ctl \
+		-netdev user,id=net,ipv6=off ${BOOT_DUMP:+-object filter-dump,id=dump,netdev=net,file=$work/net.pcap} -device virtio-net-pci,netdev=net,romfile= \
+		-kernel "$cache/vmlinuz" -initrd "$cache/$image" -append "$args" </dev/null >"$work/qemu.log" 2>&1 &
+	guest_pid=$!
+	exec {to_guest}>"$work/ctl.in" {from_guest}<"$work/ctl.out"
+}
+
+# since: how long ago the guest was started.
+since() {
+	local tenths=$(((${EPOCHREALTIME/./} - ${boot_start/./}) / 100000))
+
+	echo "${tenths%?}.${tenths: -1}"
+}
+
+console_has() { tr -d '\r' <"$tty" | grep -Eq -- "$1"; }
+guest_gone() { ! kill -0 "$guest_pid" 2>/dev/null; }
+console_or_gone() { console_has "$1" || guest_gone; }
+last_words() {
+	tr -d '\r' <"$tty" | tail -n "${1:-25}" | cut -c 1-200
+	cat "$work/qemu.log"
+}
+
+console() {
+	wait_for "$1" console_or_gone "$2"
+	console_has "$2" && return
+	echo "not on the console: $2; the last lines of it:"
+	last_words 40
+	return 1
+}
+
+up() {
+	console "$1" 'AGENT: ' || return
+	console_has 'AGENT: active running' && return
+	tr -d '\r' <"$tty" | grep AGENT
+	# shellcheck disable=SC2016 # expanded there
+	guest 'systemctl --failed --no-legend; systemctl status --no-pager $(systemctl --failed --no-legend --plain | cut -d " " -f 1)'
+	return 1
+}
+
+# guest COMMAND: answered within $guest_limit seconds.
+guest() {
+	local line
+
+	printf '%s\n' "$1" >&"$to_guest"
+	while IFS= read -r -t "${guest_limit:-60}" -u "$from_guest" line; do
+		line=${line%$'\r'}
+		if [[ $line == '= '* ]]; then
+			return "${line#= }"
+		fi
+		printf '%s\n' "$line"
+	done
+	echo "no answer from the guest to: $1"
+	return 1
+}
+
+ended() {
+	wait_for "$1" guest_gone && return
+	echo "the guest is still there; the last lines of its console:"
+	last_words 40
+	return 1
+}
+
+serve() {
+	local port=$1
+
+	shift
+	serve_nbdkit "$port" "$@" file "$disk"
+}
+
+load_start() {
+	guest "(setsid boot-load </dev/null >/dev/null 2>&1 &)" && console 60 "SYNCED 3"
+}
+
+synced_last() { tr -d '\r' <"$tty" | sed -n 's/^.*SYNCED \([0-9][0-9]*\)$/\1/p' | tail -n 1; }
+more_synced() { (($(synced_last) >= $1)); }
+
+load_ok() {
+	local last
+
+	last=$(synced_last)
+	wait_for "$1" more_synced $((last + 3)) || {
+		echo "nothing was synced for $1 s; the last lines of the console:"
+		last_words
+		return 1
+	}
+	guest '! grep -n bad /run/load'
+}
+# The longest wait of a read or a write, in seconds.
+longest() { guest "sort -n -k 3 /run/load | tail -n 1 | cut -d ' ' -f 3; sort -n -k 4 /run/load | tail -n 1 | cut -d ' ' -f 4" | sort -n | tail -n 1; }
+
+outage() {
+	local secs=$1 port=$2
+
+	shift
+	stop_server "nbdkit:$port" KILL
+	sleep "$secs"
+	serve "$@"
+}
+
+clean() { e2fsck -fn "$disk"; }
+synced() {
+	local have want
+
+	want=$(synced_last)
+	have=$(debugfs -R 'cat /var/load' "$disk" 2>/dev/null)
+	echo "synced $want, on the disk $have"
+	[[ -n $want && $have -ge $want ]]
+}
+
+# marked: the supervisor, the keeper of keys and the one that connects; systemd spares those with a mark.
+marked() {
+	local count
+
+	count=$(guest "grep -las ^@ /proc/[0-9]*/cmdline | wc -l")
+	echo "$count processes"
+	((count == 3))
+}
+
+# power_off: asks for it and waits until systemd has begun.
+power_off() {
+	guest 'systemctl poweroff --no-block' && console 30 'Stopp(ing|ed)|Removed slice'
+}
