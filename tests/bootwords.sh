@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # What the kernel's command line says of a root becomes the right line of an nbdtab, in each shell that an initramfs may have.
 set -u
-functions=$(cd "${srcdir:-.}" && pwd)/initramfs/functions
+# shellcheck source-path=SCRIPTDIR source=tap.sh
+. "${BASH_SOURCE[0]%/*}/tap.sh"
+functions=$top/initramfs/functions
 
 # What root= or nbdroot= is, and what comes of it: name|where|fstype|flags|options, or "error".
 table=$(
@@ -77,17 +79,6 @@ keys=$(
 	END
 )
 
-count=0
-report() { # report STATUS NAME DETAILS
-	count=$((count + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $count - $2"
-	else
-		echo "not ok $count - $2"
-		printf '# %s\n' "${3//$'\n'/$'\n'# }"
-	fi
-}
-
 # shellcheck disable=SC2016 # for the other shell
 parse='set -u; . "$1"; nbd_server=$2
 while IFS="	" read -r text want; do
@@ -119,8 +110,6 @@ nbd_where="uri=nbd+vsock://2/a uri=nbds+unix:///?socket=/a"; ! nbd_needs_network
 nbd_asked nbd:a:b && nbd_asked nbd://a/b && ! nbd_asked /dev/nbd0 && ! nbd_asked UUID=a || echo "what is ours"
 nbd_clock; [ "$nbd_now" -gt 0 ] || echo "the clock: $nbd_now"'
 
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
 for shell in dash 'busybox sh' 'bash --posix'; do
 	if ! command -v "${shell%% *}" >/dev/null; then
 		count=$((count + 1))
@@ -130,12 +119,12 @@ for shell in dash 'busybox sh' 'bash --posix'; do
 	# shellcheck disable=SC2086 # words
 	said=$($shell -c "$parse" sh "$functions" '' <<<"$table" 2>&1
 		$shell -c "$parse" sh "$functions" 192.0.2.1 <<<"$dhcp" 2>&1
-		$shell -c "$credentials" sh "$functions" "$dir" <<<"$keys" 2>&1
+		$shell -c "$credentials" sh "$functions" "$work" <<<"$keys" 2>&1
 		$shell -c "$others" sh "$functions" 2>&1)
-	report "$([ -z "$said" ]; echo $?)" "$shell: the forms of root= and nbdroot=" "$said"
+	ok "$shell: the forms of root= and nbdroot=" '' "$said"
 	# The test can fail: one wrong line is found.
 	# shellcheck disable=SC2086
 	said=$($shell -c "$parse" sh "$functions" '' <<<"host/disk	|host disc|||" 2>&1)
-	report "$([ -n "$said" ]; echo $?)" "$shell: a wrong line is found" 'it is not'
+	ok "$shell: a wrong line is found" 'host/disk: |host disk|||, not |host disc|||' "$said"
 done
-echo "1..$count"
+plan

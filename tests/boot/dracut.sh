@@ -14,21 +14,9 @@ boot dracut 'root=nbd:10.0.2.2:10809/rootfs:ext4:rw,noatime:block-size=4096 rd.n
 t "it says what it waits for" console 300 'nbd-attach: .*10.0.2.2.*refused'
 sleep 5
 t "the server comes" serve 10809
-t "multi-user" up 600
-diag "up after $(since) s"
-t "its supervisor and two more are marked" marked
+come_up
 t "options of the mount" guest 'grep -E " / ext4 [^ ]*noatime" /proc/mounts'
 t "options of the attachment" guest '[[ $(</sys/block/nbd0/queue/logical_block_size) == 4096 ]]'
-t "reads and writes" load_start
-t "the server is away for 10 s" outage 10 10809
-t "no error" load_ok 150
-diag "longest wait: $(longest) ms"
-t "the poweroff begins" power_off
-t "the server is away for 8 s" outage 8 10809
-t "the guest ends" ended 800
-diag "ended after $(since) s"
-t "the root was unmounted" console_has 'Unmounted /oldroot'
-t "the device was detached" console_has 'block nbd0: NBD_DISCONNECT'
-t "the file system is clean" clean
-t "the last sync is there" synced
+dracut_lives 10809
+t "the device was detached" detached
 finish

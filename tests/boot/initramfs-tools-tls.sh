@@ -24,9 +24,7 @@ t "it says what it waits for" console 300 "nbd-attach: .*nbd.test.*refused"
 t "and for how long" console 10 "nbd-attach: waiting for the server, 1[0-9][0-9] s more"
 t "two servers of the same disk come" serve 10809 "${tls[@]}"
 t "the second one" serve 10810 "${tls[@]}"
-t "multi-user" up 600
-diag "up after $(since) s"
-t "its supervisor and two more are marked" marked
+come_up
 t "two connections" is CONNECTIONS 2
 t "the kernel encrypts" by_kernel
 t "reads and writes" load_start
@@ -36,10 +34,5 @@ diag "longest wait: $(longest) ms"
 t "both connections are back" wait_for 30 is ALIVE 2
 t "those of the second server" is PEER 10.0.2.2:10810
 t "the key is root's only" guest '[[ $(stat -c %a-%u /etc/nbd-attach/initramfs/keys.psk) == 600-0 ]]'
-t "the poweroff begins" power_off
-t "the server is away for 8 s" outage 8 10810 "${tls[@]}"
-t "the guest ends" ended 300
-diag "ended after $(since) s"
-t "the file system is clean" clean
-t "the last sync is there" synced
+go_down 300 10810 "${tls[@]}"
 finish

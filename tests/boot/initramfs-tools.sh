@@ -14,17 +14,6 @@ t "it says what it waits for" console 300 'nbd-attach: .*one.nbd.test.*refused'
 t "and for how long" console 10 'nbd-attach: waiting for the server, 1[0-9][0-9] s more'
 sleep 5
 t "the server comes" serve 10809
-t "multi-user" up 600
-diag "up after $(since) s"
-t "its supervisor and two more are marked" marked
-t "reads and writes" load_start
-t "the server is away for 10 s" outage 10 10809
-t "no error" load_ok 150
-diag "longest wait: $(longest) ms"
-t "the poweroff begins" power_off
-t "the server is away for 8 s" outage 8 10809
-t "the guest ends" ended 300
-diag "ended after $(since) s"
-t "the file system is clean" clean
-t "the last sync is there" synced
+come_up
+live 300 10809
 finish

@@ -176,3 +176,49 @@ marked() {
 power_off() {
 	guest 'systemctl poweroff --no-block' && console 30 'Stopp(ing|ed)|Removed slice'
 }
+
+# come_up: to multi-user.target
+come_up() {
+	t "multi-user" up 600
+	diag "up after $(since) s"
+	t "its supervisor and two more are marked" marked
+}
+
+# go_down SECONDS PORT [ARG]...: without a server at first, with which it ends within this time
+go_down() {
+	t "the poweroff begins" power_off
+	t "the server is away for 8 s" outage 8 "${@:2}"
+	t "the guest ends" ended "$1"
+	diag "ended after $(since) s"
+	t "the file system is clean" clean
+	t "the last sync is there" synced
+}
+
+# live SECONDS PORT [ARG]...: with a server that goes for a while under a busy root, and again when it goes down
+live() {
+	t "reads and writes" load_start
+	t "the server is away for 10 s" outage 10 "${@:2}"
+	t "no error" load_ok 150
+	diag "longest wait: $(longest) ms"
+	go_down "$@"
+}
+
+# dracut_lives PORT [ARG]...: the same, and it goes back into its image at the end. It may have to unpack that.
+dracut_lives() {
+	live 800 "$@"
+	t "the root was unmounted" console_has 'Unmounted /oldroot'
+}
+detached() { console_has 'block nbd0: NBD_DISCONNECT'; }
+
+# dracut_with_key IMAGE: dracut with a URI, a name, and a pre-shared key out of the image, whatever configures its network
+dracut_with_key() {
+	local tls=(--tls=require "--tls-psk=$cache/keys.psk")
+
+	boot "$1" 'root=nbds://alice@one.nbd.test/ rootfstype=ext4 rd.neednet=1 ip=dhcp'
+	t "it says what it waits for" console 300 'nbd-attach: .*one.nbd.test.*refused'
+	t "the server comes" serve 10809 "${tls[@]}"
+	come_up
+	t "encrypted" guest 'nbd-attach --list -n -O TLS nbd0 | grep TLS'
+	dracut_lives 10809 "${tls[@]}"
+	t "the device was detached" detached
+}
