@@ -49,6 +49,16 @@ told=$(sed -n 's/^\.It Cm \(nbd[a-z]*\)=.*/\1/p' "$dir/nbd-attach-boot.7"
 check "nbd-attach-boot.7: it has the arguments that the scripts read" \
 	"$(diff <(sort -u <<<"$used") <(sort -u <<<"$told"))"
 
+# What it says of messages is what the scripts print, but for numbers and words in capitals.
+messages=$(sed -n '/^\.Sh DIAGNOSTICS/,/^\.Sh SEE/s/^\.It "\(.*\)"$/\1/p' "$dir/nbd-attach-boot.7")
+[ "$(wc -l <<<"$messages")" -gt 8 ] || messages='no messages'
+unknown=
+while IFS= read -r message; do
+	pattern=$(sed 's/^nbdroot=VALUE: //; s/[].*[]/\\&/g; s/[0-9][0-9]*\|VALUE\|nbd0\|WORD/..*/g' <<<"$message")
+	[ -n "$pattern" ] && grep -qr -- "$pattern" "$boot/initramfs" "$boot/initramfs-tools" "$boot/dracut" || unknown="$unknown$message"$'\n'
+done <<<"$messages"
+check "nbd-attach-boot.7: its messages are those of the scripts" "$unknown"
+
 page=$dir/nbd-attach.8
 options=$(./nbd-attach --help | sed -nE 's/^ {1,5}(-[A-Za-z],)? ?--([a-z-]+).*/\2/p' | sort)
 [ "$(wc -l <<<"$options")" -gt 40 ] || options='--help shows no options'
