@@ -25,6 +25,7 @@ t "and for how long" console 10 "nbd-attach: waiting for the server, 1[0-9][0-9]
 t "two servers of the same disk come" serve 10809 "${tls[@]}"
 t "the second one" serve 10810 "${tls[@]}"
 come_up
+t "they need no program in /run, where none can be executed" guest 'grep -E " /run tmpfs [^ ]*noexec" /proc/mounts'
 t "two connections" is CONNECTIONS 2
 t "the kernel encrypts" by_kernel
 t "reads and writes" load_start

@@ -15,5 +15,6 @@ t "and for how long" console 10 'nbd-attach: waiting for the server, 1[0-9][0-9]
 sleep 5
 t "the server comes" serve 10809
 come_up
+t "they need no program in /run, where none can be executed" guest 'grep -E " /run tmpfs [^ ]*noexec" /proc/mounts'
 live 300 10809
 finish

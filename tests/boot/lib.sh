@@ -4,6 +4,7 @@
 # For the scripts that `run` runs: what tests/vm/lib.sh has, for servers on this side, and
 #
 #   boot IMAGE WORDS...           starts a guest with this initramfs, its root on $disk, WORDS on the kernel's command line
+#   start_guest IMAGE WORDS ARG...    the same, but for the disk; ARGs are QEMU's
 #   console SECONDS REGEX         waits for a line on the guest's console (extended, case counts)
 #   guest COMMAND                 in the guest, when it is up: prints its output, returns its status
 #   up SECONDS                    waits for multi-user.target; prints how long it took
@@ -35,19 +36,26 @@ release=$(<"$cache/release")
 
 bash -c 'exec "$1"' - "${BASH_SOURCE[0]%/*}/nameserver" &
 
-# See tests/vm/boot for what makes an emulated machine bearable.
 boot() {
-	local image=$1 cpu args
+	local image=$1
 
 	shift
-	cpu=max,vendor=GenuineIntel,family=6,model=94,-erms,-monitor,-smap,-smep,-pku,-la57
-	args="console=ttyS0 panic=-1 random.trust_cpu=on mitigations=off norandmaps tsc=reliable no_timer_check net.ifnames=0 rw $*"
 	cp --sparse=always --reflink=auto "$cache/root.ext4" "$disk" || bail "no disk"
 	case $image in
 	dracut*) # its shutdown unpacks this
 		debugfs -w -R "write $cache/$image boot/initrd.img-$release" "$disk" >/dev/null 2>&1 || bail "no initrd in the root"
 		;;
 	esac
+	start_guest "$image" "$*"
+}
+
+# See tests/vm/boot for what makes an emulated machine bearable.
+start_guest() {
+	local image=$1 words=$2 cpu args
+
+	shift 2
+	cpu=max,vendor=GenuineIntel,family=6,model=94,-erms,-monitor,-smap,-smep,-pku,-la57
+	args="console=ttyS0 panic=-1 random.trust_cpu=on mitigations=off norandmaps tsc=reliable no_timer_check net.ifnames=0 rw $words"
 	rm -f "$work"/ctl.*
 	mkfifo "$work/ctl.in" "$work/ctl.out" || bail "no FIFO"
 	: >"$tty"
@@ -56,7 +64,7 @@ boot() {
 		-accel tcg,thread=multi -cpu "$cpu" -smp 2 -m 1024 \
 		-serial "file:$tty" -chardev "pipe,id=ctl,path=$work/ctl" -serial chardev:ctl \
 		-netdev user,id=net,ipv6=off ${BOOT_DUMP:+-object filter-dump,id=dump,netdev=net,file=$work/net.pcap} -device virtio-net-pci,netdev=net,romfile= \
-		-kernel "$cache/vmlinuz" -initrd "$cache/$image" -append "$args" </dev/null >"$work/qemu.log" 2>&1 &
+		-kernel "$cache/vmlinuz" -initrd "$cache/$image" -append "$args" "$@" </dev/null >"$work/qemu.log" 2>&1 &
 	guest_pid=$!
 	exec {to_guest}>"$work/ctl.in" {from_guest}<"$work/ctl.out"
 }
