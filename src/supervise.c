@@ -71,6 +71,7 @@ struct slot {
 	long long since;   /* it is dead, or alive */
 	bool kernel_tls;
 	uint64_t records;  /* of the device when it began */
+	uint64_t size;     /* of the export, as the server said then: it answers no request beyond */
 };
 
 /* A connection that is made and not the kernel's yet. */
@@ -122,8 +123,9 @@ struct supervisor {
 	unsigned fenced_server;   /* fell silent, */
 	long long fenced_until;   /* so that others have to wait until then */
 	struct offer offer;
-	uint64_t grow_to;
+	uint64_t grow_to;         /* once all connections know it */
 	long long grow_due;
+	long long renew_due;      /* of those that do not, by new ones */
 
 	bool paused;
 	struct client client;
@@ -418,7 +420,9 @@ static void drop_offer(struct supervisor *s)
 	s->offer.fd = -1;
 }
 
-/* --- keys do not last for ever ------------------------------------------------------------------------- */
+/* --- keys do not last for ever, nor does a size --------------------------------------------------------- */
+
+static void answer_waiting(struct supervisor *s, const struct err *e);
 
 /* Of the whole device: no connection has carried more. What cannot be read says nothing. */
 static uint64_t count_records(const struct supervisor *s)
@@ -442,10 +446,21 @@ static void not_renewed(struct supervisor *s, long long now, const struct err *w
 	SAY(s, LOGGER_WARNING, "connection %d of %u cannot be renewed yet: %s", s->renewing + 1,
 	    s->rq->connections, why->text);
 	s->renewing = -1;
-	s->look_due = now + RENEW_AGAIN_MS;
+	s->look_due = s->renew_due = now + RENEW_AGAIN_MS;
+	if (s->client.fd >= 0 && s->client.command == CONTROL_RESCAN)
+		answer_waiting(s, why);
 }
 
-/* Which connection is to be renewed; -1: none, and when to look again. */
+/* A connection that does not know of the growth. An NBD server says the size once, and most of them look at it once. */
+static int outdated(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->rq->connections && s->grow_to > s->size; i++)
+		if (!s->slots[i].dead && s->slots[i].size < s->grow_to)
+			return (int)i;
+	return -1;
+}
+
+/* Which connection is worn out; -1: none, and when to look again. */
 static int worn_out(struct supervisor *s, long long now)
 {
 	uint64_t limit = s->rq->options.tls_renew, records = count_records(s), left = limit;
@@ -576,7 +591,9 @@ static void begin_renewal(struct supervisor *s, long long now)
 {
 	struct err e;
 
-	s->renewing = worn_out(s, now);
+	s->renewing = outdated(s);
+	if (s->renewing < 0)
+		s->renewing = worn_out(s, now);
 	if (s->renewing < 0)
 		return;
 	s->look_due = -1;
@@ -631,8 +648,9 @@ static void settle(struct supervisor *s, long long now)
 	s->reconnects++;
 	s->rounds = 0;
 	s->tried = 0;
-	if (s->offer.grown > s->size) {
-		s->grow_to = s->offer.grown;
+	slot->size = s->offer.grown;
+	if (slot->size != s->grow_to) {
+		s->grow_to = slot->size;
 		s->grow_due = now + GROW_MS;
 	}
 	if (count_dead(s)) {
@@ -673,8 +691,8 @@ static void make_room(struct supervisor *s, long long now)
 		s->offer.due = now + QUIET_LOOK_MS;
 		return;
 	}
-	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, before its keys are worn out", s->offer.slot + 1,
-	    s->rq->connections);
+	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
+	    outdated(s) == (int)s->offer.slot ? "as the export has grown" : "before its keys are worn out");
 	s->offer.quiet_until = 0;
 	s->offer.times = 0;
 	lose(s, s->offer.slot, now);
@@ -692,7 +710,7 @@ static void offer(struct supervisor *s, long long now)
 	}
 	if (renews) {
 		drop_offer(s);
-		s->look_due = now + RENEW_AGAIN_MS;
+		s->look_due = s->renew_due = now + RENEW_AGAIN_MS;
 		return;
 	}
 	if (dead) {
@@ -762,6 +780,9 @@ static void grown(struct supervisor *s, const struct command *c)
 	if (c->ret) {
 		SAY(s, LOGGER_ERROR, "cannot grow to %llu bytes: %s", (unsigned long long)c->size,
 		    c->err.text);
+		s->grow_to = s->size;
+		if (s->client.fd >= 0 && s->client.command == CONTROL_RESCAN)
+			answer_waiting(s, &c->err);
 		return;
 	}
 	SAY(s, LOGGER_NOTICE, "the export has grown from %llu to %llu bytes, and so has the device",
@@ -962,7 +983,7 @@ static void rescanned(struct supervisor *s, long long now, const struct link_res
 	}
 	if (size > s->size) {
 		s->grow_to = size;
-		s->grow_due = now;
+		s->grow_due = s->renew_due = now;
 	}
 }
 
@@ -1095,6 +1116,19 @@ static long long give_up_due(const struct supervisor *s)
 	return s->lost_since + 1000LL * limit;
 }
 
+/* One after the other, and only while all are alive. */
+static long long renewal_due(const struct supervisor *s)
+{
+	if (count_dead(s))
+		return -1;
+	return outdated(s) >= 0 && (s->look_due < 0 || s->renew_due < s->look_due) ? s->renew_due : s->look_due;
+}
+
+static long long growth_due(const struct supervisor *s)
+{
+	return s->grow_due && s->grow_to > s->size && !count_dead(s) && outdated(s) < 0 ? s->grow_due : -1;
+}
+
 static bool is_due(long long when, long long now)
 {
 	return when >= 0 && now >= when;
@@ -1104,11 +1138,6 @@ static bool is_due(long long when, long long now)
 static bool may_ask(const struct supervisor *s)
 {
 	return s->offer.fd < 0 && !s->calling && !s->n->busy && !s->paused;
-}
-
-static bool may_renew(const struct supervisor *s)
-{
-	return may_ask(s) && !count_dead(s);
 }
 
 /* All that is due at now. */
@@ -1125,9 +1154,9 @@ static void step(struct supervisor *s, long long now)
 		offer(s, now);
 	if (may_ask(s) && is_due(s->due, now))
 		attempt(s, now);
-	if (may_renew(s) && is_due(s->look_due, now))
+	if (may_ask(s) && is_due(renewal_due(s), now))
 		begin_renewal(s, now);
-	if (s->grow_due && now >= s->grow_due && !s->calling && !count_dead(s))
+	if (!s->calling && is_due(growth_due(s), now))
 		grow(s);
 	check_client(s, now);
 	if (is_due(s->stop_due, now))
@@ -1156,12 +1185,11 @@ static long long next_due(const struct supervisor *s)
 		sooner(&when, give_up_due(s));
 		if (s->offer.fd >= 0)
 			sooner(&when, s->offer.due);
-		if (may_ask(s))
+		if (may_ask(s)) {
 			sooner(&when, s->due);
-		if (may_renew(s))
-			sooner(&when, s->look_due);
-		if (s->grow_due && !count_dead(s))
-			sooner(&when, s->grow_due);
+			sooner(&when, renewal_due(s));
+		}
+		sooner(&when, growth_due(s));
 	}
 	if (s->client.fd >= 0)
 		sooner(&when, s->client.command == CONTROL_PAUSE ?
@@ -1301,6 +1329,7 @@ static void take_connections(struct supervisor *s, long long now)
 		struct slot *slot = &s->slots[i];
 
 		slot->fd = s->rq->fds[i];
+		slot->size = s->size;
 		begin_to_count(s, i, s->rq->kernel_tls, s->rq->adopted ? 0 : records);
 		if (slot->fd >= 0)
 			continue;
@@ -1331,7 +1360,7 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 	s->events = rq->events;
 	s->due = s->watchdog_due = s->look_due = s->stop_due = -1;
 	s->renewing = -1;
-	s->size = rq->plan->size;
+	s->size = s->grow_to = rq->plan->size;
 	s->server = rq->server;
 	for (unsigned i = 0; i < PLAN_CONNECTIONS_MAX; i++)
 		s->slots[i].fd = -1;
