@@ -21,6 +21,8 @@
 #   make_disk FILE SIZE                       a sparse file of zeros
 #   pids_of PATTERN                           sets $PIDS: the processes with such a name; no_process PATTERN
 #   dmesg_mark; no_kernel_errors              none in the kernel's log since the mark (or boot)
+#   follow_kernel_log                         from now on no_kernel_errors knows all of it, even
+#                                             what the kernel has no room for any more
 #
 # Servers return when the kernel queues connections for them, and put their pid into $SERVER:
 #
@@ -189,10 +191,23 @@ dmesg_mark() {
 	echo "<6>$lib_mark" >/dev/kmsg
 }
 
+lib_kernel_log=''
+follow_kernel_log() {
+	lib_kernel_log=$lib_dir/kernel
+	perl -e '$| = 1; open my $log, "<", "/dev/kmsg" or die; for (;;) { my $n = sysread $log, my $line, 8192;
+		print defined $n ? $line : "BUG: lines were lost\n"; }' >"$lib_kernel_log" &
+	disown $!
+}
+
 no_kernel_errors() {
 	local log
 
-	log=$(dmesg) || return
+	if [[ -n $lib_kernel_log ]]; then
+		sleep 0.2
+		log=$(<"$lib_kernel_log")
+	else
+		log=$(dmesg) || return
+	fi
 	if [[ -n $lib_mark ]]; then
 		if [[ $log != *"$lib_mark"* ]]; then
 			echo "the kernel's log has lost the mark"
