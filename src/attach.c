@@ -465,7 +465,7 @@ static int record(struct session *s, unsigned index)
 	if (!st)
 		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
 	st->pid = getpid();
-	st->connections = s->link->count;
+	st->connections = st->alive = s->link->count;
 	st->read_only = s->rq->plan.read_only;
 	memcpy(st->backend, s->backend, sizeof(st->backend));
 	memcpy(st->export, l->where.export, sizeof(st->export));

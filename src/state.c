@@ -36,6 +36,7 @@ static const struct {
 	FIELD("tls", TEXT, tls),
 	FIELD("supervisor", NUMBER, supervisor),
 	FIELD("reconnects", NUMBER, reconnects),
+	FIELD("alive", NUMBER, alive),
 	FIELD("server-flags", NUMBER, server_flags),
 	FIELD("timeout", NUMBER, timeout_s),
 	FIELD("name", TEXT, name),

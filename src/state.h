@@ -26,6 +26,7 @@ struct state {
 	char tls[64];          /* "TLS1.3 AES-128-GCM kernel", "" for none */
 	pid_t supervisor;      /* 0: it never had one; control.h tells whether it is alive */
 	unsigned reconnects;
+	unsigned alive;        /* connections, as the supervisor said last */
 	unsigned server_flags; /* as given to the kernel */
 	unsigned timeout_s;
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */

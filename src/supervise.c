@@ -208,6 +208,7 @@ static void update_record(struct supervisor *s)
 	st->supervisor = getpid();
 	st->reconnects = s->reconnects;
 	st->connections = s->rq->connections;
+	st->alive = st->connections - count_dead(s);
 	memcpy(st->peer, s->peer, sizeof(st->peer));
 	snprintf(st->last_error, sizeof(st->last_error), "%s", s->last_error);
 	format_time(s->error_time, st->error_time, sizeof(st->error_time));
@@ -308,11 +309,16 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 /* The kernel has said so, or the time for that is over: it is no detach. */
 static void tell_losses(struct supervisor *s)
 {
+	bool any = false;
+
 	for (unsigned i = 0; i < s->rq->connections; i++) {
 		if (s->slots[i].untold && !s->paused)
 			SAY(s, LOGGER_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
+		any |= s->slots[i].untold;
 		s->slots[i].untold = false;
 	}
+	if (any)
+		update_record(s);
 }
 
 static void find_dead(struct supervisor *s, long long now)
@@ -904,6 +910,7 @@ static void serve(struct supervisor *s, long long now)
 		cut_all(s, now);
 		s->due = -1;
 		tell_status(s);
+		update_record(s);
 		SAY(s, LOGGER_NOTICE, "paused: all I/O waits");
 		wait_for(s, fd, command, now);
 		break;

@@ -63,6 +63,7 @@ static void sample(struct state *s)
 	strcpy(s->tls, "TLS1.3 AES-128-GCM kernel");
 	s->supervisor = 99;
 	s->reconnects = 7;
+	s->alive = 1;
 	s->server_flags = 0x16d;
 	s->timeout_s = 30;
 	strcpy(s->name, "real disk");
@@ -83,6 +84,7 @@ static void expect_equal(const struct state *a, const struct state *b)
 	ck_assert_str_eq(a->tls, b->tls);
 	ck_assert_int_eq(a->supervisor, b->supervisor);
 	ck_assert_uint_eq(a->reconnects, b->reconnects);
+	ck_assert_uint_eq(a->alive, b->alive);
 	ck_assert_uint_eq(a->server_flags, b->server_flags);
 	ck_assert_uint_eq(a->timeout_s, b->timeout_s);
 	ck_assert_str_eq(a->name, b->name);
@@ -181,6 +183,7 @@ START_TEST(file_has_one_key_a_line)
 			 "tls=TLS1.3%20AES-128-GCM%20kernel\n"
 			 "supervisor=99\n"
 			 "reconnects=7\n"
+			 "alive=1\n"
 			 "server-flags=365\n"
 			 "timeout=30\n"
 			 "name=real%20disk\n"

@@ -89,6 +89,7 @@ t "the server is killed" stop_server nbdkit:10809 KILL
 sleep 6
 t "no connection is alive" is nbd0 ALIVE 0
 "$a" --list --json -O DEVICE,CONNECTIONS,ALIVE,RECONNECTS,LAST-ERROR,ERROR-TIME,PEER,TLS,SUPERVISOR,PAUSED nbd0 >/tmp/json
+t "the record has it, too" grep -qx alive=0 /run/nbd-attach/nbd0
 t "the reason is in the list" jq -e '.devices[0]."last-error" | test("Connection refused")' /tmp/json
 t "and when that was" jq -e '.devices[0]."error-time" | test("^20[0-9]{2}-[0-9]{2}-[0-9]{2}T.*Z$")' /tmp/json
 t "and what it is about" jq -e '.devices[0] | .alive == 0 and .connections == 1 and .reconnects >= 3 and .paused == false and
