@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,7 +11,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { CLIENT_MS = 1000 };
+enum {
+	CLIENT_MS = 1000,
+	/* What the first version sent; what came later is added behind it. */
+	ANSWER_MIN = offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
+};
 
 union fd_message {
 	struct cmsghdr header;
@@ -157,7 +162,7 @@ static int receive(int fd, struct control_answer *a, int *fds, unsigned *count)
 	}
 	if (count)
 		*count = fds ? here : 0;
-	return n == (ssize_t)sizeof(*a) ? 0 : -EPROTO;
+	return n >= (ssize_t)ANSWER_MIN ? 0 : -EPROTO;
 }
 
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,

@@ -3,6 +3,9 @@
  * control: how a command reaches the supervisor of a device: a Unix socket beside the record, one
  * request and one answer a connection, both flat. Only for root, by the mode of the socket and by a look
  * at who asks. That somebody listens is the proof that a device is supervised.
+ *
+ * Supervisor and command may be of different versions, so that both lists below grow at their ends only: what is not known is
+ * not looked at, and what does not come is 0.
  */
 #ifndef NBD_ATTACH_CONTROL_H
 #define NBD_ATTACH_CONTROL_H

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -97,6 +98,53 @@ START_TEST(question_and_answer)
 	close(listener);
 	remove_from(dir);
 	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* Whoever has more to say than we know is a later version, and whoever has less than the first one is none. */
+START_TEST(answer_of_another_version)
+{
+	const struct {
+		size_t len;
+		int ret;
+	} rows[] = {
+		{ sizeof(struct control_answer) + 100, 0 },
+		{ offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer), 0 },
+		{ offsetof(struct control_answer, peer), -EPROTO },
+		{ 1, -EPROTO },
+	};
+	union {
+		struct control_answer answer;
+		char bytes[sizeof(struct control_answer) + 100];
+	} sent;
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int listener, status;
+	pid_t pid;
+
+	new_dir(dir);
+	listener = listen_on(dir);
+	memset(&sent, 0x7e, sizeof(sent));
+	memset(&sent.answer, 0, sizeof(sent.answer));
+	sent.answer.connections = 4;
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		struct pollfd p = { .fd = listener, .events = POLLIN };
+		enum control_command command;
+		int client;
+
+		poll(&p, 1, 10000);
+		client = control_accept(listener, &command);
+		_exit(client < 0 || send(client, &sent, rows[_i].len, MSG_NOSIGNAL) != (ssize_t)rows[_i].len);
+	}
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 10000, &a, NULL, NULL, &e), rows[_i].ret);
+	if (!rows[_i].ret)
+		ck_assert_uint_eq(a.connections, 4);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	close(listener);
 }
 END_TEST
 
@@ -201,6 +249,7 @@ Suite *unit_suite(void)
 	TCase *t = tcase_create("control");
 
 	tcase_add_loop_test(t, question_and_answer, 0, 3);
+	tcase_add_loop_test(t, answer_of_another_version, 0, 4);
 	tcase_add_test(t, refusal_is_the_error);
 	tcase_add_loop_test(t, nobody_there, 0, 2);
 	tcase_add_test(t, one_listens);
