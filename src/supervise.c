@@ -40,6 +40,7 @@ enum {
 	LOG_EVERY = 20,    /* attempts that fail in the same way */
 	QUIET_MS = 3000,   /* that a moment without requests is waited for, to cut a connection that is renewed, */
 	PAUSE_MS = 1000,   /* and of that, one in a pause between them */
+	GROW_QUIET_MS = 20000, /* the same, to grow */
 	QUIET_LOOK_MS = 5,
 	RENEW_AGAIN_MS = 60000, /* after an attempt that failed */
 };
@@ -74,6 +75,13 @@ struct slot {
 	uint64_t size;     /* of the export, as the server said then: it answers no request beyond */
 };
 
+/* A moment without requests is waited for. */
+struct quiet {
+	long long until;   /* then any will do; 0: nobody waits */
+	unsigned looks;
+	uint64_t finished; /* requests, at the last of them */
+};
+
 /* A connection that is made and not the kernel's yet. */
 struct offer {
 	int fd; /* -1: none */
@@ -82,8 +90,7 @@ struct offer {
 	long long due;
 	uint64_t grown;
 	bool kernel_tls;
-	long long quiet_until; /* it replaces one that lives, which is cut when it is idle, or then; 0: the other one is dead */
-	uint64_t finished;     /* requests, when that was looked at last */
+	struct quiet quiet; /* it replaces one that lives, which is cut then; until 0: the other one is dead */
 };
 
 /* Who waits for an answer, for one thing at a time. */
@@ -125,6 +132,7 @@ struct supervisor {
 	struct offer offer;
 	uint64_t grow_to;         /* once all connections know it */
 	long long grow_due;
+	struct quiet grow_quiet;
 	long long renew_due;      /* of those that do not, by new ones */
 
 	bool paused;
@@ -633,7 +641,7 @@ static void take_answer(struct supervisor *s, long long now, struct link_result 
 	s->offer.times = 0;
 	s->offer.due = now;
 	s->offer.kernel_tls = rs->encrypted && !rs->relayed;
-	s->offer.quiet_until = renewing ? now + QUIET_MS : 0;
+	s->offer.quiet = (struct quiet){ .until = renewing ? now + QUIET_MS : 0 };
 	memcpy(s->peer, rs->peer, sizeof(s->peer));
 	/* Where it is not permitted the system's own will do. */
 	sock_set_send_room(s->offer.fd, SOCK_SEND_ROOM, &e);
@@ -655,6 +663,7 @@ static void settle(struct supervisor *s, long long now)
 	s->rounds = 0;
 	s->tried = 0;
 	slot->size = s->offer.grown;
+	s->grow_quiet.until = 0;
 	if (slot->size != s->grow_to) {
 		s->grow_to = slot->size;
 		s->grow_due = now + GROW_MS;
@@ -672,19 +681,19 @@ static void settle(struct supervisor *s, long long now)
 	update_record(s);
 }
 
-/* A request that comes a moment after it is none of a pause. */
-static bool is_quiet(struct supervisor *s, long long now)
+/* A request that comes a moment after it is none of a pause, which is looked for in the first of limit_ms. */
+static bool is_quiet(const struct supervisor *s, struct quiet *q, long long limit_ms, long long now)
 {
-	long long left = s->offer.quiet_until - now;
+	long long left = q->until - now;
 	struct sysfs_traffic t;
 	struct err ignored;
 	bool paused;
 
 	if (left <= 0 || sysfs_traffic(s->sysfd, s->rq->index, &t, &ignored))
 		return true;
-	paused = s->offer.times++ && t.requests == s->offer.finished;
-	s->offer.finished = t.requests;
-	return !t.inflight && (paused || left <= QUIET_MS - PAUSE_MS);
+	paused = q->looks++ && t.requests == q->finished;
+	q->finished = t.requests;
+	return !t.inflight && (paused || left <= limit_ms - PAUSE_MS);
 }
 
 /*
@@ -693,14 +702,13 @@ static bool is_quiet(struct supervisor *s, long long now)
  */
 static void make_room(struct supervisor *s, long long now)
 {
-	if (!is_quiet(s, now)) {
+	if (!is_quiet(s, &s->offer.quiet, QUIET_MS, now)) {
 		s->offer.due = now + QUIET_LOOK_MS;
 		return;
 	}
 	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
 	    outdated(s) == (int)s->offer.slot ? "as the export has grown" : "before its keys are worn out");
-	s->offer.quiet_until = 0;
-	s->offer.times = 0;
+	s->offer.quiet.until = 0;
 	lose(s, s->offer.slot, now);
 	s->offer.due = now;
 }
@@ -775,8 +783,19 @@ static void offered(struct supervisor *s, long long now, const struct command *c
 	s->offer.due = now + (p->timeout_s ? AGAIN_MS : offer_again_ms[s->offer.times - 1]);
 }
 
-static void grow(struct supervisor *s)
+/*
+ * The kernel lets no request begin until those under way are done, and carries out no other command meanwhile. If the connection died
+ * then, nobody could give it a new one, and all of generic netlink would wait with it; so there had better be none.
+ */
+static void grow(struct supervisor *s, long long now)
 {
+	if (!s->grow_quiet.until)
+		s->grow_quiet = (struct quiet){ .until = now + GROW_QUIET_MS };
+	if (!is_quiet(s, &s->grow_quiet, GROW_QUIET_MS, now)) {
+		s->grow_due = now + QUIET_LOOK_MS;
+		return;
+	}
+	s->grow_quiet.until = 0;
 	s->grow_due = 0;
 	submit(s, JOB_RESIZE, -1, s->grow_to);
 }
@@ -1164,7 +1183,7 @@ static void step(struct supervisor *s, long long now)
 	if (may_ask(s) && is_due(renewal_due(s), now))
 		begin_renewal(s, now);
 	if (!s->calling && is_due(growth_due(s), now))
-		grow(s);
+		grow(s, now);
 	check_client(s, now);
 	if (is_due(s->stop_due, now))
 		stop_politely(s);

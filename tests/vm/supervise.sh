@@ -101,11 +101,12 @@ t "no I/O error in the load" load_was_good nbd0
 
 io_timeout() { [[ $(</sys/block/nbd0/queue/io_timeout) == "$1" ]]; }
 t "the timer is short, also after reconnections" io_timeout 1000
-inflight() { awk '{ exit $9 < 1 }' /sys/block/nbd0/stat; }
+# inflight DEVICE
+inflight() { awk '{ exit $9 < 1 }' "/sys/block/$1/stat"; }
 kill -STOP -- "-$SERVER"
 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 skip=100 iflag=direct 2>/dev/null &
 reader=$!
-t "a request is under way" wait_for 10 inflight
+t "a request is under way" wait_for 10 inflight nbd0
 sleep 3
 t "and waits for a slow server" kill -0 $reader
 t "by the same connection" is nbd0 ALIVE 1
@@ -269,6 +270,19 @@ t "rescan" "$a" --rescan nbd1
 t "it can be read to its new end" end_of nbd1 131072
 t "all of them were replaced" test "$(dmesg | grep -c 'nbd1: connection . of 4 is renewed, as the export has grown')" = 4
 t "four are alive" is nbd1 ALIVE 4
+t "detach" "$a" -d nbd1
+
+# For a new size the kernel waits for all requests, and takes no new connection while it waits.
+t "one connection, ten seconds for each request" "$a" -t 10 localhost:10810 disk nbd1
+kill -STOP "$(pgrep -n -P "$SERVER")"
+dd if=/dev/nbd1 of=/dev/null bs=4k count=1 skip=100 iflag=direct 2>/dev/null &
+reader=$!
+t "a request is under way" wait_for 10 inflight nbd1
+truncate -s 80M /tmp/disk
+t "rescan" "$a" --rescan nbd1
+t_fails 1 "it grows when no request is under way" inflight nbd1
+t "the one that was is answered" wait $reader
+t "it can be read to its new end" end_of nbd1 163840
 t "detach" "$a" -d nbd1
 stop_server nbd-server:10810
 
