@@ -43,6 +43,7 @@ enum {
 	GROW_QUIET_MS = 20000, /* the same, to grow */
 	QUIET_LOOK_MS = 5,
 	RENEW_AGAIN_MS = 60000, /* after an attempt that failed */
+	COMMAND_MS = 10000, /* that the kernel takes for a command until it is told */
 };
 
 /* With a timeout the kernel marks a socket that it takes; without, it is offered at these times, which covers a slow one. */
@@ -108,6 +109,7 @@ struct supervisor {
 	int events, sysfd, records, listener, signals;
 	int unix_dirs[NEGOTIATOR_SERVERS_MAX]; /* of servers' sockets, where paths may be gone one day; else -1 */
 	bool calling;             /* a kcall is under way */
+	long long call_due;       /* when that is told, as it hangs; -1: it has been */
 	bool over;
 	int result;
 	struct err *e;
@@ -415,10 +417,26 @@ static void submit(struct supervisor *s, enum job job, int fd, uint64_t size)
 	struct err e;
 
 	memcpy(c.backend, s->rq->plan->backend, sizeof(c.backend));
-	if (kcall_submit(s->kcall, do_command, &c, sizeof(c), &e))
+	if (kcall_submit(s->kcall, do_command, &c, sizeof(c), &e)) {
 		SAY(s, LOGGER_ERROR, "%s", e.text);
-	else
-		s->calling = true;
+		return;
+	}
+	s->calling = true;
+	s->call_due = task_now_ms() + COMMAND_MS;
+}
+
+/* Nothing else can be done for the device until it comes back; there is no way to take it back. */
+static void tell_hanging(struct supervisor *s)
+{
+	char text[128];
+
+	s->call_due = -1;
+	snprintf(text, sizeof(text), "the kernel has not carried out a command for %d s: another one hangs, or requests "
+		 "that it waits for do", COMMAND_MS / 1000);
+	note_error(s, text);
+	SAY(s, LOGGER_ERROR, "%s", text);
+	tell_status(s);
+	update_record(s);
 }
 
 /* --- attempts ----------------------------------------------------------------------------------------- */
@@ -1171,6 +1189,8 @@ static void step(struct supervisor *s, long long now)
 {
 	if (s->unexplained && now >= s->unexplained)
 		explain(s, now);
+	if (s->calling && is_due(s->call_due, now))
+		tell_hanging(s);
 	if (is_due(give_up_due(s), now) && !s->calling) {
 		negotiator_cancel(s->n);
 		drop_offer(s);
@@ -1207,7 +1227,9 @@ static long long next_due(const struct supervisor *s)
 	sooner(&when, s->stop_due);
 	if (s->unexplained)
 		sooner(&when, s->unexplained);
-	if (!s->calling) {
+	if (s->calling) {
+		sooner(&when, s->call_due);
+	} else {
 		sooner(&when, give_up_due(s));
 		if (s->offer.fd >= 0)
 			sooner(&when, s->offer.due);

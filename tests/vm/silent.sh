@@ -18,6 +18,7 @@ signal_server() { kill -s "$1" -- "-${lib_pids[$2]}"; }
 closing() { [[ -e /proc/$1 && ! -e /proc/$1/fd/1 ]]; }
 ended() { [[ ! -e /proc/$1 ]]; }
 same_content() { cmp -n "$3" "$1" "$2"; }
+list_says() { "$A" --list -n -O "$2" "$1" | grep -q "$3"; }
 
 # dirty nbdN BYTES: data that only the kernel has, and nobody who has the device open: its
 # writer waits in the last close(). No sync() in this script from here on, it would wait as well.
@@ -32,7 +33,8 @@ dirty() {
 # More than the buffers of a connection have room for
 many=$((16 << 20))
 few=65536
-head -c "$many" /dev/urandom >/tmp/data
+huge=$((64 << 20))	# or those that a supervisor gives it
+head -c "$huge" /dev/urandom >/tmp/data
 t "modprobe nbd" modprobe nbd nbds_max=8
 dmesg_mark
 make_disk /tmp/disk1 16M
@@ -46,6 +48,9 @@ limits=('' 0 0 0 30 30 3 0)
 for i in {1..7}; do
 	t "attach nbd$i" "$A" --no-supervise --peer-timeout 0 -t "${limits[i]}" "127.0.0.1:1080$i" disk "nbd$i"
 done
+make_disk /tmp/disk0 64M
+t "nbdkit" serve_nbdkit 10800 file /tmp/disk0
+t "attach nbd0 with a supervisor" "$A" 127.0.0.1:10800 disk nbd0
 servers=(qemu-nbd:10801 nbdkit:1080{2..7})
 for server in "${servers[@]}"; do
 	t "${server%:*} falls silent" signal_server STOP "$server"
@@ -78,9 +83,22 @@ t_fails 1 "force, a full connection without a limit: not done" took "$A" --detac
 t_says "force, a full connection without a limit: says so" 'disconnect nbd7: not done within'
 t "force, a full connection without a limit: comes back" took_from_to 5000 20000
 t "force, a full connection without a limit: the kernel waits" attached nbd7
+t "meanwhile a supervised device loses its server" stop_server nbdkit:10800 KILL
+t "which is back" serve_nbdkit 10800 file /tmp/disk0
+t "its supervisor tells that the kernel hangs" wait_for 30 list_says nbd0 LAST-ERROR 'not carried out a command for 10 s'
+t "and does not hang itself" list_says nbd0 ALIVE 0
 t "the server is killed" stop_server nbdkit:10807 KILL
 t "now the kernel completes it" wait_for 10 gone nbd7
 t "and the writer ends" wait_for 10 ended "${writers[nbd7]}"
+t "and the supervised device is connected again" wait_for 10 list_says nbd0 ALIVE 1
+t "it can be read" dd if=/dev/nbd0 of=/dev/null bs=64k count=1 iflag=direct
+# It has no limit either, but somebody who can free the sender.
+t "its server falls silent" signal_server STOP nbdkit:10800
+t "so much is dirty that the connection is full" dirty nbd0 $huge
+t "force, a full connection with a supervisor: success" took "$A" --detach --force nbd0
+t "force, a full connection with a supervisor: within the time limit" took_from_to 3000 20000
+t "force, a full connection with a supervisor: it is gone" gone nbd0
+t "and the writer ends" wait_for 10 ended "${writers[nbd0]}"
 
 for i in 1 2 3; do
 	t_fails 3 "silent server $i: exit 3" outcome "silent$i"
