@@ -71,6 +71,9 @@ t "attach" "$a" localhost '' nbd0
 supervisor=$(field nbd0 SUPERVISOR)
 t "a supervisor stays" kill -0 "$supervisor"
 t "it is the one that the kernel names" test "$(cat /sys/block/nbd0/pid)" = "$supervisor"
+# The kernel says twice what was asked for. A request that is half sent when its connection dies can be lost.
+send_room() { ss -tmnH state established '( dport = :10809 )' | grep -q tb33554432; }
+t "the connection has room for whole requests" send_room
 load nbd0 12
 for i in 1 2 3; do
 	sleep 1
@@ -80,7 +83,25 @@ for i in 1 2 3; do
 done
 t "no I/O error in the load" load_was_good nbd0
 t "three times reconnected" wait_for 5 is nbd0 RECONNECTS 3
+t "the new connection has room for whole requests" send_room
 t "one connection is alive" is nbd0 ALIVE 1
+t "the record has it, too" grep -qx alive=1 /run/nbd-attach/nbd0
+
+# Nothing shows whether the kernel has taken a connection without a limit for requests. It is offered again and again, one that was
+# dropped is taken then. Writing to the queue while requests wait could wait for them.
+strace -f -qq -ttt -o /tmp/offers -e trace=sendmsg,openat -p "$supervisor" &
+tracer=$!
+t "traced" wait_for 10 bash -c "grep -q 'TracerPid:[[:space:]]*[1-9]' /proc/$supervisor/status"
+t "the server is killed" stop_server nbdkit:10809 KILL
+t "and started" serve
+t "reconnected" wait_for 10 is nbd0 RECONNECTS 4
+kill $tracer
+wait $tracer
+# offers COUNT MS: so many, from the first to the last at least so long
+offers() { awk -v n="$1" -v ms="$2" '/AF_NETLINK/ { if (!i++) first = $2; last = $2 } { print }
+	END { exit i < n || (last - first) * 1000 < ms }' /tmp/offers; }
+t "the connection was offered four times, in 0.6 s" offers 4 600
+t "nothing of the queue was opened" bash -c '! grep queue/ /tmp/offers'
 
 # --- a long time without a server; the reason is told
 
@@ -254,6 +275,7 @@ t "nothing is left" wait_for 5 nothing_left
 # --- several connections, and several servers
 
 # nbd-server has a process for each connection.
+served() { (($(pgrep -c -P "$SERVER") == $1)) || { pgrep -a -P "$SERVER"; return 1; }; }
 t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
 t "four connections" "$a" -C 4 -t 3 localhost:10810 disk nbd1
 t "several have a limit for each request" test "$(</sys/block/nbd1/queue/io_timeout)" = 3000
@@ -265,6 +287,17 @@ t "no I/O error in the load" load_was_good nbd1
 t "all are lost" stop_server nbd-server:10810 KILL
 t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
 t "four are alive" wait_for 15 is nbd1 ALIVE 4
+# Which of them are alive shows only by whether the kernel takes another one.
+load nbd1 10
+t "the supervisor is killed" kill -KILL "$(field nbd1 SUPERVISOR)"
+t "and one connection lost" pkill -KILL -n -P "$SERVER"
+t "adopt" "$a" --adopt nbd1
+t "that one is replaced, and no other" wait_for 15 served 4
+t "four are alive" wait_for 10 is nbd1 ALIVE 4
+t "another one is lost" pkill -KILL -o -P "$SERVER"
+t "and replaced" wait_for 15 served 4
+t "four are alive" wait_for 5 is nbd1 ALIVE 4
+t "no I/O error in the load" load_was_good nbd1
 truncate -s 64M /tmp/disk
 t "rescan" "$a" --rescan nbd1
 t "it can be read to its new end" end_of nbd1 131072
