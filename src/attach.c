@@ -538,7 +538,7 @@ int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 		return sysfd;
 	ret = sysfs_indices(sysfd, &indices, &count, e);
 	for (size_t i = 0; i < count && !ret; i++) {
-		ret = sysfs_device(sysfd, indices[i], &d, e);
+		ret = sysfs_attachment(sysfd, indices[i], &d, e);
 		if (!ret && d.attached && d.pid == pid && !strcmp(d.backend, backend) &&
 		    (rq->find || rq->index == d.index))
 			ret = attach_undo(d.index, e);

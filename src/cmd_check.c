@@ -15,7 +15,7 @@ int cmd_check(const struct opts *o, struct err *e)
 
 	if (sysfd < 0)
 		return sysfd;
-	ret = sysfs_device(sysfd, o->index, &d, e);
+	ret = sysfs_attachment(sysfd, o->index, &d, e);
 	close(sysfd);
 	if (ret)
 		return ret;

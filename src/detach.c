@@ -168,7 +168,7 @@ static bool is_gone(int sysfd, unsigned index)
 	struct err ignored;
 	size_t partitions = 0;
 
-	if (sysfs_device(sysfd, index, &d, &ignored) ||
+	if (sysfs_attachment(sysfd, index, &d, &ignored) ||
 	    sysfs_partitions(sysfd, index, NULL, 0, &partitions, &ignored))
 		return false;
 	return !d.attached && !partitions;
@@ -188,7 +188,7 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	sysfd = sysfs_open("/sys", e);
 	if (sysfd < 0)
 		return sysfd;
-	ret = sysfs_device(sysfd, rq->index, &d, e);
+	ret = sysfs_attachment(sysfd, rq->index, &d, e);
 	if (ret)
 		goto out;
 	if (!d.attached) {

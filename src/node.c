@@ -55,7 +55,7 @@ void node_drop_partitions(int devfd, int sysfd, unsigned index, unsigned wait_ms
 	struct err ignored;
 
 	for (unsigned waited = 0;; waited += POLL_MS) {
-		if (sysfs_device(sysfd, index, &d, &ignored))
+		if (sysfs_attachment(sysfd, index, &d, &ignored))
 			return;
 		if (!d.size)
 			break;

@@ -241,7 +241,7 @@ static bool is_ours(struct supervisor *s)
 	struct err ignored;
 
 	/* What cannot be read says nothing. */
-	return sysfs_device(s->sysfd, s->rq->index, &d, &ignored) ||
+	return sysfs_attachment(s->sysfd, s->rq->index, &d, &ignored) ||
 	       (d.attached && !strcmp(d.backend, s->rq->plan->backend));
 }
 

@@ -136,15 +136,46 @@ static int disk_open(int sysfd, unsigned index, int *fd, struct err *e)
 	return 0;
 }
 
-int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *e)
+/* All but queue/. */
+static int read_attachment(int fd, const char *disk, struct sysfs_device *d, struct err *e)
 {
-	enum { SIZE, RO, BLOCK, MIN_IO, MAX_KB, MAX_HW_KB, WRITE_ZEROES, ROTATIONAL, NUMBERS };
+	uint64_t size, ro, pid;
+	int r = attr_number(fd, disk, "size", UINT64_MAX / 512, &size, e);
+
+	if (!r)
+		r = attr_number(fd, disk, "ro", 1, &ro, e);
+	if (r)
+		return r;
+	d->size = size * 512;
+	d->read_only = ro == 1;
+
+	/* Its existence is the sign, whatever it says. */
+	d->attached = !faccessat(fd, "pid", F_OK, 0);
+	r = attr_number(fd, disk, "pid", INT32_MAX, &pid, e);
+	if (r)
+		return r;
+	d->pid = (pid_t)pid;
+
+	r = attr_text(fd, disk, "backend", d->backend, sizeof(d->backend), e);
+	if (r < 0)
+		return r;
+	d->has_backend = r == 1;
+
+	/* Last, because every device has it: where it is missing the rest was read from a ruin. */
+	r = attr_dev(fd, disk, "dev", &d->dev, e);
+	if (r)
+		return r;
+	d->present = d->dev != 0;
+	return 0;
+}
+
+static int read_queue(int fd, const char *disk, struct sysfs_device *d, struct err *e)
+{
+	enum { BLOCK, MIN_IO, MAX_KB, MAX_HW_KB, WRITE_ZEROES, ROTATIONAL, NUMBERS };
 	static const struct {
 		const char *name;
 		uint64_t max;
 	} numbers[NUMBERS] = {
-		[SIZE] = { "size", UINT64_MAX / 512 }, /* in sectors of 512 bytes, always */
-		[RO] = { "ro", 1 },
 		[BLOCK] = { "queue/logical_block_size", UINT32_MAX },
 		[MIN_IO] = { "queue/minimum_io_size", UINT32_MAX },
 		[MAX_KB] = { "queue/max_sectors_kb", UINT32_MAX },
@@ -152,24 +183,15 @@ int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *
 		[WRITE_ZEROES] = { "queue/write_zeroes_max_bytes", UINT64_MAX },
 		[ROTATIONAL] = { "queue/rotational", 1 },
 	};
-	char disk[SHORT_ATTR], buf[SHORT_ATTR];
-	uint64_t v[NUMBERS], pid;
-	int fd, r;
-
-	memset(d, 0, sizeof(*d));
-	d->index = index;
-	r = disk_open(sysfd, index, &fd, e);
-	if (r || fd < 0)
-		return r;
-	snprintf(disk, sizeof(disk), "nbd%u", index);
+	char buf[SHORT_ATTR];
+	uint64_t v[NUMBERS];
+	int r;
 
 	for (size_t i = 0; i < NUMBERS; i++) {
 		r = attr_number(fd, disk, numbers[i].name, numbers[i].max, &v[i], e);
 		if (r)
-			goto out;
+			return r;
 	}
-	d->size = v[SIZE] * 512;
-	d->read_only = v[RO] == 1;
 	d->block_size = (uint32_t)v[BLOCK];
 	d->minimum_io_size = (uint32_t)v[MIN_IO];
 	d->max_sectors_kb = (uint32_t)v[MAX_KB];
@@ -179,33 +201,42 @@ int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *
 
 	r = attr_text(fd, disk, "queue/write_cache", buf, sizeof(buf), e);
 	if (r < 0)
-		goto out;
+		return r;
 	d->write_back = !strcmp(buf, "write back");
+	return 0;
+}
 
-	/* Its existence is the sign, whatever it says. */
-	d->attached = !faccessat(fd, "pid", F_OK, 0);
-	r = attr_number(fd, disk, "pid", INT32_MAX, &pid, e);
-	if (r)
-		goto out;
-	d->pid = (pid_t)pid;
+static int read_device(int sysfd, unsigned index, bool queue, struct sysfs_device *d, struct err *e)
+{
+	char disk[SHORT_ATTR];
+	int fd, r;
 
-	r = attr_text(fd, disk, "backend", d->backend, sizeof(d->backend), e);
-	if (r < 0)
-		goto out;
-	d->has_backend = r == 1;
-
-	/* Last, because every device has it: where it is missing the rest was read from a ruin. */
-	r = attr_dev(fd, disk, "dev", &d->dev, e);
-	if (r)
-		goto out;
-	d->present = d->dev != 0;
-	if (!d->present) {
+	memset(d, 0, sizeof(*d));
+	d->index = index;
+	r = disk_open(sysfd, index, &fd, e);
+	if (r || fd < 0)
+		return r;
+	snprintf(disk, sizeof(disk), "nbd%u", index);
+	if (queue)
+		r = read_queue(fd, disk, d, e);
+	if (!r)
+		r = read_attachment(fd, disk, d, e);
+	if (!r && !d->present) {
 		memset(d, 0, sizeof(*d));
 		d->index = index;
 	}
-out:
 	close(fd);
 	return r;
+}
+
+int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *e)
+{
+	return read_device(sysfd, index, true, d, e);
+}
+
+int sysfs_attachment(int sysfd, unsigned index, struct sysfs_device *d, struct err *e)
+{
+	return read_device(sysfd, index, false, d, e);
 }
 
 static int by_value(const void *a, const void *b)

@@ -45,6 +45,12 @@ int sysfs_open(const char *path, struct err *e);
  */
 int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *e);
 
+/*
+ * The same without the members from block_size on, which are 0: nothing of queue/ is read. Whoever writes there waits for all requests,
+ * on a device without a connection until it has one again, and readers wait behind (queue_attr_show, sysfs_lock).
+ */
+int sysfs_attachment(int sysfd, unsigned index, struct sysfs_device *d, struct err *e);
+
 /* The numbers of all nbd disks (no partitions), ascending; *indices is malloc'ed for the caller. */
 int sysfs_indices(int sysfd, unsigned **indices, size_t *count, struct err *e);
 

@@ -354,7 +354,7 @@ int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct er
 
 	u->users = 0;
 	u->text[0] = '\0';
-	r = sysfs_device(sysfd, index, &d, e);
+	r = sysfs_attachment(sysfd, index, &d, e);
 	if (r || !d.present)
 		return r;
 	s.devs[0] = d.dev;

@@ -109,6 +109,47 @@ START_TEST(device)
 }
 END_TEST
 
+/* The same, without a look at its queue, which has nothing that could be read here. */
+START_TEST(attachment)
+{
+	const struct sysfs_device *want = &recorded[_i].d;
+	int sys = tree_new(), r;
+	struct sysfs_device d;
+	char number[32];
+	struct err e;
+
+	snprintf(number, sizeof(number), "%llu\n", (unsigned long long)want->size / 512);
+	tree_put(sys, "block/nbd7/size", number);
+	tree_put(sys, "block/nbd7/ro", want->read_only ? "1\n" : "0\n");
+	snprintf(number, sizeof(number), "%d\n", (int)want->pid);
+	if (want->attached)
+		tree_put(sys, "block/nbd7/pid", number);
+	snprintf(number, sizeof(number), "%.20s\n", want->backend);
+	if (want->has_backend)
+		tree_put(sys, "block/nbd7/backend", number);
+	tree_put(sys, "block/nbd7/dev", "43:7\n");
+	tree_put(sys, "block/nbd7/queue/logical_block_size", "no number\n");
+	memset(&d, 0xa5, sizeof(d));
+	err_clear(&e);
+	r = sysfs_attachment(sys, 7, &d, &e);
+	assert_ok(r, e);
+	ck_assert_uint_eq(d.index, 7);
+	ck_assert_int_eq(d.present, true);
+	ck_assert_int_eq(d.attached, want->attached);
+	ck_assert_int_eq(d.pid, want->pid);
+	ck_assert_uint_eq(d.size, want->size);
+	ck_assert_int_eq(d.read_only, want->read_only);
+	ck_assert_int_eq(d.has_backend, want->has_backend);
+	ck_assert_int_eq(strncmp(d.backend, want->backend, 20), 0);
+	ck_assert_uint_eq(d.dev, makedev(43, 7));
+	ck_assert_uint_eq(d.block_size, 0);
+	ck_assert_uint_eq(d.max_sectors_kb, 0);
+	err_clear(&e);
+	ck_assert_int_ne(sysfs_device(sys, 7, &d, &e), 0);
+	close(sys);
+}
+END_TEST
+
 START_TEST(device_absent)
 {
 	int sys = tree_recorded("sysfs/attached"), r;
@@ -949,6 +990,7 @@ Suite *unit_suite(void)
 
 	tree_fixture(read);
 	tcase_add_loop_test(read, device, 0, COUNT(recorded));
+	tcase_add_loop_test(read, attachment, 0, COUNT(recorded));
 	tcase_add_test(read, device_absent);
 	tcase_add_test(read, device_going);
 	tcase_add_test(read, device_bare);

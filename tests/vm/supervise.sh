@@ -44,6 +44,8 @@ load_was_good() {
 	return "$status"
 }
 
+ended() { [[ ! -e /proc/$1 ]]; }
+
 reads() {
 	timeout 20 dd if="/dev/$1" of=/dev/null bs=4k count=1 iflag=direct
 }
@@ -136,6 +138,22 @@ t "and comes back" serve
 began=$SECONDS
 t "the request is answered" wait $reader
 t "within seconds" test $((SECONDS - began)) -lt 15
+
+# Whoever writes to the queue waits for the requests that wait for the connection, and whoever reads it then waits, too. That is not to
+# be the one who makes the connection.
+t "the server is killed" stop_server nbdkit:10809 KILL
+t "no connection is alive" wait_for 5 is nbd0 ALIVE 0
+dd if=/dev/nbd0 of=/dev/null bs=4k count=1 skip=200 iflag=direct 2>/dev/null &
+reader=$!
+sleep 0.5
+bash -c 'echo 100 >/sys/block/nbd0/queue/nr_requests' &
+writer=$!
+sleep 0.5
+t "a request waits" kill -0 $reader
+t "who sets the queue's depth waits for it" kill -0 $writer
+t "the server comes back" serve
+t "a request is answered all the same" wait_for 20 ended $reader
+t "and the depth is set" wait_for 5 ended $writer
 
 # --- planned: nbdkit that is asked to stop answers ESHUTDOWN to whom it still serves
 
