@@ -483,11 +483,46 @@ static void not_renewed(struct supervisor *s, long long now, const struct err *w
 		answer_waiting(s, why);
 }
 
-/* A connection that does not know of the growth. An NBD server says the size once, and most of them look at it once. */
-static int outdated(const struct supervisor *s)
+/* The kernel's alone, since an earlier supervisor was killed: nobody can break it. */
+static bool is_unknown(const struct slot *slot)
 {
-	for (unsigned i = 0; i < s->rq->connections && s->grow_to > s->size; i++)
-		if (!s->slots[i].dead && s->slots[i].size < s->grow_to)
+	return !slot->dead && slot->fd < 0;
+}
+
+static int first_unknown(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->rq->connections; i++)
+		if (is_unknown(&s->slots[i]))
+			return (int)i;
+	return -1;
+}
+
+static void err_unknown(const struct supervisor *s, int i, const char *until, struct err *e)
+{
+	err_set(e, ERR_BUSY, EBUSY, "connection %d of %u was made by a supervisor that was killed, and cannot be broken; %s it "
+		"has been lost", i + 1, s->rq->connections, until);
+}
+
+/* A connection that does not know of the growth. An NBD server says the size once, and most of them look at it once. */
+static bool is_outdated(const struct supervisor *s, const struct slot *slot)
+{
+	return !slot->dead && s->grow_to > s->size && slot->size < s->grow_to;
+}
+
+static unsigned count_outdated(const struct supervisor *s)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < s->rq->connections; i++)
+		count += is_outdated(s, &s->slots[i]);
+	return count;
+}
+
+/* One of them that can be replaced; -1: none. */
+static int first_outdated(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < s->rq->connections; i++)
+		if (is_outdated(s, &s->slots[i]) && !is_unknown(&s->slots[i]))
 			return (int)i;
 	return -1;
 }
@@ -502,7 +537,7 @@ static int worn_out(struct supervisor *s, long long now)
 		const struct slot *slot = &s->slots[i];
 		uint64_t used = records > slot->records ? records - slot->records : 0;
 
-		if (!slot->kernel_tls || slot->dead)
+		if (!slot->kernel_tls || slot->dead || is_unknown(slot))
 			continue;
 		any = true;
 		if (used >= limit)
@@ -623,7 +658,7 @@ static void begin_renewal(struct supervisor *s, long long now)
 {
 	struct err e;
 
-	s->renewing = outdated(s);
+	s->renewing = first_outdated(s);
 	if (s->renewing < 0)
 		s->renewing = worn_out(s, now);
 	if (s->renewing < 0)
@@ -725,7 +760,7 @@ static void make_room(struct supervisor *s, long long now)
 		return;
 	}
 	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
-	    outdated(s) == (int)s->offer.slot ? "as the export has grown" : "before its keys are worn out");
+	    is_outdated(s, &s->slots[s->offer.slot]) ? "as the export has grown" : "before its keys are worn out");
 	s->offer.quiet.until = 0;
 	lose(s, s->offer.slot, now);
 	s->offer.due = now;
@@ -943,6 +978,11 @@ static void serve(struct supervisor *s, long long now)
 		answer(s, fd, NULL);
 		break;
 	case CONTROL_PAUSE:
+		if (first_unknown(s) >= 0) {
+			err_unknown(s, first_unknown(s), "there is no pause until", &e);
+			answer(s, fd, &e);
+			break;
+		}
 		s->paused = true;
 		cut_all(s, now);
 		s->due = -1;
@@ -1028,6 +1068,10 @@ static void rescanned(struct supervisor *s, long long now, const struct link_res
 	if (size > s->size) {
 		s->grow_to = size;
 		s->grow_due = s->renew_due = now;
+	}
+	if (size > s->size && first_unknown(s) >= 0) {
+		err_unknown(s, first_unknown(s), "the device grows when", &e);
+		answer_waiting(s, &e);
 	}
 }
 
@@ -1165,12 +1209,12 @@ static long long renewal_due(const struct supervisor *s)
 {
 	if (count_dead(s))
 		return -1;
-	return outdated(s) >= 0 && (s->look_due < 0 || s->renew_due < s->look_due) ? s->renew_due : s->look_due;
+	return first_outdated(s) >= 0 && (s->look_due < 0 || s->renew_due < s->look_due) ? s->renew_due : s->look_due;
 }
 
 static long long growth_due(const struct supervisor *s)
 {
-	return s->grow_due && s->grow_to > s->size && !count_dead(s) && outdated(s) < 0 ? s->grow_due : -1;
+	return s->grow_due && s->grow_to > s->size && !count_dead(s) && !count_outdated(s) ? s->grow_due : -1;
 }
 
 static bool is_due(long long when, long long now)

@@ -316,9 +316,22 @@ t "another one is lost" pkill -KILL -o -P "$SERVER"
 t "and replaced" wait_for 15 served 4
 t "four are alive" wait_for 5 is nbd1 ALIVE 4
 t "no I/O error in the load" load_was_good nbd1
+# The others are the kernel's alone.
+t_fails 7 "there is no pause for connections that cannot be broken" "$a" --pause nbd1
+t_says "and why" 'connection . of 4 was made by a supervisor that was killed'
 truncate -s 64M /tmp/disk
+t_fails 7 "nor growth" "$a" --rescan nbd1
+t "none was replaced for that" served 4
+t "all are lost" stop_server nbd-server:10810 KILL
+t "nbd-server" serve_nbdserver 10810 disk=/tmp/disk
+t "four are alive" wait_for 15 is nbd1 ALIVE 4
+t "it grows then" wait_for 30 end_of nbd1 131072
+t "pause" "$a" --pause nbd1
+t "resume" "$a" --resume nbd1
+dmesg -C
+truncate -s 72M /tmp/disk
 t "rescan" "$a" --rescan nbd1
-t "it can be read to its new end" end_of nbd1 131072
+t "it can be read to its new end" end_of nbd1 147456
 t "all of them were replaced" test "$(dmesg | grep -c 'nbd1: connection . of 4 is renewed, as the export has grown')" = 4
 t "four are alive" is nbd1 ALIVE 4
 t "detach" "$a" -d nbd1
