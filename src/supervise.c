@@ -345,11 +345,11 @@ static void find_dead(struct supervisor *s, long long now)
 	}
 }
 
-/* The kernel says that one died which we do not see: one that was adopted, or that it never took. */
+/* The kernel says that some died which we do not see: they were adopted, or it never took them. */
 static void explain(struct supervisor *s, long long now)
 {
 	s->unexplained = 0;
-	for (unsigned i = 0; i < s->rq->connections; i++) {
+	for (unsigned i = 0; i < s->rq->connections && s->notices > count_dead(s); i++) {
 		if (s->slots[i].dead)
 			continue;
 		if (s->slots[i].fd >= 0 && s->rq->plan->timeout_s)
@@ -357,7 +357,8 @@ static void explain(struct supervisor *s, long long now)
 		SAY(s, LOGGER_WARNING, "connection %u of %u is lost, says the kernel", i + 1,
 		    s->rq->connections);
 		lose(s, i, now);
-		return;
+		/* Which one it was is the kernel's secret, and a notice that was lost may have been another device's. */
+		s->slots[i].doubtful = s->rq->plan->timeout_s;
 	}
 }
 
