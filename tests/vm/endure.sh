@@ -4,8 +4,8 @@
 # Whatever becomes of servers, networks and our own processes: verified writes and reads, sixteen at a time, and a file
 # system under fsync go on all the while, without one error, and the file system is clean after it.
 #
-# A usual run kills servers some tens of times. By hand, ROUNDS says how often one is killed (others a seventh of that), AWAY is an
-# outage in seconds:
+# A usual run kills a server forty times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
+# not said), AWAY is an outage in seconds:
 #   tests/vm/boot -t 7200 -e NBD_ATTACH=$PWD/nbd-attach -e ROUNDS=200 -e AWAY=30 tests/vm/endure.sh
 # SEED repeats the moments of an earlier run. PASSES names those that are wanted.
 
@@ -16,8 +16,8 @@
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 a=${NBD_ATTACH:?the program to be tested}
-rounds=${ROUNDS:-20}
-few=$(((rounds + 6) / 7))
+rounds=${ROUNDS:-40}
+few=${FEW:-$(((rounds + 13) / 14))}
 away=${AWAY:-6}
 devices=${DEVICES:-32}
 passes=${PASSES:-one servers four kernel relay many}
@@ -29,50 +29,57 @@ there=10.9.0.2
 
 # --- the load: nbd0 as it is, and nbd1 with ext4; with pauses, as all share one processor
 
-raw_load() {
-	fio --name=raw --filename=/dev/nbd0 --rw=randwrite --bs=4k --size=2M --direct=1 --ioengine=libaio --iodepth=16 \
-		--verify=crc32c --verify_backlog=32 --verify_fatal=1 --randrepeat=0 --thinktime=200ms --thinktime_blocks=32
+declare -A loads=()
+# fio_load NAME OPTION...: one process for all of a pass, as its start costs more than a hundred requests
+fio_load() {
+	fio --name="$1" --rw=randwrite --ioengine=libaio --verify=crc32c --verify_fatal=1 --randrepeat=0 --time_based --runtime=7200 \
+		"${@:2}" >"/tmp/said.$1" 2>&1 &
+	loads[$1]=$!
 }
 
-fs_load() {
-	local n=$(($1 % 8))
-
-	fio --name=fs --directory="$fs" --nrfiles=4 --size=512k --rw=randwrite --bs=8k --fsync=1 --verify=crc32c \
-		--verify_fatal=1 --randrepeat=0 --unlink=1 --thinktime=100ms --thinktime_blocks=4 || return
-	dd if=/dev/urandom of="$fs/new" bs=64k count=1 conv=fsync status=none &&
-		(cd "$fs" && sha256sum new) >/tmp/sums/new &&
-		mv "$fs/new" "$fs/file$n" && sed "s/new/file$n/" /tmp/sums/new >"/tmp/sums/$n" && sync -f "$fs"
-}
-
-# again WHAT: until the end, or an error; tells how often
-again() {
-	local n=0
+# New files in place of old ones, until the end, or an error; tells how many
+files_load() {
+	local count=0 n
 
 	until [[ -e /tmp/end ]]; do
-		if ! "$1" "$n" >"/tmp/said.$1" 2>&1; then
-			echo "$1 has failed after $n times"
-			cat "/tmp/said.$1"
+		n=$((count % 8))
+		if ! { dd if=/dev/urandom of="$fs/new" bs=64k count=1 conv=fsync status=none &&
+			(cd "$fs" && sha256sum new) >/tmp/sums/new &&
+			mv "$fs/new" "$fs/file$n" && sed "s/new/file$n/" /tmp/sums/new >"/tmp/sums/$n" && sync -f "$fs"; }; then
+			echo "file $count has failed"
 			return 1
 		fi
-		n=$((n + 1))
+		count=$((count + 1))
+		sleep 1
 	done
-	echo "$n times"
-	((n))
+	echo "$count"
+	((count))
 }
 
-loads=()
 begin_load() {
 	rm -rf /tmp/end /tmp/sums
 	mkdir -p /tmp/sums "$fs"
 	mkfs.ext4 -q -F /dev/nbd1 && mount /dev/nbd1 "$fs" || return
-	again raw_load >/tmp/raw.end 2>&1 &
-	loads=($!)
-	again fs_load >/tmp/fs.end 2>&1 &
-	loads+=($!)
+	fio_load raw --filename=/dev/nbd0 --direct=1 --bs=4k --size=2M --iodepth=16 --verify_backlog=32 --thinktime=200ms --thinktime_blocks=32
+	fio_load fs --directory="$fs" --nrfiles=4 --bs=8k --size=512k --fsync=1 --verify_backlog=8 --thinktime=100ms --thinktime_blocks=4
+	files_load >/tmp/said.files 2>&1 &
+	loads[files]=$!
 }
 
-raw_was_good() { wait "${loads[0]}" && return; cat /tmp/raw.end; return 1; }
-fs_was_good() { wait "${loads[1]}" && return; cat /tmp/fs.end; return 1; }
+# requests NAME: how many reads (of what was written) and writes
+requests() { sed -n 's/.*issued rwts: total=\([0-9]*\),\([0-9]*\),.*/\1 \2/p' "/tmp/said.$1"; }
+# By our signal, so that it had met no error until then, and not in vain.
+fio_was_good() {
+	local status=0 reads=0 writes=0
+
+	wait "${loads[$1]}" || status=$?
+	read -r reads writes < <(requests "$1")
+	((status == 128 && reads > 0 && writes > 0)) && grep -q 'err= 0' "/tmp/said.$1" && return
+	echo "status $status"
+	cat "/tmp/said.$1"
+	return 1
+}
+files_were_good() { wait "${loads[files]}" && return; cat /tmp/said.files; return 1; }
 files_are_right() { (cd "$fs" && cat /tmp/sums/[0-7] | sha256sum -c --quiet) && (($(cat /tmp/sums/[0-7] | wc -l) > 0)); }
 
 # Both answer: only then is anything over.
@@ -83,9 +90,12 @@ served() {
 
 end_load() {
 	touch /tmp/end
-	t "$1: no I/O error, and all as it was written" raw_was_good
-	t "$1: none in the file system" fs_was_good
-	diag "$1: $(</tmp/raw.end), file system $(</tmp/fs.end), reconnected $(field 0 RECONNECTS) and $(field 1 RECONNECTS) times"
+	kill -INT "${loads[raw]}" "${loads[fs]}"
+	t "$1: no I/O error, and all as it was written" fio_was_good raw
+	t "$1: none in the file system" fio_was_good fs
+	t "$1: nor in its files" files_were_good
+	diag "$1: reads and writes: $(requests raw), in the file system $(requests fs), $(</tmp/said.files) files; reconnected \
+$(field 0 RECONNECTS) and $(field 1 RECONNECTS) times"
 	t "$1: umount" umount "$fs"
 	t "$1: the file system is clean" e2fsck -fn /dev/nbd1
 	t "$1: mount" mount -o ro /dev/nbd1 "$fs"
@@ -345,18 +355,20 @@ pass_relay() { encrypted relay no; }
 pass_many() {
 	local i failed=0 began status=0 job
 
-	for ((i = 0; i < devices; i++)); do
+	for ((i = 2; i < devices; i++)); do
 		make_disk "$exports/d$i" 1M
 	done
 	t "many: a server" good 10809
-	for ((i = 0; i < devices; i++)); do
+	attach_both many
+	for ((i = 2; i < devices; i++)); do
 		"$a" "$there:10809" "d$i" "nbd$i" || failed=1
 	done
 	t "many: $devices are attached" test "$failed" = 0
+	t "many: begin" begin_load || bail "there is no load"
 	{
-		printf '[global]\nrw=randwrite\nbs=4k\nsize=1M\nloops=1000\ndirect=1\nioengine=libaio\niodepth=4\nverify=crc32c\n'
+		printf '[global]\nrw=randwrite\nbs=4k\nsize=1M\nloops=1000\ndirect=1\nioengine=libaio\niodepth=16\nverify=crc32c\n'
 		printf 'verify_backlog=16\nverify_fatal=1\ntime_based\nruntime=%s\nthread\nthinktime=500ms\nthinktime_blocks=16\n' $((15 + few))
-		for ((i = 0; i < devices; i++)); do
+		for ((i = 2; i < devices; i++)); do
 			printf '[d%s]\nfilename=/dev/nbd%s\n' "$i" "$i"
 		done
 	} >/tmp/many.fio
@@ -378,6 +390,7 @@ pass_many() {
 	wait "$job" || status=$?
 	t "many: no I/O error, and all as it was written" test "$status" = 0
 	((!status)) || sed 's/^/# /' /tmp/many
+	end_load many
 	for ((i = 0; i < devices; i++)); do
 		[[ $(field "$i" ALIVE) == 1 ]] && (($(field "$i" RECONNECTS) > 0)) || failed=1
 		"$a" -d "nbd$i" || failed=1
