@@ -15,6 +15,9 @@ read -r nbd_name _ <"$nbd_tab"
 
 if nbd_try; then
 	need_shutdown
+	# What comes back at shutdown is executed there. Without systemd dracut mounts it such that nothing can be, and then there is no
+	# way back, and no word of it.
+	[ -n "$DRACUT_SYSTEMD" ] || mount -o remount,exec,nosuid,nodev /run
 	# Where only DHCP knows what the root is, the unit that mounts it cannot be there yet.
 	if [ -e /tmp/nbd-attach.late ] && [ -n "$DRACUT_SYSTEMD" ]; then
 		mkdir -p /run/systemd/system/sysroot.mount.d
