@@ -11,7 +11,7 @@
 
 boot initramfs-tools 'root=nbd:nbd://one.nbd.test/ ip=dhcp'
 t "it says what it waits for" console 300 'nbd-attach: .*one.nbd.test.*refused'
-t "and for how long" console 10 'nbd-attach: waiting for the server, 1[0-9][0-9] s more'
+t "and for how long" console 60 'nbd-attach: waiting for the server, 1[0-9][0-9] s more'
 sleep 5
 t "the server comes" serve 10809
 come_up

@@ -106,7 +106,7 @@ guest() {
 	local line
 
 	printf '%s\n' "$1" >&"$to_guest"
-	while IFS= read -r -t "${guest_limit:-60}" -u "$from_guest" line; do
+	while IFS= read -r -t "${guest_limit:-180}" -u "$from_guest" line; do
 		line=${line%$'\r'}
 		if [[ $line == '= '* ]]; then
 			return "${line#= }"
@@ -132,7 +132,7 @@ serve() {
 }
 
 load_start() {
-	guest "(setsid boot-load </dev/null >/dev/null 2>&1 &)" && console 60 "SYNCED 3"
+	guest "(setsid boot-load </dev/null >/dev/null 2>&1 &)" && console 180 "SYNCED 3"
 }
 
 synced_last() { tr -d '\r' <"$tty" | sed -n 's/^.*SYNCED \([0-9][0-9]*\)$/\1/p' | tail -n 1; }
@@ -182,7 +182,7 @@ marked() {
 
 # power_off: asks for it and waits until systemd has begun.
 power_off() {
-	guest 'systemctl poweroff --no-block' && console 30 'Stopp(ing|ed)|Removed slice'
+	guest 'systemctl poweroff --no-block' && console 120 'Stopp(ing|ed)|Removed slice'
 }
 
 # come_up: to multi-user.target
