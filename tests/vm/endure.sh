@@ -120,21 +120,14 @@ nothing_left() { ! pgrep -a '^nbd-(attach|relay)' && [[ -z $(ls -A /run/nbd-atta
 # a part of a second, of at most $1 milliseconds
 nap() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
 
-# --- servers, far away; all have the same files. Not "ip netns exec": it keeps mounts of its own.
+# --- servers, far away; all have the same files
 
-# far PORT COMMAND...
-far() {
-	local port=$1 lib_net=/proc/$far/net
-
-	shift
-	lib_serve "far:$port" tcp_listening "$port" lib_start nsenter --net=/run/netns/far "$@"
-}
 # attach_both PASS OPTION...
 attach_both() {
 	t "$1: attach nbd0" "$a" "${@:2}" "$there:10809" raw nbd0
 	t "$1: attach nbd1" "$a" "${@:2}" "$there:10809" fs nbd1
 }
-good() { far "$1" nbdkit -f -p "$1" "${tls[@]}" file dir="$exports"; }
+good() { serve_far "$1" nbdkit -f -p "$1" "${tls[@]}" file dir="$exports"; }
 tls=()
 
 # kills PASS COUNT PORT...: at any moment, also while it connects again
@@ -161,16 +154,7 @@ diag "SEED=$seed"
 mkdir -p "$exports" /tmp/empty
 make_disk "$exports/raw" 64M
 make_disk "$exports/fs" 64M
-t "another network" ip netns add far
-nsenter --net=/run/netns/far sleep infinity &
-far=$!
-disown "$far"
-ip link add near0 type veth peer name far0 netns far
-ip addr add 10.9.0.1/24 dev near0
-ip link set near0 up
-ip -n far addr add $there/24 dev far0
-ip -n far link set far0 up
-ip -n far link set lo up
+t "another network" far_network
 
 # --- one server
 
@@ -189,7 +173,7 @@ pass_one() {
 
 	# It accepts, and no more.
 	stop_server far:10809 KILL
-	t "one: a server that never answers" far 10809 perl -MSocket -e 'socket S, AF_INET, SOCK_STREAM, 0;
+	t "one: a server that never answers" serve_far 10809 perl -MSocket -e 'socket S, AF_INET, SOCK_STREAM, 0;
 		setsockopt S, SOL_SOCKET, SO_REUSEADDR, 1; bind S, pack_sockaddr_in(10809, INADDR_ANY) or die; listen S, 9;
 		for (;;) { accept my $c, S; push @c, $c; }'
 	t "one: and that is told" wait_for 20 both_refused 'not done in time'
@@ -213,13 +197,13 @@ pass_one() {
 	done
 
 	stop_server far:10809 KILL
-	t "one: a smaller export" far 10809 nbdkit -f -p 10809 memory 8M
+	t "one: a smaller export" serve_far 10809 nbdkit -f -p 10809 memory 8M
 	t "one: is refused" wait_for 20 both_refused shrunk
 	stop_server far:10809 KILL
-	t "one: one that cannot be written" far 10809 nbdkit -f -p 10809 pattern 64M
+	t "one: one that cannot be written" serve_far 10809 nbdkit -f -p 10809 pattern 64M
 	t "one: is refused" wait_for 20 both_refused read-only
 	stop_server far:10809 KILL
-	t "one: a server without them" far 10809 nbdkit -f -p 10809 file dir=/tmp/empty
+	t "one: a server without them" serve_far 10809 nbdkit -f -p 10809 file dir=/tmp/empty
 	sleep 2
 	t "one: is refused" both ALIVE 0
 	stop_server far:10809 KILL

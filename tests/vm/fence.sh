@@ -18,11 +18,7 @@ alive() { [[ $(field ALIVE) == "$1" ]]; }
 uses() { alive 1 && [[ $(field PEER) == "$1" ]]; }
 milliseconds() { echo $((${EPOCHREALTIME/./} / 1000)); }
 reads() { timeout 20 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct status=none; }
-far() {
-	local lib_net=/proc/$far/net
-
-	lib_serve far tcp_listening 10809 lib_start nsenter --net=/run/netns/far nbdkit -f -p 10809 file /tmp/disk
-}
+far() { serve_far 10809 nbdkit -f -p 10809 file /tmp/disk; }
 attach() {
 	"$a" --peer-timeout 2 --connect-timeout 2 --fence-delay "$1" "nbd://$there:10809/" nbd://127.0.0.1:10810/ nbd0
 }
@@ -33,15 +29,7 @@ falls_silent() {
 
 modprobe nbd
 make_disk /tmp/disk 16M
-t "another network" ip netns add far
-nsenter --net=/run/netns/far sleep infinity &
-far=$!
-disown "$far"
-ip link add near0 type veth peer name far0 netns far
-ip addr add 10.9.0.1/24 dev near0
-ip link set near0 up
-ip -n far addr add $there/24 dev far0
-ip -n far link set far0 up
+t "another network" far_network
 t "a server there" far
 t "one here" serve_nbdkit 10810 file /tmp/disk
 
@@ -71,7 +59,7 @@ t "the one there is used" uses $there:10809
 t "it falls silent" falls_silent
 sleep 3
 t "the other one has to wait" alive 0
-stop_server far KILL
+stop_server far:10809 KILL
 ip -n far link set far0 up
 t "it is back, without a server: the other one takes over" wait_for 60 uses 127.0.0.1:10810
 t "the device answers" reads

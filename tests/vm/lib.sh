@@ -36,6 +36,9 @@
 # `server_log NAME|PID` prints what a server printed, also when it is gone. nbd-server prints only
 # what it says before it goes into the background.
 #
+#   far_network                               a network "far", 10.9.0.2 for us, by a cable whose far
+#                                             end is far0
+#   serve_far PORT COMMAND...                 a server there; name far:PORT
 #   start_udevd                               the host's udevd and rules, until the guest ends
 #
 # $OURS is a pattern for the names of nbd-attach's processes.
@@ -344,6 +347,27 @@ serve_nbdserver() {
 
 lib_group_gone() {
 	! kill -0 -- "-$1" 2>/dev/null
+}
+
+# Not "ip netns exec" for what is there: it keeps mounts of its own.
+far_network() {
+	ip netns add far || return
+	nsenter --net=/run/netns/far sleep infinity &
+	lib_far=$!
+	disown "$lib_far"
+	ip link add near0 type veth peer name far0 netns far &&
+		ip addr add 10.9.0.1/24 dev near0 &&
+		ip link set near0 up &&
+		ip -n far addr add 10.9.0.2/24 dev far0 &&
+		ip -n far link set far0 up &&
+		ip -n far link set lo up
+}
+
+serve_far() {
+	local port=$1 lib_net=/proc/$lib_far/net
+
+	shift
+	lib_serve "far:$port" tcp_listening "$port" lib_start nsenter --net=/run/netns/far "$@"
 }
 
 stop_server() {
