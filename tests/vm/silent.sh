@@ -50,7 +50,7 @@ for i in {1..7}; do
 done
 make_disk /tmp/disk0 64M
 t "nbdkit" serve_nbdkit 10800 file /tmp/disk0
-t "attach nbd0 with a supervisor" "$A" 127.0.0.1:10800 disk nbd0
+t "attach nbd0 with a supervisor" "$A" --peer-timeout 0 127.0.0.1:10800 disk nbd0
 servers=(qemu-nbd:10801 nbdkit:1080{2..7})
 for server in "${servers[@]}"; do
 	t "${server%:*} falls silent" signal_server STOP "$server"
