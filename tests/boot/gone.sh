@@ -15,7 +15,7 @@ t "not for ever" console 180 'nbd-attach: no server in 15 s'
 t "it says what has failed" console 60 'nbd-attach: cannot attach nbd0 as root file system'
 t "the rest is the policy of panic=" ended 300
 
-boot initramfs-tools 'nbdroot=nbds://10.0.2.2/?tls-no-verify ip=dhcp panic=2'
+boot initramfs-tools 'nbdroot=nbds://10.0.2.2/ nbdopts=tls-no-verify ip=dhcp panic=2'
 t "a server without TLS" serve 10809
 t "is not worth waiting for" console 300 'nbd-attach: .*TLS'
 t "it says what has failed" console 60 'nbd-attach: cannot attach nbd0 as root file system'
