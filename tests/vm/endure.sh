@@ -4,7 +4,7 @@
 # Whatever becomes of servers, networks and our own processes: verified writes and reads, sixteen at a time, and a file
 # system under fsync go on all the while, without one error, and the file system is clean after it.
 #
-# A usual run kills a server forty times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
+# A usual run kills a server twenty times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
 # not said), AWAY is an outage in seconds:
 #   tests/vm/boot -t 7200 -e NBD_ATTACH=$PWD/nbd-attach -e ROUNDS=200 -e AWAY=30 tests/vm/endure.sh
 # SEED repeats the moments of an earlier run. PASSES names those that are wanted.
@@ -16,7 +16,7 @@
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 a=${NBD_ATTACH:?the program to be tested}
-rounds=${ROUNDS:-40}
+rounds=${ROUNDS:-20}
 few=${FEW:-$(((rounds + 13) / 14))}
 away=${AWAY:-6}
 devices=${DEVICES:-32}
@@ -336,8 +336,35 @@ pass_relay() { encrypted relay no; }
 
 # --- many devices, whose server restarts
 
+# everybody COMMAND...: for each device at the same time, its name at the end
+everybody() {
+	local i status=0 pids=()
+
+	for ((i = 0; i < devices; i++)); do
+		"$@" "nbd$i" &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		wait "$i" || status=1
+	done
+	return "$status"
+}
+answers() { timeout 120 dd if="/dev/$1" of=/dev/null bs=4k count=1 iflag=direct status=none; }
+# Field 5 is the number of writes.
+all_have_written() { awk -v n="$devices" '$5 >= 16 { count++ } END { exit count < n }' /sys/block/nbd*/stat; }
+all_reconnected() {
+	"$a" --list -n -O ALIVE,RECONNECTS,DEVICE | awk -v n="$devices" '{ print } $1 == 1 && $2 > 0 { good++ } END { exit good != n }'
+}
+all_detached() {
+	local names
+
+	printf -v names 'nbd%d ' $(seq 0 $((devices - 1)))
+	# shellcheck disable=SC2086 # words
+	"$a" -d $names
+}
+
 pass_many() {
-	local i failed=0 began status=0 job
+	local i failed=0 began
 
 	for ((i = 2; i < devices; i++)); do
 		make_disk "$exports/d$i" 1M
@@ -350,15 +377,15 @@ pass_many() {
 	t "many: $devices are attached" test "$failed" = 0
 	t "many: begin" begin_load || bail "there is no load"
 	{
-		printf '[global]\nrw=randwrite\nbs=4k\nsize=1M\nloops=1000\ndirect=1\nioengine=libaio\niodepth=16\nverify=crc32c\n'
-		printf 'verify_backlog=16\nverify_fatal=1\ntime_based\nruntime=%s\nthread\nthinktime=500ms\nthinktime_blocks=16\n' $((15 + few))
+		printf '[global]\nrw=randwrite\nbs=4k\nsize=1M\ndirect=1\nioengine=libaio\niodepth=16\nverify=crc32c\nverify_backlog=16\n'
+		printf 'verify_fatal=1\ntime_based\nruntime=7200\nthread\ngroup_reporting\nthinktime=2s\nthinktime_blocks=16\n'
 		for ((i = 2; i < devices; i++)); do
 			printf '[d%s]\nfilename=/dev/nbd%s\n' "$i" "$i"
 		done
 	} >/tmp/many.fio
-	fio --group_reporting --output=/tmp/many /tmp/many.fio >/dev/null 2>&1 &
-	job=$!
-	sleep 2
+	fio /tmp/many.fio >/tmp/said.many 2>&1 &
+	loads[many]=$!
+	t "many: all have begun" wait_for 120 all_have_written
 	for ((i = 0; i < few; i++)); do
 		stop_server far:10809 KILL
 		nap 999
@@ -366,20 +393,14 @@ pass_many() {
 		nap 999
 	done
 	began=${EPOCHREALTIME/./}
-	for ((i = 0; i < devices; i++)); do
-		timeout 60 dd if="/dev/nbd$i" of=/dev/null bs=4k count=1 iflag=direct status=none || failed=1
-	done
-	t "many: restarted $few times: all answer" test "$failed" = 0
+	t "many: restarted $few times: all answer" everybody answers
 	diag "many: all had answered $(((${EPOCHREALTIME/./} - began) / 1000)) ms later"
-	wait "$job" || status=$?
-	t "many: no I/O error, and all as it was written" test "$status" = 0
-	((!status)) || sed 's/^/# /' /tmp/many
+	kill -INT "${loads[many]}"
+	t "many: no I/O error in $((devices - 2)) of them" fio_was_good many
+	diag "many: reads and writes of these: $(requests many)"
 	end_load many
-	for ((i = 0; i < devices; i++)); do
-		[[ $(field "$i" ALIVE) == 1 ]] && (($(field "$i" RECONNECTS) > 0)) || failed=1
-		"$a" -d "nbd$i" || failed=1
-	done
-	t "many: all had been connected again; detach" test "$failed" = 0
+	t "many: all had been connected again" all_reconnected
+	t "many: detach" all_detached
 	t "many: nothing is left" wait_for 10 nothing_left
 	stop_server far:10809
 }
