@@ -4,7 +4,7 @@
 # Whatever becomes of servers, networks and our own processes: verified writes and reads, sixteen at a time, and a file
 # system under fsync go on all the while, without one error, and the file system is clean after it.
 #
-# A usual run kills a server twenty times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
+# A usual run kills a server ten times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
 # not said), AWAY is an outage in seconds:
 #   tests/vm/boot -t 7200 -e NBD_ATTACH=$PWD/nbd-attach -e ROUNDS=200 -e AWAY=30 tests/vm/endure.sh
 # SEED repeats the moments of an earlier run. PASSES names those that are wanted.
@@ -16,7 +16,7 @@
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 a=${NBD_ATTACH:?the program to be tested}
-rounds=${ROUNDS:-20}
+rounds=${ROUNDS:-10}
 few=${FEW:-$(((rounds + 13) / 14))}
 away=${AWAY:-6}
 devices=${DEVICES:-32}
