@@ -3,10 +3,10 @@
 # images: dracut-init
 # timeout: 1800
 #
-# dracut without systemd in the initramfs: a URI, a name, and a pre-shared key out of the image.
+# dracut without systemd in the initramfs: a URI, a name, and a certificate that is verified by what is in the image.
 
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-dracut_with_key dracut-init
+dracut_by_tls dracut-init 'nbds://one.nbd.test/?tls-certificates=/etc/nbd-attach/initramfs' "${x509[@]}"
 finish

@@ -8,5 +8,5 @@
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-dracut_with_key dracut-nm
+dracut_by_tls dracut-nm nbds://alice@one.nbd.test/ "${psk[@]}"
 finish

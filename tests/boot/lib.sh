@@ -9,7 +9,7 @@
 #   guest COMMAND                 in the guest, when it is up: prints its output, returns its status
 #   up SECONDS                    waits for multi-user.target; prints how long it took
 #   ended SECONDS                 waits for the end of the guest
-#   serve NAME PORT [ARG]...      nbdkit with $disk on a port; stop_server nbdkit:PORT
+#   serve PORT [ARG]...      nbdkit with $disk on a port; stop_server nbdkit:PORT
 #   load_start; load_ok SECONDS   the guest reads and writes: without an error, and goes on with both within this time
 #   outage SECONDS PORT [ARG]...  the server is killed and comes back after this time
 #   clean                         the file system on $disk, when the guest is gone
@@ -33,6 +33,8 @@ guest_pid=''
 # A guest that is gone reads nothing any more.
 trap "" PIPE
 release=$(<"$cache/release")
+# shellcheck disable=SC2034 # for scripts: what a server has for TLS
+psk=(--tls=require "--tls-psk=$cache/keys.psk") x509=(--tls=require "--tls-certificates=$cache/pki")
 
 bash -c 'exec "$1"' - "${BASH_SOURCE[0]%/*}/nameserver" &
 
@@ -218,15 +220,16 @@ dracut_lives() {
 }
 detached() { console_has 'block nbd0: NBD_DISCONNECT'; }
 
-# dracut_with_key IMAGE: dracut with a URI, a name, and a pre-shared key out of the image, whatever configures its network
-dracut_with_key() {
-	local tls=(--tls=require "--tls-psk=$cache/keys.psk")
+# dracut_by_tls IMAGE URI ARG...: dracut with a name and a key out of the image, whatever configures its network
+dracut_by_tls() {
+	local image=$1 uri=$2
 
-	boot "$1" 'root=nbds://alice@one.nbd.test/ rootfstype=ext4 rd.neednet=1 ip=dhcp'
+	shift 2
+	boot "$image" "root=$uri rootfstype=ext4 rd.neednet=1 ip=dhcp"
 	t "it says what it waits for" console 300 'nbd-attach: .*one.nbd.test.*refused'
-	t "the server comes" serve 10809 "${tls[@]}"
+	t "the server comes" serve 10809 "$@"
 	come_up
 	t "encrypted" guest 'nbd-attach --list -n -O TLS nbd0 | grep TLS'
-	dracut_lives 10809 "${tls[@]}"
+	dracut_lives 10809 "$@"
 	t "the device was detached" detached
 }
