@@ -176,7 +176,9 @@ int cmd_list(const struct opts *o, struct err *e)
 	for (size_t i = 0; i < count && !ret; i++) {
 		if (!wanted(o, indices[i]))
 			continue;
-		ret = sysfs_device(sysfd, indices[i], d, e);
+		/* Of the queue only what is asked for: to read that can take until there is a connection again. */
+		ret = output_wants(out, BLOCK_SIZE) ? sysfs_device(sysfd, indices[i], d, e) :
+						      sysfs_attachment(sysfd, indices[i], d, e);
 		if (!ret && d->attached)
 			ret = fill(out, d, st, e);
 	}

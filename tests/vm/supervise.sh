@@ -151,6 +151,7 @@ writer=$!
 sleep 0.5
 t "a request waits" kill -0 $reader
 t "who sets the queue's depth waits for it" kill -0 $writer
+t "who asks whether it is alive does not" timeout 5 "$a" --list -n -O ALIVE,LAST-ERROR nbd0
 t "the server comes back" serve
 t "a request is answered all the same" wait_for 20 ended $reader
 t "and the depth is set" wait_for 5 ended $writer
