@@ -56,14 +56,27 @@ files_load() {
 	((count))
 }
 
+# So much that some of it has been verified; what was not written is zeros.
+raw_has_begun() {
+	local reads
+
+	read -r reads _ </sys/block/nbd0/stat
+	((reads >= $1 + 16))
+}
+fs_has_begun() { (($(cat "$fs"/fs.0.* | tr -d '\0' | wc -c) > 12 * 8192)); }
+
 begin_load() {
+	local reads
+
 	rm -rf /tmp/end /tmp/sums
 	mkdir -p /tmp/sums "$fs"
 	mkfs.ext4 -q -F /dev/nbd1 && mount /dev/nbd1 "$fs" || return
+	read -r reads _ </sys/block/nbd0/stat
 	fio_load raw --filename=/dev/nbd0 --direct=1 --bs=4k --size=2M --iodepth=16 --verify_backlog=32 --thinktime=200ms --thinktime_blocks=32
 	fio_load fs --directory="$fs" --nrfiles=4 --bs=8k --size=512k --fsync=1 --verify_backlog=8 --thinktime=100ms --thinktime_blocks=4
 	files_load >/tmp/said.files 2>&1 &
 	loads[files]=$!
+	wait_for 120 raw_has_begun "$reads" && wait_for 120 fs_has_begun
 }
 
 # requests NAME: how many reads (of what was written) and writes
