@@ -4,9 +4,9 @@
 # Whatever becomes of servers, networks and our own processes: verified writes and reads, sixteen at a time, and a file
 # system under fsync go on all the while, without one error, and the file system is clean after it.
 #
-# A usual run kills a server ten times. By hand, ROUNDS says how often, FEW how often all else is done (a fourteenth of that when it is
-# not said), AWAY is an outage in seconds:
-#   tests/vm/boot -t 7200 -e NBD_ATTACH=$PWD/nbd-attach -e ROUNDS=200 -e AWAY=30 tests/vm/endure.sh
+# A usual run kills a server ten times, and has twelve devices where there are many. By hand, ROUNDS says how often, FEW how often
+# all else is done (a fourteenth of that when it is not said), DEVICES how many, AWAY is an outage in seconds:
+#   tests/vm/boot -t 7200 -e NBD_ATTACH=$PWD/nbd-attach -e ROUNDS=200 -e DEVICES=32 -e AWAY=30 tests/vm/endure.sh
 # SEED repeats the moments of an earlier run. PASSES names those that are wanted.
 
 # timeout: 3600
@@ -19,7 +19,7 @@ a=${NBD_ATTACH:?the program to be tested}
 rounds=${ROUNDS:-10}
 few=${FEW:-$(((rounds + 13) / 14))}
 away=${AWAY:-6}
-devices=${DEVICES:-32}
+devices=${DEVICES:-12}
 passes=${PASSES:-one servers four kernel relay many}
 seed=${SEED:-$$}
 RANDOM=$seed
