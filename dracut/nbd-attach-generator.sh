@@ -20,10 +20,7 @@ if ! nbd_asked "$root"; then
 fi
 # An error is told where the command line is read.
 nbd_parse "$spec" || exit 0
-name=$(getarg nbddev=)
-name=${name#/dev/}
-name=${name%p*}
-name=${name:-${nbd_name:-nbd0}}
+nbd_choose "$(getarg nbddev=)"
 
 fstype=$(getarg rootfstype=) || fstype=$nbd_fstype
 flags=$(getarg rootflags=) || flags=$nbd_flags
@@ -33,16 +30,16 @@ elif getarg ro >/dev/null; then
 	flags=${flags:+$flags,}ro
 fi
 
-mkdir -p "$dir/initrd-root-fs.target.requires" "$dir/dev-$name.device.d"
+mkdir -p "$dir/initrd-root-fs.target.requires" "$dir/dev-$nbd_name.device.d"
 {
 	printf '%s\n' '[Unit]' 'Before=initrd-root-fs.target' \
-		"Requires=systemd-fsck@dev-$name.service" \
-		"After=systemd-fsck@dev-$name.service dracut-initqueue.service" \
-		'[Mount]' 'Where=/sysroot' "What=/dev/$name"
+		"Requires=systemd-fsck@dev-$nbd_name.service" \
+		"After=systemd-fsck@dev-$nbd_name.service dracut-initqueue.service" \
+		'[Mount]' 'Where=/sysroot' "What=/dev/$nbd_name"
 	[ -z "$fstype" ] || echo "Type=$fstype"
 	[ -z "$flags" ] || echo "Options=$flags"
 } >"$dir/sysroot.mount"
 ln -sf ../sysroot.mount "$dir/initrd-root-fs.target.requires/sysroot.mount"
 # It is there when the server is; how long that may take is said elsewhere.
-printf '%s\n' '[Unit]' 'JobTimeoutSec=0' 'JobRunningTimeoutSec=0' >"$dir/dev-$name.device.d/nbd-attach.conf"
+printf '%s\n' '[Unit]' 'JobTimeoutSec=0' 'JobRunningTimeoutSec=0' >"$dir/dev-$nbd_name.device.d/nbd-attach.conf"
 exit 0
