@@ -490,18 +490,14 @@ static bool is_unknown(const struct slot *slot)
 	return !slot->dead && slot->fd < 0;
 }
 
-static int first_unknown(const struct supervisor *s)
+/* Whether all can be broken; "until" says what waits for that. */
+static int check_known(const struct supervisor *s, const char *until, struct err *e)
 {
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		if (is_unknown(&s->slots[i]))
-			return (int)i;
-	return -1;
-}
-
-static void err_unknown(const struct supervisor *s, int i, const char *until, struct err *e)
-{
-	err_set(e, ERR_BUSY, EBUSY, "connection %d of %u was made by a supervisor that was killed, and cannot be broken; %s it "
-		"has been lost", i + 1, s->rq->connections, until);
+			return err_set(e, ERR_BUSY, EBUSY, "connection %u of %u was made by a supervisor that was killed, "
+				       "and cannot be broken; %s it has been lost", i + 1, s->rq->connections, until);
+	return 0;
 }
 
 /* A connection that does not know of the growth. An NBD server says the size once, and most of them look at it once. */
@@ -979,8 +975,7 @@ static void serve(struct supervisor *s, long long now)
 		answer(s, fd, NULL);
 		break;
 	case CONTROL_PAUSE:
-		if (first_unknown(s) >= 0) {
-			err_unknown(s, first_unknown(s), "there is no pause until", &e);
+		if (check_known(s, "there is no pause until", &e)) {
 			answer(s, fd, &e);
 			break;
 		}
@@ -1069,10 +1064,8 @@ static void rescanned(struct supervisor *s, long long now, const struct link_res
 	if (size > s->size) {
 		s->grow_to = size;
 		s->grow_due = s->renew_due = now;
-	}
-	if (size > s->size && first_unknown(s) >= 0) {
-		err_unknown(s, first_unknown(s), "the device grows when", &e);
-		answer_waiting(s, &e);
+		if (check_known(s, "the device grows when", &e))
+			answer_waiting(s, &e);
 	}
 }
 

@@ -129,7 +129,7 @@ both_refused() {
 }
 supervisors() { field 0 SUPERVISOR; field 1 SUPERVISOR; }
 detach() { "$a" -d nbd0 && "$a" -d nbd1; }
-nothing_left() { ! pgrep -a '^nbd-(attach|relay)' && [[ -z $(ls -A /run/nbd-attach) ]]; }
+nothing_left() { no_process "$OURS" && [[ -z $(ls -A /run/nbd-attach) ]]; }
 # a part of a second, of at most $1 milliseconds
 nap() { sleep "$(printf '0.%03d' $((RANDOM % $1)))"; }
 
