@@ -748,6 +748,11 @@ void link_free(struct link *l)
 	free(l);
 }
 
+void link_forget_refresh(struct link *l)
+{
+	task_abandon(&l->lookup);
+}
+
 static unsigned wanted(const struct set *s)
 {
 	const struct link_attempt *a = s->a;

@@ -104,6 +104,9 @@ int link_resolve(struct link *l, unsigned timeout_ms, int cancel_fd, struct err 
  */
 void link_refresh(struct link *l);
 
+/* Ends what link_refresh has begun. */
+void link_forget_refresh(struct link *l);
+
 /*
  * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
  * and nothing after the handshake has been read from them; on success of NEG_GOAL_QUERY a->keep is, and a

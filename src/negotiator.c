@@ -185,6 +185,9 @@ static void serve(struct child *c)
 		/* a session of TLS takes as much as all the rest, and there may have been many */
 		malloc_trim(0);
 	}
+	/* Whoever waits for our end waits for theirs too. */
+	for (unsigned i = 0; i < c->count; i++)
+		link_forget_refresh(c->links[i]);
 }
 
 /*
