@@ -173,23 +173,11 @@ static int announce(const struct opts *o, unsigned index)
 	return fflush(stdout);
 }
 
-static int show(const struct opts *o, const struct attach_result *r, struct err *e)
-{
-	struct err undo;
-
-	tell(r);
-	if (!announce(o, r->index))
-		return 0;
-	/* Nobody would know which device it is. */
-	err_sys(e, ERR_FAILED, errno, "write the output");
-	if (attach_undo(r->index, &undo))
-		return err_wrap(e, "nbd%u could not be released (%s) after", r->index, undo.text);
-	return -e->code;
-}
-
 static int attached(const void *ctx, const struct attach_result *r, struct err *e)
 {
-	return show(ctx, r, e);
+	tell(r);
+	/* Nobody would know which device it is. */
+	return announce(ctx, r->index) ? err_sys(e, ERR_FAILED, errno, "write the output") : 0;
 }
 
 /* The service manager's journal wants the level in front (sd-daemon(3)). */
@@ -202,7 +190,7 @@ static void log_here(void *ctx, enum logger_level level, const char *text)
 	fprintf(stderr, "%snbd-attach: %s\n", prefix, text);
 }
 
-static int stay(const struct opts *o, struct worker_request *rq, struct err *e)
+static int stay(struct worker_request *rq, struct err *e)
 {
 	struct logger here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
 	struct notify n;
@@ -214,8 +202,6 @@ static int stay(const struct opts *o, struct worker_request *rq, struct err *e)
 	if (rq->log_fd < 0)
 		rq->logger = &here;
 	rq->notify = &n;
-	rq->attached = attached;
-	rq->ctx = o;
 	ret = worker_stay(rq, e);
 	notify_close(&n);
 	return ret;
@@ -224,17 +210,16 @@ static int stay(const struct opts *o, struct worker_request *rq, struct err *e)
 int cmd_attach(const struct opts *o, struct err *e)
 {
 	struct worker_request *rq = calloc(1, sizeof(*rq));
-	struct attach_result r;
 	struct logger logger;
 	int ret;
 
 	if (!rq)
 		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	ret = cmd_worker_request(o, rq, &logger, e);
-	if (!ret && o->foreground)
-		ret = stay(o, rq, e);
-	else if (!ret)
-		ret = worker_attach(rq, &r, e);
+	rq->attached = attached;
+	rq->ctx = o;
+	if (!ret)
+		ret = o->foreground ? stay(rq, e) : worker_attach(rq, e);
 	cmd_forget_worker(rq);
-	return ret || o->foreground ? ret : show(o, &r, e);
+	return ret;
 }

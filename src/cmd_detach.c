@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cmd.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "control.h"
@@ -17,23 +17,23 @@ enum {
 	SILENCE_MS = 20000,
 	SILENCE_FORCED_MS = 5000,
 	SUPERVISOR_MS = 5000,
-	POLL_MS = 20,
+	LOOK_MS = 100,
 };
 
 /*
- * Its supervisor looks again, and is gone when this returns (or a few seconds have passed): a
- * detach leaves nothing.
+ * Its supervisor, and with it its negotiator, is gone when this returns (or a few seconds have passed): a detach leaves
+ * nothing. It is told to look again.
  */
-static void await_supervisor(unsigned index)
+static void await_end(int supervisor, unsigned index)
 {
+	struct pollfd p = { .fd = supervisor, .events = POLLIN };
 	struct control_answer a;
 	struct err ignored;
 
-	for (int i = 0; i < SUPERVISOR_MS / POLL_MS; i++) {
-		if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL,
-				&ignored) == -ENOENT)
+	for (int i = 0; i < SUPERVISOR_MS / LOOK_MS; i++) {
+		control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored);
+		if (poll(&p, 1, LOOK_MS) > 0)
 			return;
-		poll(NULL, 0, POLL_MS);
 	}
 }
 
@@ -44,14 +44,18 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 		.silence_ms = o->force ? SILENCE_FORCED_MS : SILENCE_MS,
 	};
 	struct detach_result r;
-	int ret = opts_device(operand, &rq.index, e);
+	int ret = opts_device(operand, &rq.index, e), supervisor;
 
-	if (!ret)
-		ret = detach_run(&rq, &r, e);
 	if (ret)
 		return ret;
-	if (!r.in_use)
-		await_supervisor(rq.index);
+	supervisor = control_watch(NBD_ATTACH_STATEDIR, rq.index);
+	ret = detach_run(&rq, &r, e);
+	if (!ret && !r.in_use && supervisor >= 0)
+		await_end(supervisor, rq.index);
+	if (supervisor >= 0)
+		close(supervisor);
+	if (ret)
+		return ret;
 	if (r.unflushed)
 		fprintf(stderr, "nbd-attach: nbd%u: detached without a flush, what was not written "
 			"is lost\n", rq.index);

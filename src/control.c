@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -207,6 +208,34 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 		*e = a->err;
 	ret = a->ret;
 out:
+	close(fd);
+	return ret;
+}
+
+int control_watch(const char *dir, unsigned index)
+{
+	struct sockaddr_un to;
+	struct ucred who;
+	socklen_t len = sizeof(who);
+	struct err ignored;
+	int fd, ret;
+
+	ret = address(dir, index, &to, &ignored);
+	if (ret)
+		return ret;
+	fd = new_socket(&ignored);
+	if (fd < 0)
+		return fd;
+	ret = connect_to(fd, &to);
+	if (ret == -ECONNREFUSED)
+		ret = -ENOENT;
+	/* of the one that listens, unix(7) */
+	if (!ret && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len))
+		ret = -errno;
+	if (!ret)
+		ret = (int)syscall(SYS_pidfd_open, who.pid, 0);
+	if (ret == -1)
+		ret = -errno;
 	close(fd);
 	return ret;
 }

@@ -43,7 +43,7 @@ struct control_answer {
 	char peer[80];      /* server in use */
 };
 
-/* Listens for device index below dir; a non-blocking descriptor. -EADDRINUSE: it has a supervisor. */
+/* Listens, as the calling process, for device index below dir; a non-blocking descriptor. -EADDRINUSE: it has a supervisor. */
 int control_listen(const char *dir, unsigned index, struct err *e);
 
 /* Takes the name away; dirfd is the directory. */
@@ -65,5 +65,11 @@ void control_reply(int client, const struct control_answer *a, const int *fds, u
  */
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
 		struct control_answer *a, int *fds, unsigned *count, struct err *e);
+
+/*
+ * Watches for the end of the supervisor of device index, without a word to it: a descriptor (pidfd_open(2)) that is
+ * readable when it has ended. -ENOENT: it has none; or another -errno.
+ */
+int control_watch(const char *dir, unsigned index);
 
 #endif

@@ -20,7 +20,11 @@
 #include "control.h"
 #include "vital.h"
 
-enum { STATUS_MS = 2000 };
+enum {
+	STATUS_MS = 2000,
+	/* at once, unless one of its threads is stuck in the kernel */
+	END_MS = 3000,
+};
 
 struct report {
 	int ret;
@@ -232,6 +236,26 @@ static int watch(const struct attach_request *rq, pid_t child, const struct watc
 	return err_set(e, ERR_FAILED, EINTR, "interrupted; nothing is attached");
 }
 
+/* The end of a child that has nothing to do any more, so that nothing of ours is left when we return. */
+static void await_end(pid_t child, int death)
+{
+	struct pollfd p = { .fd = death, .events = POLLIN };
+
+	if (death >= 0 && poll(&p, 1, END_MS) > 0)
+		waitpid(child, NULL, 0);
+}
+
+static int tell(const struct worker_request *rq, const struct attach_result *r, struct err *e)
+{
+	int ret = rq->attached(rq->ctx, r, e);
+	struct err undo;
+
+	/* What was there before us stays as it was. */
+	if (ret && !r->already && attach_undo(r->index, &undo))
+		return err_wrap(e, "nbd%u could not be released (%s) after", r->index, undo.text);
+	return ret;
+}
+
 /* Those that would end us; one that is ignored (nohup, a shell's background) stays ignored. */
 static void interrupts(sigset_t *set)
 {
@@ -253,7 +277,7 @@ static void forget_signals(int signals)
 		;
 }
 
-int worker_attach(const struct worker_request *rq, struct attach_result *r, struct err *e)
+int worker_attach(const struct worker_request *rq, struct err *e)
 {
 	struct report rp = { 0 };
 	struct watch w = { -1, -1, -1 };
@@ -281,7 +305,10 @@ int worker_attach(const struct worker_request *rq, struct attach_result *r, stru
 	pair[1] = -1;
 	w.death = (int)syscall(SYS_pidfd_open, child, 0);
 	ret = watch(&rq->attach, child, &w, &rp, e);
-	*r = rp.result;
+	if (!ret)
+		ret = tell(rq, &rp.result, e);
+	if (ret || rp.result.already)
+		await_end(child, w.death);
 out:
 	close(pair[0]);
 	if (pair[1] >= 0)
@@ -393,7 +420,7 @@ int worker_stay(const struct worker_request *rq, struct err *e)
 	free(again);
 	if (ret)
 		return ret;
-	ret = rq->attached(rq->ctx, &r, e);
+	ret = tell(rq, &r, e);
 	if (ret) {
 		attach_let_go(&k, true);
 		return ret;
@@ -427,7 +454,7 @@ static void adopt(const struct worker_request *rq, int control)
 int worker_adopt(const struct worker_request *rq, struct err *e)
 {
 	struct report rp = { 0 };
-	int pair[2], ret;
+	int pair[2], ret, death = -1;
 	pid_t child;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -443,13 +470,18 @@ int worker_adopt(const struct worker_request *rq, struct err *e)
 		adopt(rq, pair[1]);
 	}
 	close(pair[1]);
+	death = (int)syscall(SYS_pidfd_open, child, 0);
 	if (recv(pair[0], &rp, sizeof(rp), 0) != (ssize_t)sizeof(rp)) {
 		ret = err_set(e, ERR_FAILED, EPIPE, "the new supervisor of nbd%u was killed", rq->attach.index);
 		goto out;
 	}
 	*e = rp.err;
 	ret = rp.ret;
+	if (ret)
+		await_end(child, death);
 out:
+	if (death >= 0)
+		close(death);
 	close(pair[0]);
 	return ret;
 }

@@ -21,17 +21,17 @@ struct worker_request {
 	const struct logger *logger;   /* of the supervisor, once it is on its own */
 	int log_fd;    /* that the logger needs, or -1 */
 	char *arg0;    /* where the command line begins, for the mark of vital.h on all processes that stay; NULL: none */
-	/* Of worker_stay: */
-	const struct notify *notify;   /* told how the device is, see supervise.h; or NULL */
-	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e); /* before it is looked after; an error is the end */
+	/* Says that the device is there; an error is the end, and takes the attachment back. */
+	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e);
 	const void *ctx;
+	const struct notify *notify;   /* of worker_stay: told how the device is, see supervise.h; or NULL */
 };
 
 /*
- * attach_run in a child of its own. SIGINT, SIGTERM and SIGHUP to the caller are taken as the
- * wish to give up: -EINTR when nothing is attached any more.
+ * attach_run in a child of its own, which has ended on an error. SIGINT, SIGTERM and SIGHUP to the caller are taken as
+ * the wish to give up: -EINTR when nothing is attached any more.
  */
-int worker_attach(const struct worker_request *rq, struct attach_result *r, struct err *e);
+int worker_attach(const struct worker_request *rq, struct err *e);
 
 /*
  * attach_run in the calling process, which then is the supervisor until the device is gone (0), or as supervise_run

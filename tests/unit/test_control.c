@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,6 +205,42 @@ START_TEST(one_listens)
 }
 END_TEST
 
+/* Its end is seen from outside, also by whoever it does not answer. */
+START_TEST(the_end_is_seen)
+{
+	char dir[PATH_MAX];
+	struct pollfd p = { .events = POLLIN };
+	unsigned before;
+	int ready[2];
+	pid_t pid;
+	char c;
+
+	new_dir(dir);
+	before = leak_fds();
+	ck_assert_int_eq(control_watch(dir, 3), -ENOENT);
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	if (!pid) {
+		listen_on(dir);
+		close(ready[1]);
+		pause();
+	}
+	close(ready[1]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 0);
+	p.fd = control_watch(dir, 3);
+	ck_assert_int_ge(p.fd, 0);
+	ck_assert_int_eq(poll(&p, 1, 0), 0);
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(poll(&p, 1, 20000), 1);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+	ck_assert_int_eq(control_watch(dir, 3), -ENOENT);
+	close(p.fd);
+	close(ready[0]);
+	remove_from(dir);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
 START_TEST(silence_has_a_limit)
 {
 	char dir[PATH_MAX];
@@ -253,6 +290,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, refusal_is_the_error);
 	tcase_add_loop_test(t, nobody_there, 0, 2);
 	tcase_add_test(t, one_listens);
+	tcase_add_test(t, the_end_is_seen);
 	tcase_add_test(t, silence_has_a_limit);
 	tcase_add_loop_test(t, nonsense_is_dropped, 0, 4);
 	suite_add_tcase(s, t);
