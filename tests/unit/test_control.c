@@ -228,13 +228,17 @@ START_TEST(the_end_is_seen)
 	close(ready[1]);
 	ck_assert_int_eq(read(ready[0], &c, 1), 0);
 	p.fd = control_watch(dir, 3);
-	ck_assert_int_ge(p.fd, 0);
-	ck_assert_int_eq(poll(&p, 1, 0), 0);
+	if (p.fd != -ENOSYS) { /* valgrind has no pidfd_open */
+		ck_assert_int_ge(p.fd, 0);
+		ck_assert_int_eq(poll(&p, 1, 0), 0);
+	}
 	kill(pid, SIGKILL);
-	ck_assert_int_eq(poll(&p, 1, 20000), 1);
+	if (p.fd >= 0) {
+		ck_assert_int_eq(poll(&p, 1, 20000), 1);
+		close(p.fd);
+	}
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 	ck_assert_int_eq(control_watch(dir, 3), -ENOENT);
-	close(p.fd);
 	close(ready[0]);
 	remove_from(dir);
 	ck_assert_uint_eq(leak_fds(), before);
