@@ -11,6 +11,13 @@ dir=$2
 [ -n "$dir" ] || exit 1
 root=$(getarg root=)
 spec=$root
+case $root in
+dhcp | dhcp6) # the second time it is known what that is
+	[ -s /run/nbd-attach.root ] || exit 0
+	read -r spec </run/nbd-attach.root
+	root=$spec
+	;;
+esac
 if ! nbd_asked "$root"; then
 	# Any other root= is for systemd's own generator.
 	[ -z "$root" ] || exit 0

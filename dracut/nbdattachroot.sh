@@ -18,11 +18,10 @@ if nbd_try; then
 	# What comes back at shutdown is executed there. Without systemd dracut mounts it such that nothing can be, and then there is no
 	# way back, and no word of it.
 	[ -n "$DRACUT_SYSTEMD" ] || mount -o remount,exec,nosuid,nodev /run
-	# Where only DHCP knows what the root is, the unit that mounts it cannot be there yet.
-	if [ -e /tmp/nbd-attach.late ] && [ -n "$DRACUT_SYSTEMD" ]; then
-		mkdir -p /run/systemd/system/sysroot.mount.d
-		printf '%s\n' '[Mount]' 'Where=/sysroot' "What=/dev/$nbd_name" >/run/systemd/system/sysroot.mount.d/nbd-attach.conf
-		systemctl --no-block daemon-reload
+	# Where only DHCP knows what the root is, the generator had nothing to make a unit of, and the target is waiting for none.
+	if [ -e /run/nbd-attach.root ] && [ -n "$DRACUT_SYSTEMD" ]; then
+		systemctl daemon-reload
+		systemctl --no-block start sysroot.mount
 	fi
 	exit 0
 fi

@@ -5,6 +5,9 @@
 #
 #   boot IMAGE WORDS...           starts a guest with this initramfs, its root on $disk, WORDS on the kernel's command line
 #   start_guest IMAGE WORDS ARG...    the same, but for the disk; ARGs are QEMU's
+#   own_network                   the guest's network is not QEMU's, whose DHCP has no root path, but this side's, with the
+#                                 same address; the script is skipped where that cannot be
+#   serve_dhcp [OPTION]...        there; name udhcpd, options as its configuration has them
 #   console SECONDS REGEX         waits for a line on the guest's console (extended, case counts)
 #   guest COMMAND                 in the guest, when it is up: prints its output, returns its status
 #   up SECONDS                    waits for multi-user.target; prints how long it took
@@ -30,6 +33,7 @@ LIB_DIR=$work/lib
 disk=$work/disk
 tty=$work/console
 guest_pid=''
+netdev=user,id=net,ipv6=off
 # A guest that is gone reads nothing any more.
 trap "" PIPE
 release=$(<"$cache/release")
@@ -65,10 +69,25 @@ start_guest() {
 	qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -machine pc \
 		-accel tcg,thread=multi -cpu "$cpu" -smp 2 -m 1024 \
 		-serial "file:$tty" -chardev "pipe,id=ctl,path=$work/ctl" -serial chardev:ctl \
-		-netdev user,id=net,ipv6=off ${BOOT_DUMP:+-object filter-dump,id=dump,netdev=net,file=$work/net.pcap} -device virtio-net-pci,netdev=net,romfile= \
+		-netdev "$netdev" ${BOOT_DUMP:+-object filter-dump,id=dump,netdev=net,file=$work/net.pcap} -device virtio-net-pci,netdev=net,romfile= \
 		-kernel "$cache/vmlinuz" -initrd "$cache/$image" -append "$args" "$@" </dev/null >"$work/qemu.log" 2>&1 &
 	guest_pid=$!
 	exec {to_guest}>"$work/ctl.in" {from_guest}<"$work/ctl.out"
+}
+
+own_network() {
+	ip tuntap add dev tap0 mode tap 2>"$work/tap.log" || skip_all "no tap device: $(<"$work/tap.log")"
+	ip address add 10.0.2.2/24 dev tap0 || bail "no address"
+	ip link set tap0 up || bail "no network"
+	netdev=tap,id=net,ifname=tap0,script=no,downscript=no
+}
+
+udp_listening() { ss -Hlun "sport = :$1" | grep -q .; }
+serve_dhcp() {
+	printf '%s\n' 'interface tap0' 'start 10.0.2.15' 'end 10.0.2.15' 'siaddr 10.0.2.2' 'opt subnet 255.255.255.0' "${@/#/opt }" \
+		"lease_file $work/leases" "pidfile $work/udhcpd.pid" >"$work/udhcpd.conf"
+	: >"$work/leases"
+	lib_serve udhcpd udp_listening 67 lib_start busybox udhcpd -f "$work/udhcpd.conf"
 }
 
 # since: how long ago the guest was started.
@@ -138,7 +157,12 @@ load_start() {
 }
 
 synced_last() { tr -d '\r' <"$tty" | sed -n 's/^.*SYNCED \([0-9][0-9]*\)$/\1/p' | tail -n 1; }
-more_synced() { (($(synced_last) >= $1)); }
+more_synced() {
+	local last
+
+	last=$(synced_last)
+	((${last:-0} >= $1))
+}
 
 load_ok() {
 	local last
