@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cmd.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -31,8 +32,9 @@ static void await_end(int supervisor, unsigned index)
 	struct err ignored;
 
 	for (int i = 0; i < SUPERVISOR_MS / LOOK_MS; i++) {
-		control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored);
-		if (poll(&p, 1, LOOK_MS) > 0)
+		/* One that is stopped has had its time. */
+		if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) == -ETIMEDOUT ||
+		    poll(&p, 1, LOOK_MS) > 0)
 			return;
 	}
 }

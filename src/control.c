@@ -232,10 +232,11 @@ int control_watch(const char *dir, unsigned index)
 	/* of the one that listens, unix(7) */
 	if (!ret && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len))
 		ret = -errno;
-	if (!ret)
+	if (!ret) {
 		ret = (int)syscall(SYS_pidfd_open, who.pid, 0);
-	if (ret == -1)
-		ret = -errno;
+		if (ret < 0)
+			ret = -errno;
+	}
 	close(fd);
 	return ret;
 }

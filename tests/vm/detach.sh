@@ -212,5 +212,16 @@ t "dead server, read-only: it is gone" gone nbd4
 t "nothing is left" nothing_left
 t "after all that a device works" "$A" 127.0.0.1:10800 disk nbd0
 t "and is detached" "$A" --detach nbd0
+# Its supervisor cannot end.
+t "one more nbdkit" serve_nbdkit 10809 memory 8M
+t "attach" "$A" 127.0.0.1:10809 '' nbd0
+supervisor=$("$A" --list -n -O SUPERVISOR nbd0 | tr -d ' ')
+kill -STOP "$supervisor"
+t "a stopped supervisor" took "$A" --detach nbd0
+t "a stopped supervisor: not waited for for ever" took_from_to 0 25000
+t "a stopped supervisor: detached" gone nbd0
+kill -CONT "$supervisor"
+t "it ends when it goes on" wait_for 20 no_process "$OURS"
+
 t "the kernel has survived it" kernel_survived
 finish
