@@ -268,13 +268,18 @@ static void interrupts(sigset_t *set)
 			sigaddset(set, signals[i]);
 }
 
-/* They were heeded, or came too late: none may end us after that. */
-static void forget_signals(int signals)
+/* Back to mask. Those that came were heeded, or came too late: none of them may end us after that. */
+static void end_signals(int *signals, const sigset_t *mask)
 {
 	struct signalfd_siginfo si;
 
-	while (read(signals, &si, sizeof(si)) > 0)
-		;
+	if (*signals >= 0) {
+		while (read(*signals, &si, sizeof(si)) > 0)
+			;
+		close(*signals);
+		*signals = -1;
+	}
+	sigprocmask(SIG_SETMASK, mask, NULL);
 }
 
 int worker_attach(const struct worker_request *rq, struct err *e)
@@ -305,6 +310,7 @@ int worker_attach(const struct worker_request *rq, struct err *e)
 	pair[1] = -1;
 	w.death = (int)syscall(SYS_pidfd_open, child, 0);
 	ret = watch(&rq->attach, child, &w, &rp, e);
+	end_signals(&w.signals, &mask);
 	if (!ret)
 		ret = tell(rq, &rp.result, e);
 	if (ret || rp.result.already)
@@ -315,11 +321,7 @@ out:
 		close(pair[1]);
 	if (w.death >= 0)
 		close(w.death);
-	if (w.signals >= 0) {
-		forget_signals(w.signals);
-		close(w.signals);
-	}
-	sigprocmask(SIG_SETMASK, &mask, NULL);
+	end_signals(&w.signals, &mask);
 	return ret;
 }
 
