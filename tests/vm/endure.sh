@@ -195,6 +195,8 @@ pass_one() {
 	t "one: a good one in its place" good 10809
 	t "one: both answer" served
 
+	# What was offered is counted when it is known to be taken, which the first answer may come before.
+	t "one: both are connected" wait_for 20 both ALIVE 1
 	# Stopped, but alive: waited for. Half the peer timeout, which also ends a connection that takes no data for so long.
 	old=$(field 0 RECONNECTS)
 	kill -STOP -- "-${lib_pids[far:10809]}"
