@@ -171,10 +171,10 @@ static int compare_once(struct session *s, unsigned index)
 	return 1;
 }
 
-/* As compare_once, but waits for the other process. */
+/* As compare_once, but waits for the other process: for what a first read may take it, and taking back what it has done. */
 static int compare(struct session *s, unsigned index)
 {
-	long long deadline = task_now_ms() + s->rq->servers[0].timeout_ms;
+	long long deadline = task_now_ms() + s->rq->servers[0].timeout_ms + UNDO_MS;
 	int ret;
 
 	while ((ret = compare_once(s, index)) == -EAGAIN && task_now_ms() < deadline) {
