@@ -18,7 +18,6 @@ enum {
 	SILENCE_MS = 20000,
 	SILENCE_FORCED_MS = 5000,
 	SUPERVISOR_MS = 5000,
-	LOOK_MS = 100,
 };
 
 /*
@@ -31,12 +30,9 @@ static void await_end(int supervisor, unsigned index)
 	struct control_answer a;
 	struct err ignored;
 
-	for (int i = 0; i < SUPERVISOR_MS / LOOK_MS; i++) {
-		/* One that is stopped has had its time. */
-		if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) == -ETIMEDOUT ||
-		    poll(&p, 1, LOOK_MS) > 0)
-			return;
-	}
+	/* One that is stopped has had its time. */
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) != -ETIMEDOUT)
+		poll(&p, 1, SUPERVISOR_MS);
 }
 
 static int detach(const struct opts *o, const char *operand, struct err *e)

@@ -166,16 +166,12 @@ static int receive(int fd, struct control_answer *a, int *fds, unsigned *count)
 	return n >= (ssize_t)ANSWER_MIN ? 0 : -EPROTO;
 }
 
-int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
-		struct control_answer *a, int *fds, unsigned *count, struct err *e)
+/* Connected to the supervisor of device index. -ENOENT (ERR_ABSENT): it has none. */
+static int reach(const char *dir, unsigned index, struct err *e)
 {
-	uint32_t word = command;
 	struct sockaddr_un to;
 	int fd, ret;
 
-	memset(a, 0, sizeof(*a));
-	if (count)
-		*count = 0;
 	ret = address(dir, index, &to, e);
 	if (ret)
 		return ret;
@@ -183,15 +179,26 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 	if (fd < 0)
 		return fd;
 	ret = connect_to(fd, &to);
-	if (ret == -ENOENT || ret == -ECONNREFUSED) {
-		ret = err_set(e, ERR_ABSENT, ENOENT, "nbd%u has no supervisor", index);
-		goto out;
-	}
-	if (ret) {
-		ret = err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret,
-			      "reach the supervisor of nbd%u", index);
-		goto out;
-	}
+	if (!ret)
+		return fd;
+	close(fd);
+	if (ret == -ENOENT || ret == -ECONNREFUSED)
+		return err_set(e, ERR_ABSENT, ENOENT, "nbd%u has no supervisor", index);
+	return err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret, "reach the supervisor of nbd%u", index);
+}
+
+int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
+		struct control_answer *a, int *fds, unsigned *count, struct err *e)
+{
+	uint32_t word = command;
+	int fd, ret;
+
+	memset(a, 0, sizeof(*a));
+	if (count)
+		*count = 0;
+	fd = reach(dir, index, e);
+	if (fd < 0)
+		return fd;
 	if (send(fd, &word, sizeof(word), MSG_NOSIGNAL) != sizeof(word) ||
 	    !wait_readable(fd, timeout_ms)) {
 		ret = err_set(e, ERR_FAILED, ETIMEDOUT, "the supervisor of nbd%u does not answer within %.3g s",
@@ -214,29 +221,17 @@ out:
 
 int control_watch(const char *dir, unsigned index)
 {
-	struct sockaddr_un to;
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	struct err ignored;
-	int fd, ret;
+	int fd = reach(dir, index, &ignored), ret;
 
-	ret = address(dir, index, &to, &ignored);
-	if (ret)
-		return ret;
-	fd = new_socket(&ignored);
 	if (fd < 0)
 		return fd;
-	ret = connect_to(fd, &to);
-	if (ret == -ECONNREFUSED)
-		ret = -ENOENT;
 	/* of the one that listens, unix(7) */
-	if (!ret && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len))
+	ret = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ? -1 : (int)syscall(SYS_pidfd_open, who.pid, 0);
+	if (ret < 0)
 		ret = -errno;
-	if (!ret) {
-		ret = (int)syscall(SYS_pidfd_open, who.pid, 0);
-		if (ret < 0)
-			ret = -errno;
-	}
 	close(fd);
 	return ret;
 }

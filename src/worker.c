@@ -237,12 +237,10 @@ static int watch(const struct attach_request *rq, pid_t child, const struct watc
 }
 
 /* The end of a child that has nothing to do any more, so that nothing of ours is left when we return. */
-static void await_end(pid_t child, int death)
+static void await_end(pid_t child)
 {
-	struct pollfd p = { .fd = death, .events = POLLIN };
-
-	if (death >= 0 && poll(&p, 1, END_MS) > 0)
-		waitpid(child, NULL, 0);
+	for (int i = 0; i < END_MS && !waitpid(child, NULL, WNOHANG); i++)
+		poll(NULL, 0, 1);
 }
 
 static int tell(const struct worker_request *rq, const struct attach_result *r, struct err *e)
@@ -314,7 +312,7 @@ int worker_attach(const struct worker_request *rq, struct err *e)
 	if (!ret)
 		ret = tell(rq, &rp.result, e);
 	if (ret || rp.result.already)
-		await_end(child, w.death);
+		await_end(child);
 out:
 	close(pair[0]);
 	if (pair[1] >= 0)
@@ -456,7 +454,7 @@ static void adopt(const struct worker_request *rq, int control)
 int worker_adopt(const struct worker_request *rq, struct err *e)
 {
 	struct report rp = { 0 };
-	int pair[2], ret, death = -1;
+	int pair[2], ret;
 	pid_t child;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -472,7 +470,6 @@ int worker_adopt(const struct worker_request *rq, struct err *e)
 		adopt(rq, pair[1]);
 	}
 	close(pair[1]);
-	death = (int)syscall(SYS_pidfd_open, child, 0);
 	if (recv(pair[0], &rp, sizeof(rp), 0) != (ssize_t)sizeof(rp)) {
 		ret = err_set(e, ERR_FAILED, EPIPE, "the new supervisor of nbd%u was killed", rq->attach.index);
 		goto out;
@@ -480,10 +477,8 @@ int worker_adopt(const struct worker_request *rq, struct err *e)
 	*e = rp.err;
 	ret = rp.ret;
 	if (ret)
-		await_end(child, death);
+		await_end(child);
 out:
-	if (death >= 0)
-		close(death);
 	close(pair[0]);
 	return ret;
 }

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/types.h>
@@ -34,6 +35,21 @@ static inline unsigned leak_fds(void)
 static inline bool leak_no_child(void)
 {
 	return waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD;
+}
+
+/* The only child of pid, 0: it has none; proc_pid_task_children(5). */
+static inline pid_t leak_only_child(pid_t pid)
+{
+	char path[64];
+	int child = 0, more;
+	FILE *list;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	list = fopen(path, "re");
+	ck_assert_ptr_nonnull(list);
+	ck_assert_int_le(fscanf(list, "%d %d", &child, &more), 1);
+	fclose(list);
+	return child;
 }
 
 struct no_fork {

@@ -479,27 +479,13 @@ START_TEST(killed)
 }
 END_TEST
 
-/* The only child of pid. */
-static pid_t child_of(pid_t pid)
-{
-	char path[64], text[32] = "";
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_ge(read(fd, text, sizeof(text) - 1), 0);
-	close(fd);
-	return (pid_t)atoi(text);
-}
-
 static pid_t wait_for_child(pid_t pid, pid_t other)
 {
 	pid_t child = 0;
 
 	for (int i = 0; i < 500 && (!child || child == other); i++) {
 		usleep(10000);
-		child = child_of(pid);
+		child = leak_only_child(pid);
 	}
 	ck_assert(child && child != other);
 	return child;
