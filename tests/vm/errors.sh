@@ -146,9 +146,9 @@ printf '%s\n' 'fd00:dead::2 dead twofold' '127.0.0.1 twofold' >>/etc/hosts
 t "the dead address comes first" first_address twofold fd00:dead::2
 refused 3 'connect: not done within 1 s' "a dead address alone" \
 	"$A" --connect-timeout 1 dead:12000 x nbd0
-t "a dead address alone: within the time limit" took_from_to 1000 15000
+t "a dead address alone: within the time limit" took_from_to 1000 8000
 t "a host whose first address is dead" took "$A" twofold:12000 x nbd0
-t "a host whose first address is dead: attached long before the time limit" took_from_to 250 8000
+t "a host whose first address is dead: attached long before the time limit" took_from_to 250 5000
 t "a host whose first address is dead: attached" attached nbd0
 t "a host whose first address is dead: detach" "$A" --detach nbd0
 
@@ -157,13 +157,13 @@ echo 'hosts: dns' >/etc/nsswitch.conf
 echo 'nameserver fd00:dead::3' >/etc/resolv.conf
 refused 3 'look up its addresses: not done within 1 s' "a name server that is silent" \
 	"$A" --connect-timeout 1 host.example x nbd0
-t "a name server that is silent: within the time limit" took_from_to 1000 15000
+t "a name server that is silent: within the time limit" took_from_to 1000 8000
 echo 'hosts: files' >/etc/nsswitch.conf
 
 # Servers that stop at any point of the handshake.
 stalls() {
 	refused 3 "$1" "$2" "$A" --connect-timeout 1 "127.0.0.1:$3" x nbd0
-	t "$2: within the time limit" took_from_to 1000 15000
+	t "$2: within the time limit" took_from_to 1000 8000
 }
 stalls 'connect: not done within 1 s' "a server with a full backlog" 12006
 stalls 'waiting for its greeting' "a server that is silent" 12001
@@ -175,16 +175,16 @@ stalls 'waiting for NBD_OPT_GO' "a server that stops between two replies" 12004
 # Servers that complete it and then fail.
 refused 3 'the server closed the connection' "a server that closes after the handshake" \
 	"$A" --connect-timeout 20 127.0.0.1:12008 x nbd0
-t "a server that closes after the handshake: noticed, not timed out" took_from_to 0 15000
+t "a server that closes after the handshake: noticed, not timed out" took_from_to 0 8000
 refused 3 'what the kernel cannot read' "a server that sends junk after the handshake" \
 	"$A" --connect-timeout 20 127.0.0.1:12009 x nbd0
-t "a server that sends junk after the handshake: noticed, not timed out" took_from_to 0 15000
+t "a server that sends junk after the handshake: noticed, not timed out" took_from_to 0 8000
 refused 3 'what the kernel cannot read' "a server that sends junk and keeps the connection" \
 	"$A" --connect-timeout 20 127.0.0.1:12011 x nbd0
-t "a server that sends junk and keeps the connection: noticed" took_from_to 0 15000
+t "a server that sends junk and keeps the connection: noticed" took_from_to 0 8000
 refused 3 'does not answer the first read within 2 s' "a server that never answers a request" \
 	"$A" --connect-timeout 2 127.0.0.1:12010 x nbd0
-t "a server that never answers a request: within the time limit" took_from_to 2000 15000
+t "a server that never answers a request: within the time limit" took_from_to 2000 8000
 t "a server that never answers a request: it sees the end" wait_for 5 saw 12010 end
 
 # Usage.

@@ -25,7 +25,7 @@ told_after() {
 # silent NAME: a network that is gone for a while
 silent() {
 	t "$1: the network goes, and that is told" told_after ip link set lo down
-	t "$1: in time" took_from_to 1500 15000
+	t "$1: in time" took_from_to 1500 9000
 	t "$1: the network is back" ip link set lo up
 	t "$1: a new connection" hand open 10800
 	t "$1: offered again and again" hand blind 0
