@@ -37,15 +37,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "kcall.h"
-#include "link.h"
-#include "nbdevent.h"
-#include "nbdnl.h"
-#include "node.h"
-#include "plan.h"
-#include "sock.h"
-#include "sysfs.h"
-#include "task.h"
+#include "kernel/blocking_thread.h"
+#include "net/connect.h"
+#include "kernel/nbdevent.h"
+#include "kernel/nbdnl.h"
+#include "kernel/devnode.h"
+#include "policy/plan.h"
+#include "net/sockopt.h"
+#include "kernel/sysfs.h"
+#include "net/blocking_child.h"
 
 #ifndef TCP_ULP
 #define TCP_ULP 31

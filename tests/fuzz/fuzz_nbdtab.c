@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nbdtab.h"
-#include "text.h"
+#include "policy/nbdtab.h"
+#include "base/text.h"
 
 static void require(bool ok)
 {

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "neg.h"
-#include "text.h"
+#include "proto/neg.h"
+#include "base/text.h"
 
 enum {
 	HEADER = 3,

@@ -14,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "query.h"
-#include "text.h"
+#include "proto/transmission.h"
+#include "base/text.h"
 
 enum {
 	EXPORT_SIZE = 1 << 20,

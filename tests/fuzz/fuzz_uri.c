@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "text.h"
-#include "uri.h"
+#include "base/text.h"
+#include "proto/uri.h"
 
 static void require(bool ok)
 {

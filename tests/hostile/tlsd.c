@@ -36,8 +36,8 @@
 
 #include <gnutls/gnutls.h>
 
-#include "bytes.h"
-#include "wire.h"
+#include "base/bytes.h"
+#include "proto/wire.h"
 
 enum {
 	SIZE = 4 << 20,

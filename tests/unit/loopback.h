@@ -20,7 +20,7 @@
 
 #include <check.h>
 
-#include "resolve.h"
+#include "net/resolve.h"
 
 struct loopback {
 	int fd;

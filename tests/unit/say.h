@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "bytes.h"
-#include "wire.h"
+#include "base/bytes.h"
+#include "proto/wire.h"
 
 struct script {
 	uint8_t data[65536];

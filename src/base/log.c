@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void logger_say(const struct logger *l, enum logger_level level, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	if (!l || !l->line)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	l->line(l->ctx, level, text);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cmd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/output.h"
+#include "policy/plan.h"
+#include "net/client.h"
+#include "net/blocking_child.h"
+
+enum {
+	URI, NAME, DESCRIPTION, LISTED, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS,
+	KERNEL_USES, KERNEL_IGNORES, CONTEXTS, CONNECTIONS, PEER, TLS, TLS_PEER,
+	NOTE,
+};
+
+static const struct output_column columns[] = {
+	[URI] = { "URI", OUTPUT_TEXT },
+	[NAME] = { "NAME", OUTPUT_TEXT },
+	[DESCRIPTION] = { "DESCRIPTION", OUTPUT_TEXT },
+	[LISTED] = { "LISTED", OUTPUT_BOOL },
+	[SIZE] = { "SIZE", OUTPUT_SIZE },
+	[RO] = { "RO", OUTPUT_BOOL },
+	[MIN_BLOCK] = { "MIN-BLOCK", OUTPUT_NUMBER },
+	[PREF_BLOCK] = { "PREF-BLOCK", OUTPUT_NUMBER },
+	[MAX_PAYLOAD] = { "MAX-PAYLOAD", OUTPUT_NUMBER },
+	[FLAGS] = { "FLAGS", OUTPUT_TEXT },
+	[KERNEL_USES] = { "KERNEL-USES", OUTPUT_TEXT },
+	[KERNEL_IGNORES] = { "KERNEL-IGNORES", OUTPUT_TEXT },
+	[CONTEXTS] = { "CONTEXTS", OUTPUT_TEXT },
+	[CONNECTIONS] = { "CONNECTIONS", OUTPUT_TEXT },
+	[PEER] = { "PEER", OUTPUT_TEXT },
+	[TLS] = { "TLS", OUTPUT_TEXT },
+	[TLS_PEER] = { "TLS-PEER", OUTPUT_TEXT },
+	[NOTE] = { "NOTE", OUTPUT_TEXT },
+};
+
+/*
+ * nbd.c has no netlink attribute for the queue's io_opt and sysfs does not let it be written: on a device it is 0, or
+ * since 6.12 what the kernel takes for every nbd device.
+ */
+static const char unheard[] =
+	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
+
+static int fill_flags(struct output *out, const struct export *x, struct err *e)
+{
+	uint16_t used = plan_kernel_flags(x);
+	char names[512];
+	int ret;
+
+	cmd_name_flags(x->flags, names, sizeof(names));
+	ret = output_text(out, FLAGS, names, e);
+	cmd_name_flags(used, names, sizeof(names));
+	if (!ret)
+		ret = output_text(out, KERNEL_USES, names, e);
+	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
+	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
+	if (x->structured)
+		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
+	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
+}
+
+static int fill(struct output *out, const struct link_request *rq, const struct cmd_facts *f,
+		const char *connections, struct err *e)
+{
+	const struct link_result *rs = &f->link;
+	const struct export *x = &rs->export;
+	char uri[URI_TEXT_MAX], tls[64];
+	int ret = output_row(out, e);
+
+	if (!ret && !rq->command_args) {
+		uri_format(&rq->where, uri, sizeof(uri));
+		ret = output_text(out, URI, uri, e);
+	}
+	if (!ret)
+		ret = output_text(out, NAME, x->has_name ? x->name : rq->where.export, e);
+	if (!ret && x->has_description)
+		ret = output_text(out, DESCRIPTION, x->description, e);
+	if (!ret && x->listed != EXPORT_LISTED_UNKNOWN)
+		ret = output_bool(out, LISTED, x->listed == EXPORT_LISTED, e);
+	if (!ret)
+		ret = output_number(out, SIZE, x->size, e);
+	if (!ret)
+		ret = output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY, e);
+	if (!ret && x->has_block_size)
+		ret = output_number(out, MIN_BLOCK, x->block_min, e);
+	if (!ret && x->has_block_size)
+		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
+	if (!ret && x->has_block_size)
+		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
+	if (!ret)
+		ret = fill_flags(out, x, e);
+	if (!ret && f->contexts)
+		ret = output_text(out, CONTEXTS, f->contexts, e);
+	if (!ret)
+		ret = output_text(out, CONNECTIONS, connections, e);
+	if (!ret)
+		ret = output_text(out, PEER, rs->peer, e);
+	if (!ret && rs->encrypted) {
+		snprintf(tls, sizeof(tls), "%s %s", rs->tls.version, rs->tls.cipher);
+		ret = output_text(out, TLS, tls, e);
+	}
+	if (!ret && rs->encrypted)
+		ret = output_text(out, TLS_PEER, rs->tls.peer, e);
+	if (!ret && x->has_block_size)
+		ret = output_text(out, NOTE, unheard, e);
+	return ret;
+}
+
+/* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
+static enum plan_cache ask_for_cache(struct link_request *rq)
+{
+	struct query_request r = { .type = NBD_CMD_CACHE };
+	enum plan_cache cache = PLAN_CACHE_SILENT;
+	struct session *s;
+	struct query_buf buf;
+	uint32_t longest;
+	struct err e;
+
+	rq->goal = NEG_GOAL_QUERY;
+	if (session_open(&s, rq, -1, &e))
+		return PLAN_CACHE_SILENT;
+	longest = query_longest(&s->query, r.type, 0);
+	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
+								    PLAN_BLOCK_SIZE_MIN;
+	if (r.length > longest)
+		r.length = longest;
+	if (query_ask(&s->query, &r, &e) >= 0) {
+		int ret = session_next(s, task_now_ms() + rq->timeout_ms, -1, &buf, &e);
+
+		if (ret == QUERY_REPLY)
+			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
+		/* some hang up at what they do not know */
+		else if (e.code != ETIMEDOUT)
+			cache = PLAN_CACHE_REFUSED;
+	}
+	session_close(s);
+	return cache;
+}
+
+/* How many connections --connections auto would have, and why. */
+static void judge_connections(struct link_request *rq, const struct export *x, char *text, size_t cap)
+{
+	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
+	enum plan_verdict v;
+	char why[512];
+
+	if (rq->command_args) {
+		snprintf(text, cap, "1: a command serves one");
+		return;
+	}
+	if (m.wanted <= 1) {
+		snprintf(text, cap, "1: there is one processor");
+		return;
+	}
+	v = plan_multi(&m, x, PLAN_CACHE_UNASKED, why, sizeof(why));
+	if (v == PLAN_ASK)
+		v = plan_multi(&m, x, ask_for_cache(rq), why, sizeof(why));
+	snprintf(text, cap, "%u%s%s", v == PLAN_ALL ? m.wanted : 1, why[0] ? ": " : "", why);
+}
+
+int cmd_info(const struct opts *o, struct err *e)
+{
+	const struct output_format format = {
+		.json = o->json, .no_headings = o->no_headings, .bytes = o->bytes,
+		.properties = true, .columns = o->columns,
+	};
+	struct link_request *rq = malloc(sizeof(*rq));
+	struct cmd_facts *f = calloc(1, sizeof(*f));
+	struct output *out = NULL;
+	struct link *l = NULL;
+	char connections[640] = "";
+	int ret;
+
+	if (!rq || !f) {
+		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
+		goto out;
+	}
+	ret = output_begin(&out, "exports", columns, sizeof(columns) / sizeof(columns[0]), &format,
+			   e);
+	if (!ret)
+		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
+	if (!ret)
+		ret = link_prepare(&l, rq, e);
+	if (!ret)
+		ret = cmd_find_out(l, rq, f, e);
+	if (!ret && output_wants(out, CONNECTIONS))
+		judge_connections(rq, &f->link.export, connections, sizeof(connections));
+	if (!ret)
+		ret = fill(out, rq, f, connections, e);
+	if (!ret)
+		ret = output_print(out, stdout, e);
+out:
+	output_end(out);
+	link_free(l);
+	if (f)
+		cmd_forget(f);
+	free(f);
+	free(rq);
+	return ret;
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cmd.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "policy/udev_name.h"
+#include "config.h"
+#include "daemon/control.h"
+#include "cli/output.h"
+#include "daemon/record.h"
+#include "kernel/sysfs.h"
+
+enum { SUPERVISOR_MS = 1000 };
+
+enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS,
+       SUPERVISOR, ALIVE, RECONNECTS, LAST_ERROR, ERROR_TIME, PAUSED, LINK };
+
+static const struct output_column columns[] = {
+	[DEVICE] = { "DEVICE", OUTPUT_TEXT },
+	[HOST] = { "HOST", OUTPUT_TEXT },
+	[EXPORT] = { "EXPORT", OUTPUT_TEXT },
+	[SIZE] = { "SIZE", OUTPUT_SIZE },
+	[RO] = { "RO", OUTPUT_BOOL },
+	[BLOCK_SIZE] = { "BLOCK-SIZE", OUTPUT_NUMBER },
+	[CONNECTIONS] = { "CONNECTIONS", OUTPUT_NUMBER },
+	[PID] = { "PID", OUTPUT_NUMBER },
+	[URI] = { "URI", OUTPUT_TEXT },
+	[PEER] = { "PEER", OUTPUT_TEXT },
+	[TLS] = { "TLS", OUTPUT_TEXT },
+	[SUPERVISOR] = { "SUPERVISOR", OUTPUT_NUMBER },
+	[ALIVE] = { "ALIVE", OUTPUT_NUMBER },
+	[RECONNECTS] = { "RECONNECTS", OUTPUT_NUMBER },
+	[LAST_ERROR] = { "LAST-ERROR", OUTPUT_TEXT },
+	[ERROR_TIME] = { "ERROR-TIME", OUTPUT_TEXT },
+	[PAUSED] = { "PAUSED", OUTPUT_BOOL },
+	[LINK] = { "LINK", OUTPUT_ENCODED },
+};
+
+/* What only its supervisor knows; nothing where there is none. */
+static int fill_live(struct output *out, unsigned index, struct err *e)
+{
+	struct control_answer a;
+	struct err ignored;
+	int ret;
+
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, SUPERVISOR_MS, &a, NULL, NULL, &ignored))
+		return 0;
+	ret = output_number(out, SUPERVISOR, (uint64_t)a.pid, e);
+	if (!ret)
+		ret = output_number(out, ALIVE, a.alive, e);
+	if (!ret)
+		ret = output_number(out, RECONNECTS, a.reconnects, e);
+	return ret ? ret : output_bool(out, PAUSED, a.paused, e);
+}
+
+
+static int fill_record(struct output *out, const struct sysfs_device *d, struct state *st,
+		       struct err *e)
+{
+	struct err ignored;
+	struct uri *u = NULL;
+	int ret = 0;
+
+	/* A record of an earlier attachment, or one not readable for us, counts for nothing. */
+	if (!state_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && state_fits(st, d)) {
+		ret = output_text(out, HOST, st->host, e);
+		if (!ret)
+			ret = output_text(out, EXPORT, st->export, e);
+		if (!ret)
+			ret = output_text(out, PEER, st->peer, e);
+		if (!ret && st->tls[0])
+			ret = output_text(out, TLS, st->tls, e);
+		if (!ret)
+			ret = output_number(out, CONNECTIONS, st->connections, e);
+		if (!ret && st->last_error[0])
+			ret = output_text(out, LAST_ERROR, st->last_error, e);
+		if (!ret && st->error_time[0])
+			ret = output_text(out, ERROR_TIME, st->error_time, e);
+		return ret;
+	}
+	/* What the kernel keeps says nearly as much. */
+	u = malloc(sizeof(*u));
+	if (u && !uri_parse(u, d->backend, &ignored)) {
+		uri_endpoint(u, st->host, sizeof(st->host));
+		ret = output_text(out, HOST, st->host, e);
+		if (!ret)
+			ret = output_text(out, EXPORT, u->export, e);
+	}
+	free(u);
+	return ret;
+}
+
+/* As attach names it for udev, from what the kernel keeps. */
+static int fill_link(struct output *out, const struct sysfs_device *d, struct err *e)
+{
+	struct uri *u = malloc(sizeof(*u));
+	char alias[ALIAS_MAX + 1];
+	struct err ignored;
+	int ret = 0;
+
+	if (u && !uri_parse(u, d->backend, &ignored)) {
+		alias_of(u, alias);
+		ret = output_text(out, LINK, alias, e);
+	}
+	free(u);
+	return ret;
+}
+
+static int fill(struct output *out, const struct sysfs_device *d, struct state *st, struct err *e)
+{
+	char device[32];
+	int ret = output_row(out, e);
+
+	snprintf(device, sizeof(device), "/dev/nbd%u", d->index);
+	if (!ret)
+		ret = output_text(out, DEVICE, device, e);
+	if (!ret)
+		ret = output_number(out, SIZE, d->size, e);
+	if (!ret)
+		ret = output_bool(out, RO, d->read_only, e);
+	if (!ret)
+		ret = output_number(out, BLOCK_SIZE, d->block_size, e);
+	if (!ret)
+		ret = output_number(out, PID, (uint64_t)d->pid, e);
+	if (!ret && d->backend[0])
+		ret = output_text(out, URI, d->backend, e);
+	if (!ret)
+		ret = fill_record(out, d, st, e);
+	if (!ret)
+		ret = fill_link(out, d, e);
+	return ret ? ret : fill_live(out, d->index, e);
+}
+
+static bool wanted(const struct opts *o, unsigned index)
+{
+	struct err ignored;
+	unsigned one;
+
+	for (unsigned i = 0; i < o->device_count; i++)
+		if (!opts_device(o->devices[i], &one, &ignored) && one == index)
+			return true;
+	return !o->device_count;
+}
+
+int cmd_list(const struct opts *o, struct err *e)
+{
+	const struct output_format format = {
+		.json = o->json,
+		.no_headings = o->no_headings,
+		.bytes = o->bytes,
+		.columns = o->columns ? o->columns :
+			   "DEVICE,HOST,EXPORT,SIZE,RO,BLOCK-SIZE,CONNECTIONS,PID",
+	};
+	struct state *st = malloc(sizeof(*st));
+	struct sysfs_device *d = malloc(sizeof(*d));
+	struct output *out = NULL;
+	unsigned *indices = NULL;
+	size_t count = 0;
+	int sysfd = -1, ret;
+
+	if (!st || !d) {
+		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
+		goto out;
+	}
+	ret = output_begin(&out, "devices", columns, sizeof(columns) / sizeof(columns[0]), &format,
+			   e);
+	if (ret)
+		goto out;
+	ret = sysfd = sysfs_open("/sys", e);
+	if (sysfd < 0)
+		goto out;
+	ret = sysfs_indices(sysfd, &indices, &count, e);
+	for (size_t i = 0; i < count && !ret; i++) {
+		if (!wanted(o, indices[i]))
+			continue;
+		/* Of the queue only what is asked for: to read that can take until there is a connection again. */
+		ret = output_wants(out, BLOCK_SIZE) ? sysfs_device(sysfd, indices[i], d, e) :
+						      sysfs_attachment(sysfd, indices[i], d, e);
+		if (!ret && d->attached)
+			ret = fill(out, d, st, e);
+	}
+	if (!ret)
+		ret = output_print(out, stdout, e);
+out:
+	output_end(out);
+	free(indices);
+	free(st);
+	free(d);
+	if (sysfd >= 0)
+		close(sysfd);
+	return ret;
+}

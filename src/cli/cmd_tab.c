@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cmd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "policy/nbdtab.h"
+
+/* So many lines at a time. */
+enum { LINES_AT_ONCE = 16 };
+
+/*
+ * The command line that a line of the file stands for: its own options, so that those that were
+ * given besides the device come after and win, and its operands.
+ */
+static int make_words(const struct opts *o, struct nbdtab_entry *en, char **words)
+{
+	int n = 0;
+
+	words[n++] = o->words[0];
+	for (unsigned i = 0; i < en->option_count; i++)
+		words[n++] = en->options[i];
+	if (o->persist_counts && !en->persist)
+		words[n++] = "--no-supervise";
+	for (int i = 1; o->command == OPTS_TAB && i < o->word_count; i++)
+		if (o->words[i] != o->devices[0] && strcmp(o->words[i], "--"))
+			words[n++] = o->words[i];
+	words[n++] = "--";
+	for (unsigned i = 0; i < en->operand_count; i++)
+		words[n++] = en->operands[i];
+	return n;
+}
+
+static int attach_line(const struct opts *o, struct nbdtab_entry *en, struct err *e)
+{
+	size_t room = (size_t)o->word_count + NBDTAB_OPTIONS_MAX + NBDTAB_SERVERS_MAX + 4;
+	struct opts *again = calloc(1, sizeof(*again));
+	/* getopt reorders one of them */
+	char **words = calloc(room, sizeof(*words)), **argv = calloc(room, sizeof(*argv));
+	int n, ret;
+
+	if (!again || !words || !argv) {
+		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
+		goto out;
+	}
+	n = make_words(o, en, words);
+	memcpy(argv, words, (size_t)n * sizeof(*words));
+	ret = opts_parse_entry(n, argv, again, e);
+	if (ret) {
+		err_wrap(e, "line %u", en->line);
+		goto out;
+	}
+	again->words = words;
+	again->word_count = n;
+	again->show = o->show;
+	again->client = o->client;
+	ret = cmd_attach(again, e);
+out:
+	free(again);
+	free(words);
+	free(argv);
+	return ret;
+}
+
+/* Line of a device; a text about the file names it. */
+static int find_line(const struct cmd_file *t, unsigned index, struct nbdtab_entry *en, struct err *e)
+{
+	return nbdtab_find(t->text, t->len, index, en, e) ? err_wrap(e, "%s", t->path) : 0;
+}
+
+int cmd_tab(const struct opts *o, struct err *e)
+{
+	struct cmd_file t = { .path = o->nbdtab };
+	struct nbdtab_entry *en = malloc(sizeof(*en));
+	int ret;
+
+	ret = en ? cmd_read_file(&t, NBDTAB_FILE_MAX, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	if (!ret)
+		ret = find_line(&t, o->index, en, e);
+	if (!ret)
+		ret = attach_line(o, en, e);
+	free(t.text);
+	free(en);
+	return ret;
+}
+
+struct job {
+	unsigned index;
+	bool known;  /* index is */
+	pid_t pid;   /* 0: not running */
+	int fd;      /* its struct err comes from here */
+	struct err result;
+};
+
+struct jobs {
+	struct job *jobs;
+	unsigned count, room;
+};
+
+static void tell(const struct job *j)
+{
+	if (!j->result.code)
+		return;
+	if (j->known)
+		fprintf(stderr, "nbd-attach: nbd%u: %s\n", j->index, j->result.text);
+	else
+		fprintf(stderr, "nbd-attach: %s\n", j->result.text);
+}
+
+static struct job *add_job(struct jobs *js, struct err *e)
+{
+	if (js->count == js->room) {
+		unsigned room = js->room ? 2 * js->room : 16;
+		struct job *more = realloc(js->jobs, room * sizeof(*more));
+
+		if (!more) {
+			err_sys(e, ERR_FAILED, ENOMEM, "begin");
+			return NULL;
+		}
+		js->jobs = more;
+		js->room = room;
+	}
+	memset(&js->jobs[js->count], 0, sizeof(*js->jobs));
+	return &js->jobs[js->count++];
+}
+
+static bool has_job(const struct jobs *js, unsigned index)
+{
+	for (unsigned i = 0; i < js->count; i++)
+		if (js->jobs[i].known && js->jobs[i].index == index)
+			return true;
+	return false;
+}
+
+__attribute__((noreturn))
+static void run_job(const struct opts *o, struct nbdtab_entry *en, int fd, pid_t parent)
+{
+	struct err e = { 0 };
+
+	/* what it is in the middle of is taken back when it is told to end */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	/* a server that failed before another one answered is in e as well */
+	if (getppid() == parent && !attach_line(o, en, &e))
+		err_clear(&e);
+	if (fflush(stdout) && !e.code)
+		err_sys(&e, ERR_FAILED, errno, "write the output");
+	/* whoever does not get it takes this for a failure */
+	_exit(write(fd, &e, sizeof(e)) == (ssize_t)sizeof(e) ? 0 : 1);
+}
+
+static void start_job(const struct opts *o, struct nbdtab_entry *en, struct job *j)
+{
+	pid_t parent = getpid();
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC)) {
+		err_sys(&j->result, ERR_FAILED, errno, "begin");
+		return;
+	}
+	j->pid = fork();
+	if (!j->pid) {
+		close(fds[0]);
+		run_job(o, en, fds[1], parent);
+	}
+	close(fds[1]);
+	j->fd = fds[0];
+	if (j->pid < 0) {
+		err_sys(&j->result, ERR_FAILED, errno, "begin");
+		j->pid = 0;
+		close(j->fd);
+	}
+}
+
+static void collect(struct job *j)
+{
+	ssize_t n;
+
+	do {
+		n = read(j->fd, &j->result, sizeof(j->result));
+	} while (n < 0 && errno == EINTR);
+	if (n != (ssize_t)sizeof(j->result))
+		err_set(&j->result, ERR_FAILED, ECHILD, "its process died");
+	close(j->fd);
+	while (waitpid(j->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	j->pid = 0;
+	tell(j);
+}
+
+/* Until fewer than limit are running. */
+static void await(struct jobs *js, unsigned limit)
+{
+	struct pollfd p[LINES_AT_ONCE];
+	struct job *of[LINES_AT_ONCE];
+
+	for (;;) {
+		unsigned n = 0;
+
+		for (unsigned i = 0; i < js->count; i++) {
+			if (!js->jobs[i].pid)
+				continue;
+			p[n] = (struct pollfd){ .fd = js->jobs[i].fd, .events = POLLIN };
+			of[n++] = &js->jobs[i];
+		}
+		if (n < limit)
+			return;
+		if (poll(p, n, -1) < 0)
+			continue;
+		for (unsigned i = 0; i < n; i++)
+			if (p[i].revents)
+				collect(of[i]);
+	}
+}
+
+/* One line of the file, or the only one of several that stands for all of them. */
+static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed, struct nbdtab_entry *en,
+		      const struct err *why, struct jobs *js, struct err *e)
+{
+	struct job *j;
+
+	if ((en->has_device && has_job(js, en->index)) || (parsed > 0 && en->no_auto))
+		return 0;
+	j = add_job(js, e);
+	if (!j)
+		return -e->code;
+	j->known = en->has_device;
+	j->index = en->index;
+	if (!j->known) {
+		j->result = *why;
+		err_wrap(&j->result, "%s", t->path);
+	} else if (!find_line(t, en->index, en, &j->result)) {
+		err_clear(&j->result);
+		start_job(o, en, j);
+	}
+	if (!j->pid)
+		tell(j);
+	return 0;
+}
+
+int cmd_all(const struct opts *o, struct err *e)
+{
+	struct cmd_file t = { .path = o->nbdtab };
+	struct nbdtab_entry *en = malloc(sizeof(*en));
+	struct nbdtab lines = { 0 };
+	struct jobs js = { 0 };
+	struct err why;
+	int parsed, ret;
+
+	ret = en ? cmd_read_file(&t, NBDTAB_FILE_MAX, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	lines.text = t.text;
+	lines.len = t.len;
+	while (!ret && (parsed = nbdtab_next(&lines, en, &why)) != 0) {
+		await(&js, LINES_AT_ONCE);
+		ret = begin_line(o, &t, parsed, en, &why, &js, e);
+	}
+	await(&js, 1);
+	/* all have been told */
+	for (unsigned i = 0; !ret && i < js.count; i++)
+		if (js.jobs[i].result.code)
+			ret = err_set(e, js.jobs[i].result.kind, js.jobs[i].result.code, "%s", "");
+	free(js.jobs);
+	free(t.text);
+	free(en);
+	return ret;
+}

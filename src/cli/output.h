@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * output: tables, lists of properties and JSON on a stream, through libsmartcols. Cells may be a
+ * server's text: what is not plain is escaped here, in each format in its own way.
+ */
+#ifndef NBD_ATTACH_OUTPUT_H
+#define NBD_ATTACH_OUTPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/err.h"
+
+enum output_type {
+	OUTPUT_TEXT,
+	OUTPUT_NUMBER,
+	OUTPUT_SIZE, /* bytes; in tables with a unit unless bytes are asked for */
+	OUTPUT_BOOL,
+	OUTPUT_ENCODED, /* a text that is printable ASCII, to be used as it is */
+};
+
+struct output_column {
+	const char *name; /* upper case, in tables and for -O; lower case in JSON */
+	enum output_type type;
+};
+
+struct output_format {
+	bool json;
+	bool no_headings;
+	bool bytes;
+	bool properties;     /* not JSON: a line for each cell, "NAME value" */
+	const char *columns; /* of -O: names, comma-separated; NULL: all */
+};
+
+struct output;
+
+/*
+ * Starts a table of the columns chosen; name is that of JSON's list. ERR_USAGE for a column that
+ * there is not, the text names those that there are. *out is the caller's, for output_end.
+ */
+int output_begin(struct output **out, const char *name, const struct output_column *columns,
+		 size_t count, const struct output_format *f, struct err *e);
+
+/* Whether a column was chosen, by its place in columns. */
+bool output_wants(const struct output *o, size_t column);
+
+/* Starts a row; its cells are empty (JSON: null) until they are set. */
+int output_row(struct output *o, struct err *e);
+
+/* Set a cell of the row begun last by the column's place in columns; not chosen ones are dropped. */
+int output_text(struct output *o, size_t column, const char *text, struct err *e);
+int output_number(struct output *o, size_t column, uint64_t v, struct err *e);
+int output_bool(struct output *o, size_t column, bool v, struct err *e);
+
+/* Prints all to f. -errno when f does not take it. */
+int output_print(struct output *o, FILE *f, struct err *e);
+
+void output_end(struct output *o);
+
+#endif

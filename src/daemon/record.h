@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * state: the record of one attached device below a directory of their own (/run/nbd-attach), one
+ * "key=value" a line. A convenience for --list, which is right without it: a record counts only
+ * while it fits what sysfs says (state_fits).
+ */
+#ifndef NBD_ATTACH_STATE_H
+#define NBD_ATTACH_STATE_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "policy/plan.h"
+#include "kernel/sysfs.h"
+#include "proto/uri.h"
+
+struct state {
+	pid_t pid;             /* that did CONNECT, as in /sys/block/nbdN/pid */
+	unsigned connections;
+	int read_only;         /* 1: asked for by the user, whatever the server says */
+	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
+	char host[512];        /* "host:port", a socket's path or a command's name */
+	char export[URI_EXPORT_MAX + 1];
+	char peer[80];         /* numeric address in use */
+	char tls[64];          /* "TLS1.3 AES-128-GCM kernel", "" for none */
+	pid_t supervisor;      /* 0: it never had one; control.h tells whether it is alive */
+	unsigned reconnects;
+	unsigned alive;        /* connections, as the supervisor said last */
+	unsigned server_flags; /* as given to the kernel */
+	unsigned timeout_s;
+	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
+	char last_error[512];  /* of an attempt to reconnect, "" for none */
+	char error_time[32];   /* as 2001-02-03T04:05:06Z */
+	char command_line[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
+};
+
+/* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
+int state_open(const char *dir, struct err *e);
+
+/*
+ * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
+ * is allocated.
+ */
+int state_write(const char *dir, unsigned index, const struct state *s, struct err *e);
+int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e);
+
+/*
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of alias_of, for udev's rules, which ask for
+ * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
+ */
+int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e);
+
+/* Removes it; that there is none is no error. */
+void state_remove_alias(const char *dir, unsigned index, pid_t pid);
+
+/* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
+int state_read(const char *dir, unsigned index, struct state *s, struct err *e);
+int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e);
+bool state_is_there(int dirfd, unsigned index);
+
+/* Removes the record, and what there is for udev; that there is none is no error. */
+void state_remove(const char *dir, unsigned index);
+void state_remove_at(int dirfd, unsigned index);
+
+/* Whether the record is about what is attached there now. */
+bool state_fits(const struct state *s, const struct sysfs_device *d);
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "kernel/blocking_thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct kcall {
+	pthread_t thread;
+	sem_t start;         /* a call is there, or the end */
+	atomic_bool pending; /* a call is there */
+	atomic_bool done;    /* it has come back */
+	int done_fd;         /* an eventfd */
+	bool orphan;         /* at the end: nobody will join the thread or free this */
+
+	/* the caller's side only */
+	bool busy;
+	bool given_up;
+
+	/* of the thread from start to done */
+	kcall_fn fn;
+	size_t size;
+	_Alignas(max_align_t) char block[KCALL_BLOCK_MAX];
+};
+
+static void discard(struct kcall *k)
+{
+	close(k->done_fd);
+	sem_destroy(&k->start);
+	free(k);
+}
+
+static void *serve(void *arg)
+{
+	static const uint64_t one = 1;
+	struct kcall *k = arg;
+
+	for (;;) {
+		while (sem_wait(&k->start))
+			; /* EINTR: a debugger */
+		/* The end can be announced before the last call has begun. */
+		if (!atomic_exchange_explicit(&k->pending, false, memory_order_acquire))
+			break;
+		k->fn(k->block);
+		atomic_store_explicit(&k->done, true, memory_order_release);
+		while (write(k->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+			;
+	}
+	if (k->orphan)
+		discard(k);
+	return NULL;
+}
+
+static int start_thread(struct kcall *k)
+{
+	long smallest = sysconf(_SC_THREAD_STACK_MIN);
+	sigset_t all, mask;
+	pthread_attr_t attr;
+	int ret;
+
+	ret = pthread_attr_init(&attr);
+	if (ret)
+		return ret;
+	/* The smallest grows with the libraries' thread variables, for which the stack has to have room. */
+	ret = pthread_attr_setstacksize(&attr, KCALL_STACK + (smallest > 0 ? (size_t)smallest : 0));
+	if (!ret) {
+		/* The process's signals are for its loop. */
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &mask);
+		ret = pthread_create(&k->thread, &attr, serve, k);
+		pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	}
+	pthread_attr_destroy(&attr);
+	return ret;
+}
+
+int kcall_open(struct kcall **out, struct err *e)
+{
+	struct kcall *k = calloc(1, sizeof(*k));
+	int code;
+
+	*out = NULL;
+	if (!k)
+		return err_sys(e, ERR_FAILED, ENOMEM, "start a thread for kernel commands");
+	sem_init(&k->start, 0, 0);
+	k->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	code = k->done_fd < 0 ? errno : start_thread(k);
+	if (code) {
+		if (k->done_fd >= 0)
+			close(k->done_fd);
+		sem_destroy(&k->start);
+		free(k);
+		return err_sys(e, ERR_FAILED, code, "start a thread for kernel commands");
+	}
+	*out = k;
+	return 0;
+}
+
+void kcall_close(struct kcall *k)
+{
+	pthread_t thread;
+
+	if (!k)
+		return;
+	thread = k->thread;
+	k->orphan = k->busy && !atomic_load_explicit(&k->done, memory_order_acquire);
+	if (k->orphan) {
+		pthread_detach(thread);
+		sem_post(&k->start);
+		return;
+	}
+	sem_post(&k->start);
+	pthread_join(thread, NULL);
+	discard(k);
+}
+
+int kcall_fd(const struct kcall *k)
+{
+	return k->done_fd;
+}
+
+int kcall_submit(struct kcall *k, kcall_fn fn, const void *block, size_t size, struct err *e)
+{
+	if (size > sizeof(k->block))
+		return err_set(e, ERR_FAILED, EINVAL, "a kernel command of %zu bytes", size);
+	if (k->busy)
+		return err_set(e, ERR_KERNEL, EBUSY, "an earlier kernel command %s",
+			       k->given_up ? "still hangs" : "is under way");
+	k->fn = fn;
+	k->size = size;
+	memcpy(k->block, block, size);
+	k->busy = true;
+	k->given_up = false;
+	atomic_store_explicit(&k->done, false, memory_order_relaxed);
+	atomic_store_explicit(&k->pending, true, memory_order_release);
+	sem_post(&k->start);
+	return 0;
+}
+
+int kcall_collect(struct kcall *k, void *block)
+{
+	uint64_t count;
+
+	/* done comes before the event: what is read here is never that of a later call */
+	if (!k->busy || read(k->done_fd, &count, sizeof(count)) < 0 ||
+	    !atomic_load_explicit(&k->done, memory_order_acquire))
+		return -EAGAIN;
+	memcpy(block, k->block, k->size);
+	k->busy = false;
+	return k->given_up ? -ETIMEDOUT : 0;
+}
+
+void kcall_give_up(struct kcall *k)
+{
+	k->given_up = k->busy;
+}
+
+bool kcall_is_hanging(const struct kcall *k)
+{
+	return k->busy && k->given_up && !atomic_load_explicit(&k->done, memory_order_acquire);
+}

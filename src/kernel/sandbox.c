@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "kernel/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/asan.h"
+#include "base/text.h"
+
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
+
+enum {
+	NOBODY = 65534, /* where there is no /etc/passwd: what Linux itself calls nobody, overflowuid in proc(5) */
+	FILES_MAX = 256,
+	/* what 64 connections, the system's authorities and a relay's buffers need, several times over */
+	MEMORY_MAX = 64 << 20,
+};
+
+/* --- the filter --------------------------------------------------------------------------------- */
+
+/* When a rule counts. */
+enum when { ALWAYS, LOOKUPS, NO_LOOKUPS, LOCKED, SANITIZER };
+
+/* An argument's bits; the kernel looks at 32 of an int, what is above them is anything. */
+struct argument {
+	unsigned place;
+	uint32_t mask, value;
+};
+
+struct rule {
+	int call;
+	enum when when;
+	int refuse; /* errno; 0: allowed */
+	unsigned arguments;
+	struct argument argument[2];
+};
+
+#define ANY(when, call) { SCMP_SYS(call), when, 0, 0, { { 0, 0, 0 } } }
+#define REFUSE(when, call, code) { SCMP_SYS(call), when, code, 0, { { 0, 0, 0 } } }
+#define BITS(when, call, place, mask, value) REFUSE_BITS(when, call, place, mask, value, 0)
+#define REFUSE_BITS(when, call, place, mask, value, code) \
+	{ SCMP_SYS(call), when, code, 1, { { place, mask, value } } }
+#define IS(when, call, place, value) BITS(when, call, place, UINT32_MAX, value)
+#define SOCKET(when, family, type) \
+	{ SCMP_SYS(socket), when, 0, 2, { { 0, UINT32_MAX, family }, { 1, SOCK_TYPES, type } } }
+
+enum {
+	SOCK_TYPES = 0xf, /* without SOCK_CLOEXEC and SOCK_NONBLOCK; SOCK_TYPE_MASK of the kernel */
+	/* O_TMPFILE has O_DIRECTORY in it, which is harmless */
+	WRITING = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY),
+	/* all but the signal and the word for the C library that a fork has */
+	NOT_FORK = ~(CSIGNAL | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID),
+#ifdef __s390x__
+	CLONE_FLAGS = 1,
+#else
+	CLONE_FLAGS = 0,
+#endif
+};
+
+/* A call has either rules with arguments or one without. */
+static const struct rule rules[] = {
+	/* bytes */
+	ANY(ALWAYS, read),
+	ANY(ALWAYS, write),
+	ANY(ALWAYS, recvfrom),
+	ANY(ALWAYS, recvmsg),
+	ANY(ALWAYS, sendto),
+	ANY(ALWAYS, sendmsg),
+	/* GnuTLS sends what it has as a whole */
+	ANY(ALWAYS, writev),
+	ANY(ALWAYS, poll),
+	ANY(ALWAYS, ppoll),
+	ANY(ALWAYS, ppoll_time64),
+	/* connections */
+	SOCKET(ALWAYS, AF_INET, SOCK_STREAM),
+	SOCKET(ALWAYS, AF_INET6, SOCK_STREAM),
+	SOCKET(ALWAYS, AF_VSOCK, SOCK_STREAM),
+	IS(ALWAYS, socketpair, 0, AF_UNIX),
+	ANY(ALWAYS, connect),
+	ANY(ALWAYS, shutdown),
+	ANY(ALWAYS, getpeername),
+	ANY(ALWAYS, getsockname),
+	ANY(ALWAYS, getsockopt),
+	IS(ALWAYS, setsockopt, 1, SOL_SOCKET),
+	IS(ALWAYS, setsockopt, 1, IPPROTO_TCP),
+	IS(ALWAYS, setsockopt, 1, SOL_TLS),
+	/* descriptors */
+	ANY(ALWAYS, close),
+	ANY(ALWAYS, close_range),
+	ANY(ALWAYS, dup2),
+	ANY(ALWAYS, dup3),
+	ANY(ALWAYS, fstat),
+	ANY(ALWAYS, fstat64),
+	ANY(ALWAYS, pipe2),
+	IS(ALWAYS, fcntl, 1, F_DUPFD),
+	IS(ALWAYS, fcntl, 1, F_DUPFD_CLOEXEC),
+	IS(ALWAYS, fcntl, 1, F_GETFD),
+	IS(ALWAYS, fcntl, 1, F_SETFD),
+	IS(ALWAYS, fcntl, 1, F_GETFL),
+	IS(ALWAYS, fcntl, 1, F_SETFL),
+	IS(ALWAYS, fcntl64, 1, F_DUPFD),
+	IS(ALWAYS, fcntl64, 1, F_DUPFD_CLOEXEC),
+	IS(ALWAYS, fcntl64, 1, F_GETFD),
+	IS(ALWAYS, fcntl64, 1, F_SETFD),
+	IS(ALWAYS, fcntl64, 1, F_GETFL),
+	IS(ALWAYS, fcntl64, 1, F_SETFL),
+	/* memory, never one that is made executable */
+	ANY(ALWAYS, brk),
+	ANY(ALWAYS, munmap),
+	ANY(ALWAYS, mremap),
+	ANY(ALWAYS, madvise),
+	BITS(ALWAYS, mmap, 2, PROT_EXEC, 0),
+	BITS(ALWAYS, mmap2, 2, PROT_EXEC, 0),
+	BITS(ALWAYS, mprotect, 2, PROT_EXEC, 0),
+	ANY(LOCKED, mlockall),
+	/* time and chance */
+	ANY(ALWAYS, clock_gettime),
+	ANY(ALWAYS, clock_gettime64),
+	ANY(ALWAYS, clock_getres),
+	ANY(ALWAYS, clock_nanosleep),
+	ANY(ALWAYS, nanosleep),
+	ANY(ALWAYS, gettimeofday),
+	ANY(ALWAYS, time),
+	ANY(ALWAYS, getrandom),
+	/* relays and look-ups: a fork, and what such a child does before and at its end */
+	BITS(ALWAYS, clone, CLONE_FLAGS, (uint32_t)NOT_FORK, 0),
+	REFUSE(ALWAYS, clone3, ENOSYS),
+	ANY(ALWAYS, fork),
+	ANY(ALWAYS, wait4),
+	ANY(ALWAYS, setsid),
+	ANY(ALWAYS, chdir),
+	IS(ALWAYS, prctl, 0, PR_SET_NAME),
+	IS(ALWAYS, prctl, 0, PR_SET_PDEATHSIG),
+	/* allocators name their memory */
+	IS(ALWAYS, prctl, 0, PR_SET_VMA),
+	ANY(ALWAYS, exit),
+	ANY(ALWAYS, exit_group),
+	/* what the C library does by itself */
+	ANY(ALWAYS, futex),
+	ANY(ALWAYS, futex_time64),
+	ANY(ALWAYS, set_robust_list),
+	ANY(ALWAYS, rseq),
+	ANY(ALWAYS, restart_syscall),
+	ANY(ALWAYS, rt_sigaction),
+	ANY(ALWAYS, rt_sigprocmask),
+	ANY(ALWAYS, rt_sigreturn),
+	ANY(ALWAYS, sched_getaffinity),
+	ANY(ALWAYS, sched_yield),
+	ANY(ALWAYS, sysinfo),
+	ANY(ALWAYS, uname),
+	ANY(ALWAYS, getpid),
+	ANY(ALWAYS, getppid),
+	ANY(ALWAYS, gettid),
+	ANY(ALWAYS, getuid),
+	ANY(ALWAYS, geteuid),
+	ANY(ALWAYS, getgid),
+	ANY(ALWAYS, getegid),
+
+	/* files, refused without an end: GnuTLS looks for changes of its configuration before each session */
+	REFUSE(NO_LOOKUPS, open, EACCES),
+	REFUSE(NO_LOOKUPS, openat, EACCES),
+	REFUSE(NO_LOOKUPS, access, EACCES),
+	REFUSE(NO_LOOKUPS, faccessat, EACCES),
+	REFUSE(NO_LOOKUPS, faccessat2, EACCES),
+	REFUSE(NO_LOOKUPS, stat, EACCES),
+	REFUSE(NO_LOOKUPS, stat64, EACCES),
+	REFUSE(NO_LOOKUPS, lstat, EACCES),
+	REFUSE(NO_LOOKUPS, lstat64, EACCES),
+	REFUSE(NO_LOOKUPS, statx, EACCES),
+	REFUSE(NO_LOOKUPS, readlink, EACCES),
+	REFUSE(NO_LOOKUPS, readlinkat, EACCES),
+	/* which is fstat() of some C libraries, too */
+	REFUSE_BITS(NO_LOOKUPS, newfstatat, 3, AT_EMPTY_PATH, 0, EACCES),
+	REFUSE_BITS(NO_LOOKUPS, fstatat64, 3, AT_EMPTY_PATH, 0, EACCES),
+	BITS(NO_LOOKUPS, newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
+	BITS(NO_LOOKUPS, fstatat64, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
+	/* to ask for the name of a network interface, of whichever family; its number will do */
+	REFUSE_BITS(NO_LOOKUPS, socket, 1, SOCK_TYPES, SOCK_DGRAM, EACCES),
+
+	/* the C library's resolver and its modules: configuration, name servers, the routes to sort by, local services */
+	BITS(LOOKUPS, open, 1, WRITING, 0),
+	BITS(LOOKUPS, openat, 2, WRITING, 0),
+	ANY(LOOKUPS, access),
+	ANY(LOOKUPS, faccessat),
+	ANY(LOOKUPS, faccessat2),
+	ANY(LOOKUPS, stat),
+	ANY(LOOKUPS, stat64),
+	ANY(LOOKUPS, lstat),
+	ANY(LOOKUPS, lstat64),
+	ANY(LOOKUPS, statx),
+	ANY(LOOKUPS, newfstatat),
+	ANY(LOOKUPS, fstatat64),
+	ANY(LOOKUPS, readlink),
+	ANY(LOOKUPS, readlinkat),
+	ANY(LOOKUPS, lseek),
+	ANY(LOOKUPS, _llseek),
+	ANY(LOOKUPS, pread64),
+	ANY(LOOKUPS, readv),
+	ANY(LOOKUPS, getdents64),
+	BITS(LOOKUPS, mmap, 2, PROT_WRITE, 0),
+	BITS(LOOKUPS, mmap2, 2, PROT_WRITE, 0),
+	SOCKET(LOOKUPS, AF_INET, SOCK_DGRAM),
+	SOCKET(LOOKUPS, AF_INET6, SOCK_DGRAM),
+	SOCKET(LOOKUPS, AF_UNIX, SOCK_STREAM),
+	SOCKET(LOOKUPS, AF_UNIX, SOCK_DGRAM),
+	SOCKET(LOOKUPS, AF_NETLINK, SOCK_RAW),
+	SOCKET(LOOKUPS, AF_NETLINK, SOCK_DGRAM),
+	IS(LOOKUPS, setsockopt, 1, IPPROTO_IP),
+	IS(LOOKUPS, setsockopt, 1, IPPROTO_IPV6),
+	IS(LOOKUPS, setsockopt, 1, SOL_NETLINK),
+	ANY(LOOKUPS, bind),
+	ANY(LOOKUPS, sendmmsg),
+	ANY(LOOKUPS, recvmmsg),
+	ANY(LOOKUPS, recvmmsg_time64),
+	IS(LOOKUPS, ioctl, 1, FIONREAD),
+	IS(LOOKUPS, ioctl, 1, SIOCGIFNAME),
+	IS(LOOKUPS, ioctl, 1, SIOCGIFINDEX),
+	/* a look-up that is given up */
+	IS(LOOKUPS, kill, 1, SIGKILL),
+
+	/* AddressSanitizer: the stack for its reports, and the reports */
+	ANY(SANITIZER, sigaltstack),
+};
+
+static bool counts(const struct confine *c, enum when when)
+{
+	switch (when) {
+	case LOOKUPS:
+		return c->lookups;
+	case NO_LOOKUPS:
+		return !c->lookups;
+	case LOCKED:
+		return c->locked;
+	case SANITIZER:
+		return SANITIZED;
+	default:
+		return true;
+	}
+}
+
+static int add_rules(scmp_filter_ctx ctx, const struct confine *c)
+{
+	struct scmp_arg_cmp compare[2];
+	int ret = 0;
+
+	for (size_t i = 0; !ret && i < sizeof(rules) / sizeof(rules[0]); i++) {
+		const struct rule *r = &rules[i];
+
+		if (!counts(c, r->when))
+			continue;
+		for (unsigned k = 0; k < r->arguments; k++)
+			compare[k] = (struct scmp_arg_cmp){
+				.arg = r->argument[k].place,
+				.op = SCMP_CMP_MASKED_EQ,
+				.datum_a = r->argument[k].mask,
+				.datum_b = r->argument[k].value,
+			};
+		ret = seccomp_rule_add_array(ctx, r->refuse ? SCMP_ACT_ERRNO((uint32_t)r->refuse) :
+							      SCMP_ACT_ALLOW,
+					     r->call, r->arguments, compare);
+	}
+	return ret;
+}
+
+static int filter(const struct confine *c, struct confined *r, struct err *e)
+{
+	scmp_filter_ctx ctx;
+	int ret;
+
+	/* seccomp(2): the program is looked at only where there are filters */
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) && errno != EFAULT)
+		return 0;
+	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	if (!ctx)
+		return err_sys(e, ERR_FAILED, ENOMEM, "filter of system calls");
+	ret = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (!ret)
+		ret = seccomp_attr_set(ctx, SCMP_FLTATR_API_SYSRAWRC, 1);
+	if (!ret)
+		ret = add_rules(ctx, c);
+	if (!ret)
+		ret = seccomp_load(ctx);
+	seccomp_release(ctx);
+	if (ret)
+		return err_sys(e, ERR_FAILED, -ret, "filter of system calls");
+	r->filtered = true;
+	return 0;
+}
+
+/* --- the rest ----------------------------------------------------------------------------------- */
+
+/*
+ * Without the modules of the name service: they would stay in memory, and where users come from a server it may be behind
+ * the network that is not there yet.
+ */
+static int find_user(const char *name, uid_t *uid, gid_t *gid, struct err *e)
+{
+	const char *wanted = name ? name : "nobody";
+	char buf[2048], shown[256];
+	struct passwd pw, *p = NULL;
+	FILE *f;
+
+	/* An initramfs has no such file. */
+	*uid = *gid = 0;
+	if (!strcmp(wanted, "root"))
+		return 0;
+	*uid = *gid = NOBODY;
+	f = fopen("/etc/passwd", "re");
+	while (f && !fgetpwent_r(f, &pw, buf, sizeof(buf), &p) && strcmp(p->pw_name, wanted))
+		p = NULL;
+	if (p) {
+		*uid = p->pw_uid;
+		*gid = p->pw_gid;
+	}
+	if (f)
+		fclose(f);
+	if (p || !name)
+		return 0;
+	text_escape(shown, sizeof(shown), name, strlen(name));
+	return err_set(e, ERR_USAGE, ENOENT, "there is no user %s in /etc/passwd", shown);
+}
+
+static int limit(const struct confine *c, struct err *e)
+{
+	const struct {
+#ifdef __GLIBC__
+		__rlimit_resource_t resource;
+#else
+		int resource;
+#endif
+		bool wanted;
+		rlim_t max;
+		const char *what;
+	} limits[] = {
+		{ RLIMIT_CORE, true, 0, "core dumps" },
+		{ RLIMIT_FSIZE, !c->token && !c->lenient, 0, "file sizes" },
+		{ RLIMIT_NOFILE, !c->lenient, FILES_MAX, "open files" },
+		/* AddressSanitizer reserves more than there is */
+		{ RLIMIT_DATA, !SANITIZED && !c->lenient && !c->token, MEMORY_MAX, "memory" },
+	};
+	struct rlimit now;
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		if (!limits[i].wanted)
+			continue;
+		if (getrlimit(limits[i].resource, &now))
+			return err_sys(e, ERR_FAILED, errno, "limit of %s", limits[i].what);
+		if (now.rlim_max > limits[i].max)
+			now.rlim_max = limits[i].max;
+		now.rlim_cur = now.rlim_max;
+		if (setrlimit(limits[i].resource, &now))
+			return err_sys(e, ERR_FAILED, errno, "limit of %s", limits[i].what);
+	}
+	return 0;
+}
+
+/* While we may. What is allocated later, or in a relay, is locked by somebody without privilege, or not to be had. */
+static bool lock(void)
+{
+	const struct rlimit none = { RLIM_INFINITY, RLIM_INFINITY };
+
+	return !setrlimit(RLIMIT_MEMLOCK, &none) && !mlockall(MCL_CURRENT | MCL_FUTURE);
+}
+
+static int become(uid_t uid, gid_t gid, struct err *e)
+{
+	if (geteuid())
+		return 0;
+	if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+		return err_sys(e, ERR_FAILED, errno, "become user %u, group %u", (unsigned)uid,
+			       (unsigned)gid);
+	return 0;
+}
+
+/* capabilities(7): a root without any is a user like others, who owns much. */
+static int drop_capabilities(struct err *e)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+
+	/* neither is there to be had for who has none, and then they do not matter */
+	prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+				 SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &header, none))
+		return err_sys(e, ERR_FAILED, errno, "drop capabilities");
+	return 0;
+}
+
+int confine_process(const struct confine *c, struct confined *r, struct err *e)
+{
+	uid_t uid;
+	gid_t gid;
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	ret = find_user(c->user, &uid, &gid, e);
+	if (!ret)
+		ret = limit(c, e);
+	/* the C library reads its time zone once; dates of certificates want it */
+	tzset();
+	if (!ret && c->locked)
+		r->locked = lock();
+	if (!ret && !c->token)
+		ret = become(uid, gid, e);
+	if (!ret)
+		ret = drop_capabilities(e);
+	if (!ret && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		ret = err_sys(e, ERR_FAILED, errno, "give up new privileges");
+	if (!ret && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		ret = err_sys(e, ERR_FAILED, errno, "hide memory from others");
+	if (!ret && !c->lenient && !c->token)
+		ret = filter(c, r, e);
+	return ret ? err_wrap(e, "confine a process") : 0;
+}

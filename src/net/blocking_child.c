@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "net/blocking_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+long long task_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+__attribute__((noreturn))
+static void child(int fd, task_fn fn, const void *arg, size_t size)
+{
+	_Alignas(max_align_t) char out[TASK_RESULT_MAX];
+	ssize_t n;
+
+	/* A caller that is killed must not leave a child that goes on opening devices. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	memset(out, 0, sizeof(out));
+	fn(arg, out);
+	n = write(fd, out, size);
+	_exit(n == (ssize_t)size ? 0 : 1);
+}
+
+int task_start(struct task *t, task_fn fn, const void *arg, size_t size, struct err *e)
+{
+	int fds[2], code;
+
+	t->pid = -1;
+	t->fd = -1;
+	t->size = size;
+	if (size > TASK_RESULT_MAX)
+		return err_set(e, ERR_FAILED, EINVAL, "start a child: result of %zu bytes", size);
+	if (pipe2(fds, O_CLOEXEC))
+		return err_sys(e, ERR_FAILED, errno, "start a child: pipe");
+	t->pid = fork();
+	if (t->pid < 0) {
+		code = errno;
+		close(fds[0]);
+		close(fds[1]);
+		return err_sys(e, ERR_FAILED, code, "start a child: fork");
+	}
+	if (!t->pid) {
+		close(fds[0]);
+		child(fds[1], fn, arg, size);
+	}
+	close(fds[1]);
+	t->fd = fds[0];
+	return 0;
+}
+
+static void reap(pid_t pid, int options)
+{
+	while (waitpid(pid, NULL, options) < 0 && errno == EINTR)
+		;
+}
+
+int task_collect(struct task *t, void *out, struct err *e)
+{
+	ssize_t n;
+
+	do {
+		n = read(t->fd, out, t->size);
+	} while (n < 0 && errno == EINTR);
+	close(t->fd);
+	t->fd = -1;
+	reap(t->pid, 0);
+	t->pid = -1;
+	if (n != (ssize_t)t->size)
+		return err_set(e, ERR_FAILED, EIO, "a child process died before its work was done");
+	return 0;
+}
+
+void task_abandon(struct task *t)
+{
+	if (t->pid < 0)
+		return;
+	kill(t->pid, SIGKILL);
+	/* A child that sleeps in the kernel cannot die now; an ordinary one is gone in a moment. */
+	for (int i = 0; i < 100 && !waitpid(t->pid, NULL, WNOHANG); i++)
+		poll(NULL, 0, 1);
+	close(t->fd);
+	t->fd = -1;
+	t->pid = -1;
+}
+
+int task_run(task_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
+	     int cancel_fd, struct err *e)
+{
+	long long deadline = task_now_ms() + timeout_ms;
+	struct pollfd p[2];
+	struct task t;
+	int ret;
+
+	ret = task_start(&t, fn, arg, size, e);
+	if (ret)
+		return ret;
+	for (;;) {
+		long long left = deadline - task_now_ms();
+
+		p[0] = (struct pollfd){ .fd = t.fd, .events = POLLIN };
+		p[1] = (struct pollfd){ .fd = cancel_fd, .events = POLLIN };
+		ret = poll(p, 2, left > 0 ? (int)(left < INT_MAX ? left : INT_MAX) : 0);
+		if (ret < 0 && errno == EINTR)
+			continue;
+		if (p[0].revents)
+			return task_collect(&t, out, e);
+		if (ret > 0 || left <= 0)
+			break;
+	}
+	task_abandon(&t);
+	if (ret > 0)
+		return err_set(e, ERR_FAILED, ECANCELED, "interrupted");
+	return err_set(e, ERR_FAILED, ETIMEDOUT, "not done within %.3g s", timeout_ms / 1e3);
+}

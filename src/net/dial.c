@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "net/dial.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/text.h"
+
+void stream_dial_init(struct stream_dial *d, const struct resolve_result *r)
+{
+	memset(d, 0, sizeof(*d));
+	d->addresses = *r;
+	for (unsigned i = 0; i < RESOLVE_MAX; i++)
+		d->fd[i] = -1;
+}
+
+static void describe(const union resolve_address *a, char *buf, size_t cap)
+{
+	char host[NI_MAXHOST], port[NI_MAXSERV];
+
+	if (a->sa.sa_family == AF_VSOCK)
+		snprintf(buf, cap, "vsock:%u:%u", a->vm.svm_cid, a->vm.svm_port);
+	else if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(buf, cap, "?");
+	else
+		snprintf(buf, cap, a->sa.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static void failed(struct stream_dial *d, unsigned i, int code)
+{
+	char address[NI_MAXHOST + NI_MAXSERV + 4];
+
+	describe(&d->addresses.address[i], address, sizeof(address));
+	err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
+	d->unknown |= code != ECONNREFUSED;
+	if (d->fd[i] >= 0) {
+		close(d->fd[i]);
+		d->fd[i] = -1;
+		d->open--;
+	}
+	/* RFC 8305 section 5: a failure lets the next one begin at once */
+	d->next_ms = 0;
+}
+
+static void begin(struct stream_dial *d, long long now)
+{
+	unsigned i = d->next++;
+	const union resolve_address *a = &d->addresses.address[i];
+	int fd, one = 1;
+
+	d->next_ms = now + STREAM_STAGGER_MS;
+	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		failed(d, i, errno);
+		return;
+	}
+	d->fd[i] = fd;
+	d->open++;
+	/* A request of 28 bytes must not wait for the answer to the one before it. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (connect(fd, &a->sa, resolve_length(a)) && errno != EINPROGRESS)
+		failed(d, i, errno);
+}
+
+/* Whether attempt i is connected; a failed one is closed. */
+static bool is_connected(struct stream_dial *d, unsigned i)
+{
+	struct pollfd p = { .fd = d->fd[i], .events = POLLOUT };
+	int code = 0;
+	socklen_t len = sizeof(code);
+
+	if (d->fd[i] < 0 || poll(&p, 1, 0) <= 0)
+		return false;
+	if (getsockopt(d->fd[i], SOL_SOCKET, SO_ERROR, &code, &len))
+		code = errno;
+	if (code) {
+		failed(d, i, code);
+		return false;
+	}
+	return true;
+}
+
+void stream_peer(int fd, char *buf, size_t cap)
+{
+	union resolve_address a;
+	socklen_t len = sizeof(a);
+
+	if (!getpeername(fd, &a.sa, &len) &&
+	    (a.sa.sa_family == AF_INET || a.sa.sa_family == AF_INET6 || a.sa.sa_family == AF_VSOCK))
+		describe(&a, buf, cap);
+	else
+		snprintf(buf, cap, "local");
+}
+
+int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
+{
+	int fd;
+
+	for (;;) {
+		for (unsigned i = 0; i < d->next; i++) {
+			if (!is_connected(d, i))
+				continue;
+			fd = d->fd[i];
+			d->fd[i] = -1;
+			d->open--;
+			d->winner = i;
+			stream_dial_cancel(d);
+			return fd;
+		}
+		if (d->next == d->addresses.count || (d->open && now < d->next_ms))
+			break;
+		begin(d, now);
+	}
+	if (d->open)
+		return -EAGAIN;
+	*e = d->last;
+	if (d->unknown && e->code == ECONNREFUSED)
+		e->code = EHOSTUNREACH;
+	if (d->addresses.count > 1)
+		err_wrap(e, "none of %u addresses answers; the last", d->addresses.count);
+	return -e->code;
+}
+
+unsigned stream_dial_poll(const struct stream_dial *d, long long now, struct pollfd *p,
+			  unsigned cap, int *timeout_ms)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->next && n < cap; i++)
+		if (d->fd[i] >= 0)
+			p[n++] = (struct pollfd){ .fd = d->fd[i], .events = POLLOUT };
+	*timeout_ms = -1;
+	if (d->next < d->addresses.count)
+		*timeout_ms = d->next_ms > now ? (int)(d->next_ms - now) : 0;
+	return n;
+}
+
+void stream_dial_cancel(struct stream_dial *d)
+{
+	for (unsigned i = 0; i < d->next; i++) {
+		if (d->fd[i] >= 0)
+			close(d->fd[i]);
+		d->fd[i] = -1;
+	}
+	d->open = 0;
+}
+
+int stream_unix(const char *path, struct err *e)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	char shown[4 * sizeof(a.sun_path)];
+	size_t len = strlen(path);
+	int fd, code;
+
+	text_escape(shown, sizeof(shown), path, len);
+	if (len >= sizeof(a.sun_path))
+		return err_set(e, ERR_USAGE, ENAMETOOLONG,
+			       "Unix socket %s: longer than %zu bytes", shown, sizeof(a.sun_path) - 1);
+	memcpy(a.sun_path, path, len + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_sys(e, ERR_FAILED, errno, "Unix socket");
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a))) {
+		code = errno;
+		close(fd);
+		/* unix(7): a full backlog is EAGAIN for a non-blocking socket, and there is nothing to wait for */
+		if (code == EAGAIN)
+			return err_set(e, ERR_UNREACHABLE, ECONNREFUSED,
+				       "connect to Unix socket %s: its server has a full backlog", shown);
+		return err_sys(e, ERR_UNREACHABLE, code, "connect to Unix socket %s", shown);
+	}
+	return fd;
+}
+
+/* A caller that has closed its own standard descriptors gets others under their numbers. */
+static int above_standard(int fd)
+{
+	return fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
+
+__attribute__((noreturn))
+static void run_command(char *const argv[], int fd, int log, int report)
+{
+	sigset_t none;
+	int code;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	fd = above_standard(fd);
+	log = above_standard(log);
+	report = above_standard(report);
+	if (dup2(fd, STDIN_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0 &&
+	    dup2(log, STDERR_FILENO) >= 0)
+		execvp(argv[0], argv);
+	code = errno;
+	if (write(report, &code, sizeof(code)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static void close_all(const int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
+{
+	/* pair, log pipe, and a pipe that closes at exec or reports its failure */
+	int fds[6] = { -1, -1, -1, -1, -1, -1 };
+	char shown[256];
+	pid_t child;
+	int code = 0;
+	ssize_t n;
+
+	text_escape(shown, sizeof(shown), argv[0], strlen(argv[0]));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) ||
+	    pipe2(fds + 2, O_CLOEXEC) || pipe2(fds + 4, O_CLOEXEC)) {
+		code = errno;
+		close_all(fds, 6);
+		return err_sys(e, ERR_FAILED, code, "start %s: descriptors", shown);
+	}
+	child = fork();
+	if (child < 0) {
+		code = errno;
+		close_all(fds, 6);
+		return err_sys(e, ERR_FAILED, code, "start %s: fork", shown);
+	}
+	if (!child)
+		run_command(argv, fds[1], fds[3], fds[5]);
+	close(fds[1]);
+	close(fds[3]);
+	close(fds[5]);
+	do {
+		n = read(fds[4], &code, sizeof(code));
+	} while (n < 0 && errno == EINTR);
+	close(fds[4]);
+	if (n == (ssize_t)sizeof(code)) {
+		waitpid(child, NULL, 0);
+		close(fds[0]);
+		close(fds[2]);
+		return err_sys(e, ERR_USAGE, code, "start %s", shown);
+	}
+	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	fcntl(fds[2], F_SETFL, O_NONBLOCK);
+	/* Room for a talkative server until somebody reads; the default will do where this fails. */
+	fcntl(fds[2], F_SETPIPE_SZ, 1 << 20);
+	*pid = child;
+	*log = fds[2];
+	return fds[0];
+}

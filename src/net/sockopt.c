@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "net/sockopt.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+static bool is_tcp(int fd)
+{
+	socklen_t len = sizeof(int);
+	int protocol = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) && protocol == IPPROTO_TCP;
+}
+
+int sock_set_peer_timeout(int fd, unsigned seconds, struct err *e)
+{
+	/*
+	 * The first probe after a third of the time, five more in the rest. The kernel looks at
+	 * TCP_USER_TIMEOUT when a probe is due (tcp_keepalive_timer), and not at the count then.
+	 */
+	int idle = seconds < 3 ? 1 : (int)seconds / 3;
+	int interval = ((int)seconds - idle) / 5 > 0 ? ((int)seconds - idle) / 5 : 1;
+	const struct {
+		int level, name, value;
+		const char *what;
+	} options[] = {
+		{ SOL_SOCKET, SO_KEEPALIVE, seconds > 0, "SO_KEEPALIVE" },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, (int)seconds * 1000, "TCP_USER_TIMEOUT" },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, idle, "TCP_KEEPIDLE" },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, interval, "TCP_KEEPINTVL" },
+		{ IPPROTO_TCP, TCP_KEEPCNT, ((int)seconds - idle + interval - 1) / interval + 1,
+		  "TCP_KEEPCNT" },
+	};
+	/* The default is no keepalive, and nobody reads its times then. */
+	size_t count = seconds ? sizeof(options) / sizeof(options[0]) : 2;
+
+	if (seconds > SOCK_PEER_TIMEOUT_MAX)
+		return err_set(e, ERR_USAGE, ERANGE, "time limit of a peer: %u s, more than %d", seconds,
+			       SOCK_PEER_TIMEOUT_MAX);
+	if (!is_tcp(fd))
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		if (setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+			       sizeof(options[i].value)))
+			return err_sys(e, ERR_FAILED, errno, "time limit of a peer: %s",
+				       options[i].what);
+	return 0;
+}
+
+int sock_set_send_room(int fd, int bytes, struct err *e)
+{
+	socklen_t len = sizeof(bytes);
+
+	if ((setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) &&
+	     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes))) ||
+	    getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &len))
+		return err_sys(e, ERR_FAILED, errno, "send buffer");
+	/* socket(7): the kernel doubles the value, for its own use of the buffer */
+	return bytes / 2;
+}
+
+bool sock_is_dead(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = SOCK_DEAD };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+bool sock_was_silent(int fd, unsigned seconds)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+
+	if (!seconds || !is_tcp(fd) || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len))
+		return false;
+	/* A goodbye leaves its trace in the state; a reset does not, but comes from somebody who was there. */
+	if (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_LAST_ACK ||
+	    info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2)
+		return info.tcpi_state == TCP_FIN_WAIT1 && info.tcpi_last_ack_recv >= seconds * 600;
+	return info.tcpi_last_ack_recv >= seconds * 600 && info.tcpi_last_data_recv >= seconds * 600;
+}
+
+int sock_cut(int fd, struct err *e)
+{
+	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+	static const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+	if (is_tcp(fd)) {
+		if (!connect(fd, &nobody, sizeof(nobody)))
+			return 0;
+		/* only the last close of the socket looks at it; without it what is left would be sent */
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	}
+	if (shutdown(fd, SHUT_RDWR) && errno != ENOTCONN)
+		return err_sys(e, ERR_FAILED, errno, "cut a connection");
+	return 0;
+}
+
+int sock_send_timeout_ms(int fd)
+{
+	struct timeval tv = { 0 };
+	socklen_t len = sizeof(tv);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len))
+		return -errno;
+	if (tv.tv_sec > INT32_MAX / 1000 - 1)
+		return INT32_MAX;
+	return (int)(tv.tv_sec * 1000 + tv.tv_usec / 1000);
+}
+
+int sock_set_send_timeout_ms(int fd, int ms, struct err *e)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
+		return err_sys(e, ERR_FAILED, errno, "time limit of a send");
+	return 0;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * neg: one connection's handshake ("Handshake phase" of the NBD specification) as a state machine
+ * without I/O. The caller asks what is wanted, moves bytes, and says how many:
+ *
+ *	for (;;) switch (neg_want(&n, &buf)) {
+ *	case NEG_WRITE: neg_moved(&n, write(fd, buf.out, buf.len)); break;
+ *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_eof)
+ *	case NEG_ITEM:  use neg_item(&n); neg_moved(&n, 0); break;
+ *	case NEG_TLS:   TLS handshake; neg_moved(&n, 0); break;
+ *	case NEG_DONE:  ... case NEG_FAILED: ...
+ *	}
+ *
+ * Exactly what the next step needs is asked for, so that not one byte after the handshake is read:
+ * it belongs to whoever takes the connection next. Never allocates, never does I/O, holds no
+ * pointer into the caller's memory. Bounded: replies of one option, and the length of one reply;
+ * what is not needed of a reply is read in small pieces and dropped.
+ */
+#ifndef NBD_ATTACH_NEG_H
+#define NBD_ATTACH_NEG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/metactx.h"
+#include "base/err.h"
+#include "proto/export.h"
+#include "proto/wire.h"
+
+/* More than any server has reason for, little enough for a client that must not be held up. */
+enum {
+	NEG_MAX_INFO_REPLIES = 256,
+	NEG_MAX_EXPORTS = 65536,
+	NEG_MAX_LISTED_CONTEXTS = 1024,
+	NEG_MAX_REPLY_LENGTH = 1 << 20,
+};
+
+enum neg_goal {
+	/* Ends in the transmission phase with simple replies, the only ones that the kernel reads. */
+	NEG_GOAL_GO,
+	/*
+	 * Ends with NBD_OPT_ABORT; see neg_in_transmission for old servers. One NEG_ITEM for each meta
+	 * context, which count when the export has has_contexts at the end. What a server does not know
+	 * beyond NBD_OPT_INFO is left out.
+	 */
+	NEG_GOAL_INFO,
+	/* One NEG_ITEM for each export, ends with NBD_OPT_ABORT. */
+	NEG_GOAL_LIST,
+	/*
+	 * Ends in the transmission phase for a client in user space (query), with structured replies
+	 * where the server has them, and all of the contexts, or it fails.
+	 */
+	NEG_GOAL_QUERY,
+};
+
+struct neg_params {
+	enum neg_goal goal;
+	bool tls; /* required: nothing but NBD_OPT_STARTTLS is sent before it, or the handshake fails */
+	char export[NBD_MAX_STRING + 1];
+	struct contexts contexts; /* of NEG_GOAL_QUERY */
+};
+
+enum neg_want {
+	NEG_READ,
+	NEG_WRITE,
+	NEG_ITEM,
+	NEG_TLS, /* the server waits for a TLS handshake; any byte that is there already is forged */
+	NEG_DONE,
+	NEG_FAILED,
+};
+
+struct neg_buf {
+	const uint8_t *out; /* NEG_WRITE */
+	uint8_t *in;        /* NEG_READ */
+	size_t len;
+};
+
+/* One entry of NBD_OPT_LIST or NBD_OPT_LIST_META_CONTEXT; hostile text, see export.h. */
+struct neg_item {
+	char name[NBD_MAX_STRING + 1];
+	char description[NBD_MAX_STRING + 1]; /* "" for none and for contexts; longer ones are cut */
+};
+
+enum neg_state {
+	NEG_S_GREETING,
+	NEG_S_HANDSHAKE_FLAGS,
+	NEG_S_REPLY,
+	NEG_S_INFO_TYPE,
+	NEG_S_INFO,
+	NEG_S_ERROR_TEXT,
+	NEG_S_ITEM_NAME_LENGTH,
+	NEG_S_ITEM_NAME,
+	NEG_S_ITEM_DESCRIPTION,
+	NEG_S_ITEM_SKIP,
+	NEG_S_ITEM,
+	NEG_S_CONTEXT_ID,
+	NEG_S_CONTEXT_NAME,
+	NEG_S_SKIP,
+	NEG_S_EXPORT_NAME,
+	NEG_S_ZEROES,
+	NEG_S_TLS,
+	NEG_S_END,
+};
+
+/* Of interest to the functions below only. */
+struct neg {
+	struct neg_params params;
+	enum neg_state state;
+	bool fixed;           /* the server speaks fixed newstyle */
+	bool no_zeroes;       /* agreed on */
+	bool has_export;      /* NBD_INFO_EXPORT has come */
+	bool informed;        /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */
+	bool transmission;
+	bool tls;             /* has begun: everything from here on goes through it */
+	uint32_t option;      /* in progress */
+	uint32_t replies;     /* to that option */
+	struct wire_reply reply;
+	uint32_t left;        /* of the reply's payload, not yet asked for */
+	uint16_t info;        /* type of the information being read */
+	uint32_t context_id;
+	bool selected[CONTEXTS_MAX]; /* of params.contexts */
+	size_t want;          /* bytes of in[] that the state needs */
+	size_t got;
+	size_t out_len;
+	size_t out_done;
+	struct err failure;   /* kind ERR_NONE: none */
+	struct export export;
+	struct neg_item item;
+	uint8_t in[NBD_MAX_STRING];
+	uint8_t out[WIRE_CLIENT_FLAGS_SIZE + WIRE_OPTION_SIZE + 4 + NBD_MAX_STRING + 4 +
+		    4 * CONTEXTS_MAX + CONTEXTS_BYTES];
+};
+
+void neg_init(struct neg *n, const struct neg_params *p);
+
+/* What is wanted now; buf is filled for NEG_READ and NEG_WRITE, whose len is never 0. */
+enum neg_want neg_want(struct neg *n, struct neg_buf *buf);
+
+/*
+ * len of the bytes that neg_want named were moved, at most all; or the item was used or TLS is
+ * established (len 0).
+ */
+void neg_moved(struct neg *n, size_t len);
+
+/*
+ * The connection ended or broke where neg_want wanted more (code: positive errno, 0 for an end of
+ * file). The state is NEG_FAILED with a text that says what the server was expected to do, or, on
+ * the way out, what had been reached before.
+ */
+void neg_broken(struct neg *n, int code);
+
+/* As neg_broken, for whoever gives up by a deadline. */
+void neg_timed_out(struct neg *n);
+
+/* Valid at NEG_ITEM until neg_moved. */
+const struct neg_item *neg_item(const struct neg *n);
+
+/* Valid at NEG_DONE for all goals but LIST. */
+const struct export *neg_export(const struct neg *n);
+
+/* The params' with the server's numbers; valid at NEG_DONE of NEG_GOAL_QUERY. */
+const struct contexts *neg_contexts(const struct neg *n);
+
+/*
+ * True at NEG_DONE when the connection is in the transmission phase: it is to be given to the
+ * kernel or to be ended with NBD_CMD_DISC. Also for NEG_GOAL_INFO with a server that knows only
+ * NBD_OPT_EXPORT_NAME.
+ */
+bool neg_in_transmission(const struct neg *n);
+
+/*
+ * True from the moment when the server is asked to enter the transmission phase until its answer is
+ * complete: nothing else can be said meanwhile.
+ */
+bool neg_is_committed(const struct neg *n);
+
+/* Valid at NEG_FAILED: the error, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS or ERR_UNREACHABLE. */
+const struct err *neg_failure(const struct neg *n);
+
+#endif

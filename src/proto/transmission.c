@@ -1,0 +1,803 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "proto/transmission.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+
+static void step(struct query *q);
+
+/* The next len bytes belong to state; with none to wait for it is handled at once. */
+static void expect(struct query *q, enum query_state state, size_t len)
+{
+	q->state = state;
+	q->want = len;
+	q->got = 0;
+	if (!len)
+		step(q);
+}
+
+static void expect_header(struct query *q)
+{
+	expect(q, QUERY_S_HEADER, WIRE_SIMPLE_REPLY_SIZE);
+}
+
+/* Payload of the current chunk: len of what is left of it. */
+static void expect_payload(struct query *q, enum query_state state, uint32_t len)
+{
+	q->left -= len;
+	expect(q, state, len);
+}
+
+static uint32_t at_most(uint32_t len, uint32_t limit)
+{
+	return len < limit ? len : limit;
+}
+
+static void end(struct query *q)
+{
+	q->state = QUERY_S_END;
+}
+
+static struct query_slot *current(struct query *q)
+{
+	return &q->slot[q->current];
+}
+
+/* "Either side MAY initiate a hard disconnect if it detects a violation by the other party" */
+__attribute__((format(printf, 2, 3)))
+static void violation(struct query *q, const char *fmt, ...)
+{
+	char what[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	err_set(&q->failure, ERR_PROTOCOL, EPROTO,
+		"the server breaks the NBD protocol: %s; it is broken, and what else it says is not "
+		"to be relied on", what);
+	q->out_len = 0;
+	q->out_done = 0;
+	end(q);
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+static void send_request(struct query *q, const struct query_request *r, uint64_t cookie)
+{
+	struct bytes_writer w;
+
+	memmove(q->out, q->out + q->out_done, q->out_len - q->out_done);
+	q->out_len -= q->out_done;
+	q->out_done = 0;
+	bytes_write_init(&w, q->out + q->out_len, sizeof(q->out) - q->out_len);
+	wire_put_request(&w, r->flags, r->type, cookie, r->offset, r->length);
+	q->out_len += w.len;
+}
+
+static uint32_t block(const struct query *q)
+{
+	return q->params.block_min ? q->params.block_min : 1;
+}
+
+static uint32_t longest_of(const struct query *q, uint16_t type)
+{
+	if (type != NBD_CMD_READ)
+		return UINT32_MAX;
+	return q->params.payload_max ? q->params.payload_max : NBD_MAX_BUFFER_SIZE;
+}
+
+uint32_t query_longest(const struct query *q, uint16_t type, uint64_t offset)
+{
+	uint32_t longest = longest_of(q, type);
+	/* no odd ones where it can be helped */
+	uint32_t unit = block(q) < 512 && longest >= 512 ? 512 : block(q);
+
+	if (offset >= q->end)
+		return 0;
+	if (q->end - offset <= longest)
+		return (uint32_t)(q->end - offset);
+	return longest - longest % unit;
+}
+
+/* "Size constraints": what "the client MUST ensure" */
+static bool may_be_sent(const struct query *q, const struct query_request *r)
+{
+	uint16_t flags = 0;
+
+	switch (r->type) {
+	case NBD_CMD_READ:
+		flags = q->params.structured ? NBD_CMD_FLAG_DF : 0;
+		break;
+	case NBD_CMD_CACHE:
+		break;
+	case NBD_CMD_BLOCK_STATUS:
+		flags = NBD_CMD_FLAG_REQ_ONE;
+		if (!q->params.structured || !q->params.contexts.count)
+			return false;
+		break;
+	default:
+		return false;
+	}
+	return !(r->flags & ~flags) && r->length && r->length <= longest_of(q, r->type) &&
+	       r->offset < q->end && r->length <= q->end - r->offset &&
+	       r->offset % block(q) == 0 && r->length % block(q) == 0;
+}
+
+int query_ask(struct query *q, const struct query_request *r, struct err *e)
+{
+	if (q->state == QUERY_S_END || q->disconnecting)
+		return err_set(e, ERR_FAILED, EPIPE, "the connection has been ended");
+	if (!may_be_sent(q, r))
+		return err_set(e, ERR_FAILED, EINVAL,
+			       "a request of type %u for %u bytes at %llu with flags 0x%x does not suit the export",
+			       r->type, r->length, (unsigned long long)r->offset, r->flags);
+	for (unsigned i = 0; i < QUERY_REQUESTS; i++) {
+		struct query_slot *s = &q->slot[i];
+
+		if (s->used)
+			continue;
+		memset(s, 0, sizeof(*s));
+		s->used = true;
+		s->request = *r;
+		s->cookie = ++q->cookies;
+		q->under_way++;
+		send_request(q, r, s->cookie);
+		return (int)i;
+	}
+	return err_set(e, ERR_FAILED, EBUSY, "%d requests are under way already", QUERY_REQUESTS);
+}
+
+static void farewell(struct query *q)
+{
+	const struct query_request disc = { .type = NBD_CMD_DISC };
+
+	send_request(q, &disc, ++q->cookies);
+	end(q);
+}
+
+/* "SHOULD wait until there are no inflight requests first" */
+void query_disconnect(struct query *q)
+{
+	if (q->disconnecting || q->state == QUERY_S_END)
+		return;
+	q->disconnecting = true;
+	if (!q->under_way)
+		farewell(q);
+}
+
+/* --- replies ---------------------------------------------------------------------------------- */
+
+static const char *request_name(const struct query_slot *s)
+{
+	switch (s->request.type) {
+	case NBD_CMD_READ:
+		return "NBD_CMD_READ";
+	case NBD_CMD_CACHE:
+		return "NBD_CMD_CACHE";
+	default:
+		return "NBD_CMD_BLOCK_STATUS";
+	}
+}
+
+/* The reply is complete. */
+static void on_done(struct query *q)
+{
+	struct query_slot *s = current(q);
+	const struct query_request *r = &s->request;
+
+	/* "When no error is detected, the server MUST send enough data chunks to cover the entire region" */
+	if (!s->error && r->type == NBD_CMD_READ &&
+	    (s->ranges != 1 || s->range[0].end - s->range[0].begin != r->length)) {
+		violation(q, "a reply to NBD_CMD_READ lacks a part of the data");
+		return;
+	}
+	/* "containing exactly one chunk of type NBD_REPLY_TYPE_BLOCK_STATUS per selected context id" */
+	for (unsigned i = 0; i < q->params.contexts.count; i++) {
+		if (s->error || r->type != NBD_CMD_BLOCK_STATUS || s->described[i])
+			continue;
+		violation(q, "a reply to NBD_CMD_BLOCK_STATUS lacks one of the meta contexts");
+		return;
+	}
+	q->state = QUERY_S_REPLY_EVENT;
+}
+
+static void chunk_ends(struct query *q)
+{
+	if (q->flags & NBD_REPLY_FLAG_DONE)
+		on_done(q);
+	else
+		expect_header(q);
+}
+
+/* Of two errors the first has more to do with the cause. */
+static void take_error(struct query_slot *s, uint32_t error, const void *text, size_t len)
+{
+	if (s->error)
+		return;
+	s->error = error;
+	text_escape(s->text, sizeof(s->text), text, len);
+}
+
+/*
+ * Notes what has come of a read. False when a part of it has come before; a mere mark (of the place of an error)
+ * may lie anywhere.
+ */
+static bool add_range(struct query *q, uint64_t begin, uint64_t stop, bool mark)
+{
+	struct query_slot *s = current(q);
+	struct query_range *r = s->range;
+	unsigned i = 0, merged;
+
+	while (i < s->ranges && r[i].end < begin)
+		i++;
+	/* r[i] is the first to touch or follow */
+	for (unsigned j = i; j < s->ranges && r[j].begin < stop; j++)
+		if (r[j].end > begin)
+			return mark;
+	merged = i;
+	while (merged < s->ranges && r[merged].begin <= stop)
+		merged++;
+	if (merged > i) {
+		r[i].begin = begin < r[i].begin ? begin : r[i].begin;
+		r[i].end = stop > r[merged - 1].end ? stop : r[merged - 1].end;
+		memmove(&r[i + 1], &r[merged], (s->ranges - merged) * sizeof(*r));
+		s->ranges -= merged - i - 1;
+		return true;
+	}
+	if (s->ranges == QUERY_RANGES)
+		return mark;
+	memmove(&r[i + 1], &r[i], (s->ranges - i) * sizeof(*r));
+	r[i] = (struct query_range){ begin, stop };
+	s->ranges++;
+	return true;
+}
+
+/* A content chunk has to lie within the request and apart from all before. */
+static bool take_content(struct query *q, uint64_t offset, uint32_t len)
+{
+	struct query_slot *s = current(q);
+	const struct query_request *r = &s->request;
+
+	if (offset < r->offset || len > r->length || offset - r->offset > r->length - len) {
+		violation(q, "%u bytes at %llu in reply to a read of %u at %llu", len,
+			  (unsigned long long)offset, r->length, (unsigned long long)r->offset);
+		return false;
+	}
+	if (s->contents++ && r->flags & NBD_CMD_FLAG_DF) {
+		violation(q, "the data of a read that was not to be fragmented comes in several chunks");
+		return false;
+	}
+	if (!add_range(q, offset, offset + len, false)) {
+		violation(q, s->ranges == QUERY_RANGES ?
+			  "the data of a read comes in more than 64 stretches apart from each other" :
+			  "the chunks of a read overlap");
+		return false;
+	}
+	q->offset = offset;
+	return true;
+}
+
+static void expect_data(struct query *q)
+{
+	expect_payload(q, QUERY_S_DATA, at_most(q->left, QUERY_PIECE));
+}
+
+static bool find_slot(struct query *q, uint64_t cookie)
+{
+	for (unsigned i = 0; i < QUERY_REQUESTS; i++) {
+		if (!q->slot[i].used || q->slot[i].cookie != cookie)
+			continue;
+		q->current = i;
+		return true;
+	}
+	violation(q, "it answers a request (0x%llx) that was not made, or that it has answered before",
+		  (unsigned long long)cookie);
+	return false;
+}
+
+/* "Simple reply message" */
+static void on_simple(struct query *q, uint32_t error)
+{
+	struct query_slot *s = current(q);
+	uint16_t type = s->request.type;
+
+	if (s->begun) {
+		violation(q, "a simple reply after structured ones to the same %s", request_name(s));
+	} else if (q->params.structured && type == NBD_CMD_READ) {
+		violation(q, "a simple reply to NBD_CMD_READ, although structured ones were agreed on");
+	} else if (error) {
+		take_error(s, error, "", 0);
+		q->state = QUERY_S_REPLY_EVENT;
+	} else if (type == NBD_CMD_BLOCK_STATUS) {
+		violation(q, "a simple reply without an error to NBD_CMD_BLOCK_STATUS");
+	} else if (type == NBD_CMD_READ) {
+		q->left = s->request.length;
+		if (take_content(q, s->request.offset, s->request.length))
+			expect_data(q);
+	} else {
+		q->state = QUERY_S_REPLY_EVENT;
+	}
+}
+
+static void on_header(struct query *q)
+{
+	struct bytes_reader r;
+	uint32_t magic, error;
+	uint64_t cookie;
+
+	bytes_read_init(&r, q->in, q->got);
+	magic = bytes_get_u32(&r);
+	if (magic == NBD_SIMPLE_REPLY_MAGIC) {
+		q->structured = false;
+		error = bytes_get_u32(&r);
+		cookie = bytes_get_u64(&r);
+		if (find_slot(q, cookie))
+			on_simple(q, error);
+	} else if (magic == NBD_STRUCTURED_REPLY_MAGIC && q->params.structured) {
+		q->structured = true;
+		q->flags = bytes_get_u16(&r);
+		q->type = bytes_get_u16(&r);
+		cookie = bytes_get_u64(&r);
+		if (find_slot(q, cookie))
+			expect(q, QUERY_S_CHUNK_REST,
+			       WIRE_STRUCTURED_REPLY_SIZE - WIRE_SIMPLE_REPLY_SIZE);
+	} else {
+		violation(q, "a reply begins with 0x%08x%s", magic,
+			  magic == NBD_STRUCTURED_REPLY_MAGIC ?
+			  ", a structured one, which was not agreed on" : "");
+	}
+}
+
+static void wrong_length(struct query *q, const char *what)
+{
+	violation(q, "%s of %u bytes in reply to %s", what, q->left, request_name(current(q)));
+}
+
+static void on_error_chunk(struct query *q)
+{
+	struct query_slot *s = current(q);
+	uint32_t least = q->type == NBD_REPLY_TYPE_ERROR_OFFSET ? 14 : 6;
+
+	if (q->left < least || q->left > QUERY_MAX_ERROR_LENGTH)
+		wrong_length(q, "an error chunk");
+	else if (++s->errors > QUERY_MAX_ERRORS)
+		violation(q, "more than %d error chunks in a reply", QUERY_MAX_ERRORS);
+	else
+		expect_payload(q, QUERY_S_ERROR, 6);
+}
+
+static void on_status_chunk(struct query *q)
+{
+	const struct query_request *r = &current(q)->request;
+
+	if (q->left < 4 + 8 || (q->left - 4) % 8 || (q->left - 4) / 8 > QUERY_MAX_EXTENTS)
+		wrong_length(q, "a block status");
+	else if (r->flags & NBD_CMD_FLAG_REQ_ONE && q->left > 4 + 8)
+		violation(q, "more than one extent, although only one was asked for");
+	else
+		expect_payload(q, QUERY_S_CONTEXT, 4);
+}
+
+/* "Structured reply types": length and kind, each where it may come. */
+static void on_chunk_rest(struct query *q)
+{
+	struct query_slot *s = current(q);
+	uint16_t type = s->request.type;
+	struct bytes_reader r;
+
+	bytes_read_init(&r, q->in, q->got);
+	q->left = bytes_get_u32(&r);
+	s->begun = true;
+	if (q->type == NBD_REPLY_TYPE_NONE) {
+		if (q->left)
+			wrong_length(q, "NBD_REPLY_TYPE_NONE");
+		else if (!(q->flags & NBD_REPLY_FLAG_DONE))
+			violation(q, "NBD_REPLY_TYPE_NONE without NBD_REPLY_FLAG_DONE");
+		else
+			chunk_ends(q);
+	} else if (q->type & NBD_REPLY_ERR(0)) {
+		on_error_chunk(q);
+	} else if (q->type == NBD_REPLY_TYPE_OFFSET_DATA && type == NBD_CMD_READ) {
+		if (q->left < 8 + 1)
+			wrong_length(q, "NBD_REPLY_TYPE_OFFSET_DATA");
+		else
+			expect_payload(q, QUERY_S_DATA_OFFSET, 8);
+	} else if (q->type == NBD_REPLY_TYPE_OFFSET_HOLE && type == NBD_CMD_READ) {
+		if (q->left != 12)
+			wrong_length(q, "NBD_REPLY_TYPE_OFFSET_HOLE");
+		else
+			expect_payload(q, QUERY_S_HOLE, 12);
+	} else if (q->type == NBD_REPLY_TYPE_BLOCK_STATUS && type == NBD_CMD_BLOCK_STATUS) {
+		on_status_chunk(q);
+	} else {
+		violation(q, "a chunk of type %u in reply to %s", q->type, request_name(s));
+	}
+}
+
+static void on_data_offset(struct query *q)
+{
+	struct bytes_reader r;
+
+	bytes_read_init(&r, q->in, q->got);
+	if (take_content(q, bytes_get_u64(&r), q->left))
+		expect_data(q);
+}
+
+static void on_data(struct query *q)
+{
+	q->length = (uint32_t)q->got;
+	q->state = QUERY_S_DATA_EVENT;
+}
+
+static void data_used(struct query *q)
+{
+	q->offset += q->length;
+	if (q->left)
+		expect_data(q);
+	else if (q->structured)
+		chunk_ends(q);
+	else
+		on_done(q);
+}
+
+static void on_hole(struct query *q)
+{
+	struct bytes_reader r;
+	uint64_t offset;
+
+	bytes_read_init(&r, q->in, q->got);
+	offset = bytes_get_u64(&r);
+	q->length = bytes_get_u32(&r);
+	if (!q->length)
+		violation(q, "a hole of no bytes");
+	else if (take_content(q, offset, q->length))
+		q->state = QUERY_S_HOLE_EVENT;
+}
+
+static void expect_extents(struct query *q)
+{
+	expect_payload(q, QUERY_S_EXTENTS, at_most(q->left, QUERY_PIECE));
+}
+
+static void on_context(struct query *q)
+{
+	const struct contexts *c = &q->params.contexts;
+	struct query_slot *s = current(q);
+	struct bytes_reader r;
+	uint32_t id;
+
+	bytes_read_init(&r, q->in, q->got);
+	id = bytes_get_u32(&r);
+	for (q->context = 0; q->context < c->count; q->context++)
+		if (c->id[q->context] == id)
+			break;
+	if (q->context == c->count) {
+		violation(q, "a block status for meta context number %u, which was not agreed on", id);
+		return;
+	}
+	if (s->described[q->context]) {
+		violation(q, "two block statuses for one meta context in one reply");
+		return;
+	}
+	s->described[q->context] = true;
+	q->offset = s->request.offset;
+	expect_extents(q);
+}
+
+/*
+ * "the sum of the length fields of the first N-1 extents (if any) MUST be less than the requested length, while
+ * the length of the final extent MAY result in a sum larger"; what is beyond the export is of no interest.
+ */
+static void next_extent(struct query *q)
+{
+	const struct query_request *r = &current(q)->request;
+	bool last = !q->left && q->at + 8 == q->got;
+	uint64_t asked = r->offset + r->length;
+	struct bytes_reader reader;
+
+	bytes_read_init(&reader, q->in + q->at, 8);
+	q->length = bytes_get_u32(&reader);
+	q->extent_flags = bytes_get_u32(&reader);
+	if (!q->length) {
+		violation(q, "an extent of no bytes at %llu", (unsigned long long)q->offset);
+	} else if (!last && q->length >= asked - q->offset) {
+		violation(q, "extents go on beyond the %u bytes at %llu that were asked for", r->length,
+			  (unsigned long long)r->offset);
+	} else if (r->flags & NBD_CMD_FLAG_REQ_ONE && q->length > r->length) {
+		violation(q, "an extent of %u bytes when %u at most were asked for", q->length,
+			  r->length);
+	} else {
+		if (q->length > q->params.size - q->offset)
+			q->length = (uint32_t)(q->params.size - q->offset);
+		q->state = QUERY_S_EXTENT_EVENT;
+	}
+}
+
+static void on_extents(struct query *q)
+{
+	q->at = 0;
+	next_extent(q);
+}
+
+static void extent_used(struct query *q)
+{
+	q->offset += q->length;
+	q->at += 8;
+	if (q->at < q->got)
+		next_extent(q);
+	else if (q->left)
+		expect_extents(q);
+	else
+		chunk_ends(q);
+}
+
+static void on_error(struct query *q)
+{
+	uint32_t after = q->type == NBD_REPLY_TYPE_ERROR_OFFSET ? 8 : 0;
+	struct bytes_reader r;
+	uint32_t message;
+
+	bytes_read_init(&r, q->in, q->got);
+	q->length = bytes_get_u32(&r);
+	message = bytes_get_u16(&r);
+	if (!q->length)
+		violation(q, "an error chunk without an error");
+	else if (message > NBD_MAX_STRING || message + after > q->left)
+		violation(q, "an error chunk with %u bytes left and a text of %u", q->left, message);
+	else
+		expect_payload(q, QUERY_S_ERROR_TEXT, message);
+}
+
+static void expect_error_skip(struct query *q)
+{
+	expect_payload(q, QUERY_S_ERROR_SKIP, at_most(q->left, QUERY_PIECE));
+}
+
+static void on_error_text(struct query *q)
+{
+	take_error(current(q), q->length, q->in, q->got);
+	if (q->type == NBD_REPLY_TYPE_ERROR_OFFSET)
+		expect_payload(q, QUERY_S_ERROR_OFFSET, 8);
+	else
+		expect_error_skip(q);
+}
+
+static void on_error_offset(struct query *q)
+{
+	const struct query_request *rq = &current(q)->request;
+	struct bytes_reader r;
+	uint64_t offset;
+
+	bytes_read_init(&r, q->in, q->got);
+	offset = bytes_get_u64(&r);
+	if (offset < rq->offset || offset - rq->offset >= rq->length) {
+		violation(q, "an error at %llu in reply to %s of %u bytes at %llu",
+			  (unsigned long long)offset, request_name(current(q)), rq->length,
+			  (unsigned long long)rq->offset);
+		return;
+	}
+	/* no data may come for it later */
+	if (rq->type == NBD_CMD_READ)
+		add_range(q, offset, offset + 1, true);
+	expect_error_skip(q);
+}
+
+static void on_error_skip(struct query *q)
+{
+	if (q->left)
+		expect_error_skip(q);
+	else
+		chunk_ends(q);
+}
+
+static void step(struct query *q)
+{
+	static void (*const handlers[])(struct query *) = {
+		[QUERY_S_HEADER] = on_header,
+		[QUERY_S_CHUNK_REST] = on_chunk_rest,
+		[QUERY_S_DATA_OFFSET] = on_data_offset,
+		[QUERY_S_DATA] = on_data,
+		[QUERY_S_HOLE] = on_hole,
+		[QUERY_S_CONTEXT] = on_context,
+		[QUERY_S_EXTENTS] = on_extents,
+		[QUERY_S_ERROR] = on_error,
+		[QUERY_S_ERROR_TEXT] = on_error_text,
+		[QUERY_S_ERROR_OFFSET] = on_error_offset,
+		[QUERY_S_ERROR_SKIP] = on_error_skip,
+	};
+
+	handlers[q->state](q);
+}
+
+static void reply_used(struct query *q)
+{
+	current(q)->used = false;
+	q->under_way--;
+	if (q->disconnecting && !q->under_way)
+		farewell(q);
+	else
+		expect_header(q);
+}
+
+/* --- the loop --------------------------------------------------------------------------------- */
+
+void query_params(struct query_params *p, const struct export *x, const struct contexts *c)
+{
+	memset(p, 0, sizeof(*p));
+	p->size = x->size;
+	p->structured = x->structured;
+	if (x->has_block_size) {
+		p->block_min = x->block_min;
+		p->payload_max = x->payload_max;
+	}
+	if (c)
+		p->contexts = *c;
+}
+
+void query_init(struct query *q, const struct query_params *p)
+{
+	memset(q, 0, sizeof(*q));
+	q->params = *p;
+	if (q->params.contexts.count > CONTEXTS_MAX)
+		q->params.contexts.count = CONTEXTS_MAX;
+	q->end = p->size - p->size % block(q);
+	expect_header(q);
+}
+
+enum query_want query_want(struct query *q, struct query_buf *buf)
+{
+	static const struct {
+		enum query_state state;
+		enum query_want want;
+	} events[] = {
+		{ QUERY_S_EXTENT_EVENT, QUERY_EXTENT },
+		{ QUERY_S_DATA_EVENT, QUERY_DATA },
+		{ QUERY_S_HOLE_EVENT, QUERY_HOLE },
+		{ QUERY_S_REPLY_EVENT, QUERY_REPLY },
+	};
+
+	memset(buf, 0, sizeof(*buf));
+	/* before anything is written, so that what was seen is consumed, whatever is asked for meanwhile */
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++) {
+		if (events[i].state != q->state)
+			continue;
+		buf->request = q->current;
+		if (q->state == QUERY_S_REPLY_EVENT) {
+			buf->error = current(q)->error;
+			return QUERY_REPLY;
+		}
+		buf->offset = q->offset;
+		buf->length = q->length;
+		if (q->state == QUERY_S_EXTENT_EVENT) {
+			buf->context = q->context;
+			buf->flags = q->extent_flags;
+		} else if (q->state == QUERY_S_DATA_EVENT) {
+			buf->data = q->in;
+		}
+		return events[i].want;
+	}
+	if (q->out_done < q->out_len) {
+		buf->out = q->out + q->out_done;
+		buf->len = q->out_len - q->out_done;
+		return QUERY_WRITE;
+	}
+	if (q->state == QUERY_S_END)
+		return q->failure.kind == ERR_NONE ? QUERY_DONE : QUERY_FAILED;
+	if (!q->under_way)
+		return QUERY_IDLE;
+	buf->in = q->in + q->got;
+	buf->len = q->want - q->got;
+	return QUERY_READ;
+}
+
+void query_moved(struct query *q, size_t len)
+{
+	switch (q->state) {
+	case QUERY_S_EXTENT_EVENT:
+		extent_used(q);
+		return;
+	case QUERY_S_DATA_EVENT:
+		data_used(q);
+		return;
+	case QUERY_S_HOLE_EVENT:
+		chunk_ends(q);
+		return;
+	case QUERY_S_REPLY_EVENT:
+		reply_used(q);
+		return;
+	default:
+		break;
+	}
+	if (q->out_done < q->out_len) {
+		q->out_done += len;
+	} else if (q->state != QUERY_S_END) {
+		q->got += len;
+		if (q->got == q->want)
+			step(q);
+	}
+}
+
+/* Nothing is lost when a server does not wait for the farewell. */
+static bool only_farewell_is_left(struct query *q)
+{
+	bool over = q->state == QUERY_S_END;
+
+	q->out_len = 0;
+	q->out_done = 0;
+	end(q);
+	return over;
+}
+
+void query_broken(struct query *q, int code)
+{
+	struct err *e = &q->failure;
+
+	if (only_farewell_is_left(q))
+		return;
+	if (code)
+		err_sys(e, ERR_UNREACHABLE, code, "the connection broke with %u requests unanswered",
+			q->under_way);
+	else
+		err_set(e, ERR_UNREACHABLE, ECONNRESET,
+			"the server closed the connection with %u requests unanswered; see the "
+			"server's log", q->under_way);
+}
+
+void query_timed_out(struct query *q)
+{
+	if (only_farewell_is_left(q))
+		return;
+	err_set(&q->failure, ERR_UNREACHABLE, ETIMEDOUT,
+		"the server did not answer in time, %u requests are waiting; it hangs or is overloaded",
+		q->under_way);
+}
+
+/* "Error values"; for others "as if it had been NBD_EINVAL" */
+static const struct {
+	uint32_t error;
+	int code;
+	const char *text;
+} errors[] = {
+	{ NBD_EINVAL, EINVAL, "it takes the request for invalid (NBD_EINVAL); see its log" },
+	{ NBD_EPERM, EPERM, "it does not permit that (NBD_EPERM); check its access rules" },
+	{ NBD_EIO, EIO, "an input or output error on its side (NBD_EIO); see its log" },
+	{ NBD_ENOMEM, ENOMEM, "it is out of memory (NBD_ENOMEM); try again later" },
+	{ NBD_ENOSPC, ENOSPC, "it is out of space (NBD_ENOSPC); see its log" },
+	{ NBD_EOVERFLOW, EOVERFLOW, "the request is too large for it (NBD_EOVERFLOW); see its log" },
+	{ NBD_ENOTSUP, EOPNOTSUPP, "it does not support that (NBD_ENOTSUP); another server is needed" },
+	{ NBD_ESHUTDOWN, ESHUTDOWN, "it is shutting down (NBD_ESHUTDOWN); try again when it is back" },
+};
+
+int query_error(const struct query *q, struct err *e)
+{
+	const struct query_slot *s = &q->slot[q->current];
+	const struct query_request *r = &s->request;
+	const char *text = "an error that this client does not know; see its log";
+	char number[32] = "";
+	int code = EINVAL;
+	bool known = false;
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		if (errors[i].error != s->error)
+			continue;
+		text = errors[i].text;
+		code = errors[i].code;
+		known = true;
+	}
+	if (!known)
+		snprintf(number, sizeof(number), " %u:", s->error);
+	return err_set(e, ERR_REFUSED, code,
+		       "the server answers %s of %u bytes at %llu with an error:%s %s%s%s%s",
+		       request_name(s), r->length, (unsigned long long)r->offset, number, text,
+		       s->text[0] ? "; it says: \"" : "", s->text, s->text[0] ? "\"" : "");
+}
+
+const struct err *query_failure(const struct query *q)
+{
+	return &q->failure;
+}

@@ -1,0 +1,1146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/negotiator.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../leak.h"
+#include "../loopback.h"
+#include "../say.h"
+#include "net/dial.h"
+#include "net/blocking_child.h"
+#include "../tlspeer.h"
+#include "../tree.h"
+#include "../unit.h"
+#include "proto/wire.h"
+
+enum {
+	LIMIT_MS = 400,  /* of an attempt, where it is to run out */
+	LONG_MS = 60000, /* where it is not */
+	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
+};
+
+#define MULTI (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_READ_ONLY)
+
+/* --- a server in a child: says the same to all -------------------------------------------------- */
+
+static pid_t server_start(int listener, const struct script *s)
+{
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (pid)
+		return pid;
+	alarm(55);
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd < 0 || send(fd, s->data, s->w.len, MSG_NOSIGNAL) < 0)
+			_exit(1);
+		/* open until the end */
+	}
+}
+
+static void server_end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void say_all(struct script *s, uint16_t flags)
+{
+	say_greeting(s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	say_export(s, NBD_OPT_GO, 0x10, flags);
+}
+
+/* --- requests ----------------------------------------------------------------------------------- */
+
+static void request(struct link_request *rq, const struct loopback *l)
+{
+	memset(rq, 0, sizeof(*rq));
+	rq->timeout_ms = LONG_MS;
+	strcpy(rq->where.host, "127.0.0.1");
+	strcpy(rq->where.port, l->port);
+	strcpy(rq->where.export, "disk");
+}
+
+/* valgrind preloads what is called vgpreload. */
+static bool under_valgrind(void)
+{
+	const char *preload = getenv("LD_PRELOAD");
+
+	return preload && strstr(preload, "vgpreload");
+}
+
+static int try(struct negotiator *n, const struct link_request *servers, unsigned count, bool keep,
+	       struct err *e)
+{
+	const struct negotiator_params p = { .keep_addresses = keep, .lenient = under_valgrind() };
+
+	memset(e, 0, sizeof(*e));
+	return negotiator_start(n, servers, count, &p, e);
+}
+
+static void start(struct negotiator *n, const struct link_request *servers, unsigned count, bool keep)
+{
+	struct err e;
+
+	ck_assert_msg(!try(n, servers, count, keep, &e), "%s", e.text);
+	ck_assert_int_gt(n->pid, 0);
+	ck_assert(!n->busy);
+	ck_assert(n->confined != under_valgrind());
+}
+
+static void expect_no_start(const struct link_request *servers, unsigned count, bool keep, int code,
+			    enum err_kind kind, const char *part)
+{
+	unsigned before = leak_fds();
+	struct negotiator n;
+	struct err e;
+	int ret = try(&n, servers, count, keep, &e);
+
+	ck_assert_msg(ret == -code, "%d: %s", ret, e.text);
+	ck_assert_int_eq(e.code, code);
+	ck_assert_msg(e.kind == kind, "kind %d: %s", (int)e.kind, e.text);
+	ck_assert_msg(strstr(e.text, part) != NULL, "no \"%s\" in \"%s\"", part, e.text);
+	ck_assert_uint_eq(leak_fds(), before);
+	ck_assert(leak_no_child());
+	negotiator_stop(&n);
+}
+
+static void ask(struct negotiator *n, unsigned server, enum neg_goal goal, unsigned wanted,
+		unsigned timeout_ms)
+{
+	const struct plan_multi m = { .wanted = wanted, .read_only = true };
+	struct err e = { 0 };
+
+	ck_assert_msg(!negotiator_ask(n, server, goal, &m, timeout_ms, NULL, 0, &e), "%s", e.text);
+	ck_assert(n->busy);
+}
+
+static int await(struct negotiator *n, struct link_result *rs, struct err *e)
+{
+	const long long end = task_now_ms() + SOON_MS;
+	struct pollfd p = { .fd = n->fd, .events = POLLIN };
+	int ret = -EAGAIN;
+
+	memset(e, 0, sizeof(*e));
+	memset(rs, 0x5a, sizeof(*rs));
+	while (ret == -EAGAIN && task_now_ms() < end) {
+		poll(&p, 1, 1000);
+		ret = negotiator_answer(n, rs, e);
+	}
+	return ret;
+}
+
+static void expect_answer(struct negotiator *n, struct link_result *rs)
+{
+	struct err e;
+
+	ck_assert_msg(!await(n, rs, &e), "%s", e.text);
+	ck_assert(!n->busy);
+}
+
+static void expect_gone(struct negotiator *n, const char *part)
+{
+	struct link_result rs;
+	struct err e;
+	int ret = await(n, &rs, &e);
+
+	ck_assert_msg(ret == -EPIPE, "%d: %s", ret, e.text);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_msg(strstr(e.text, part) != NULL, "no \"%s\" in \"%s\"", part, e.text);
+}
+
+static void new_dir(char *dir, size_t cap)
+{
+	char link[64];
+	int fd = tree_new();
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, dir, cap - 1);
+	ck_assert_int_gt(n, 0);
+	dir[n] = '\0';
+	close(fd);
+}
+
+static void expect_disk(const struct export *x)
+{
+	ck_assert_uint_eq(x->size, 1 << 20);
+	ck_assert(x->has_block_size);
+	ck_assert_uint_eq(x->payload_max, 33554432);
+	ck_assert_str_eq(x->description, "a disk");
+}
+
+/* --- answers ------------------------------------------------------------------------------------ */
+
+START_TEST(connections)
+{
+	unsigned before = leak_fds(), wanted = _i % 2 ? 4 : 1;
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct script s;
+	pid_t server;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	start(&n, &rq, 1, _i > 1);
+	for (int again = 0; again < 2; again++) {
+		ask(&n, 0, NEG_GOAL_GO, wanted, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, wanted);
+		expect_disk(&rs.export);
+		ck_assert_str_eq(rs.peer, l.text);
+		ck_assert(!rs.encrypted);
+		ck_assert_int_eq(rs.command, 0);
+		ck_assert_int_eq(rs.command_log, -1);
+		for (unsigned i = 0; i < rs.count; i++) {
+			ck_assert_int_eq(fcntl(rs.fds[i], F_GETFL) & O_NONBLOCK, 0);
+			ck_assert_int_ne(fcntl(rs.fds[i], F_GETFD) & FD_CLOEXEC, 0);
+			ck_assert_int_eq(send(rs.fds[i], "x", 1, MSG_NOSIGNAL), 1);
+		}
+		link_close(&rs, false);
+	}
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	ck_assert(leak_no_child());
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(information)
+{
+	static struct script s;
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct err e;
+	pid_t server;
+
+	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	say_info(&s, NBD_OPT_INFO);
+	say_reply(&s, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_UNSUP, NULL, 0);
+	say_item(&s, "disk", "");
+	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
+	say_reply(&s, NBD_OPT_ABORT, NBD_REP_ACK, NULL, 0);
+	loopback_open(&l, 8);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), 0);
+	expect_answer(&n, &rs);
+	ck_assert_uint_eq(rs.count, 0);
+	expect_disk(&rs.export);
+	ck_assert(!rs.export.structured && !rs.export.has_contexts);
+	ck_assert_int_eq(rs.export.listed, EXPORT_LISTED);
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(connected_unix_sockets)
+{
+	unsigned before = leak_fds();
+	char dir[512], path[600];
+	int fds[5], listener;
+	const struct plan_multi m = { .wanted = 4, .read_only = true };
+	struct link_request rq = { .where.transport = URI_UNIX };
+	struct link_result rs;
+	struct negotiator n;
+	struct script s;
+	struct err e;
+	pid_t server;
+
+	new_dir(dir, sizeof(dir));
+	snprintf(path, sizeof(path), "%s/s", dir);
+	ck_assert_uint_lt(strlen(path), sizeof(rq.where.path));
+	strcpy(rq.where.path, path);
+	listener = loopback_unix(path, 8);
+	say_all(&s, MULTI);
+	server = server_start(listener, &s);
+	start(&n, &rq, 1, _i);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, NULL, 0, &e), -EINVAL);
+	for (unsigned given = 3; given < 6; given++) {
+		for (unsigned i = 0; i < given; i++) {
+			fds[i] = stream_unix(path, &e);
+			ck_assert_int_ge(fds[i], 0);
+		}
+		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, fds, given, &e), 0);
+		for (unsigned i = 0; i < given; i++)
+			close(fds[i]);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, given < 4 ? given : 4);
+		expect_disk(&rs.export);
+		ck_assert_str_eq(rs.peer, "local");
+		link_close(&rs, false);
+	}
+	negotiator_stop(&n);
+	server_end(server);
+	close(listener);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(errors_come_with_their_text)
+{
+	static struct script s;
+	struct link_request rq[2];
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l, closed;
+	struct err e;
+	pid_t server;
+	int ret;
+
+	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	say_reply(&s, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, "no \\ disk\x1b[2J", 13);
+	loopback_open(&l, 8);
+	loopback_open(&closed, LOOPBACK_REFUSE);
+	server = server_start(l.fd, &s);
+	request(&rq[0], &l);
+	request(&rq[1], &closed);
+	start(&n, rq, 2, _i);
+
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	ret = await(&n, &rs, &e);
+	ck_assert_msg(ret == -ENOENT && e.kind == ERR_REFUSED, "%d: %s", ret, e.text);
+	ck_assert_ptr_nonnull(strstr(e.text, "it says: \"no \\\\ disk\\x1b[2J\""));
+	ask(&n, 1, NEG_GOAL_GO, 1, LONG_MS);
+	ret = await(&n, &rs, &e);
+	ck_assert_msg(ret == -ECONNREFUSED && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
+	ck_assert_ptr_nonnull(strstr(e.text, closed.text));
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	close(closed.fd);
+}
+END_TEST
+
+START_TEST(nobody_is_asked_twice_at_once)
+{
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct err e;
+	int ret;
+
+	/* accepts, and is silent */
+	loopback_open(&l, 8);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
+	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EBUSY);
+	ret = await(&n, &rs, &e);
+	ck_assert_msg(ret == -ETIMEDOUT && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
+	ck_assert_int_eq(negotiator_ask(&n, 1, NEG_GOAL_GO, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_LIST, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
+	ck_assert(!n.busy);
+	negotiator_stop(&n);
+	close(l.fd);
+}
+END_TEST
+
+/* --- given up ----------------------------------------------------------------------------------- */
+
+START_TEST(given_up_at_work)
+{
+	unsigned before = leak_fds();
+	struct loopback silent, l;
+	struct link_request rq[2];
+	struct link_result rs;
+	struct negotiator n;
+	struct script s;
+	long long began;
+	pid_t server;
+
+	loopback_open(&silent, 8);
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq[0], &silent);
+	request(&rq[1], &l);
+	start(&n, rq, 2, false);
+	negotiator_cancel(&n); /* nothing */
+	began = task_now_ms();
+	for (int again = 0; again < 3; again++) {
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		/* also when it has barely begun */
+		poll(NULL, 0, again * 50);
+		negotiator_cancel(&n);
+		ck_assert(!n.busy);
+		ask(&n, 1, NEG_GOAL_GO, 4, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 4);
+		ck_assert_str_eq(rs.peer, l.text);
+		link_close(&rs, false);
+	}
+	ck_assert_int_lt(task_now_ms() - began, SOON_MS);
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	close(silent.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(given_up_when_it_was_done)
+{
+	unsigned before = leak_fds();
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct script s;
+	struct pollfd p;
+	struct err e;
+	pid_t server;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	for (int again = 0; again < 3; again++) {
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
+		ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
+		negotiator_cancel(&n);
+		if (again != 1)
+			continue;
+		/* what has come may be no more than the answer before the last */
+		while (n.stale) {
+			ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
+			ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+		}
+		ck_assert_int_eq(poll(&p, 1, 0), 0);
+	}
+	ask(&n, 0, NEG_GOAL_GO, 4, LONG_MS);
+	expect_answer(&n, &rs);
+	ck_assert_uint_eq(rs.count, 4);
+	link_close(&rs, false);
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* --- its end ------------------------------------------------------------------------------------ */
+
+START_TEST(killed)
+{
+	unsigned before = leak_fds();
+	struct link_request rq;
+	struct negotiator n;
+	struct loopback l;
+	struct err e;
+
+	loopback_open(&l, 8);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
+	expect_gone(&n, "is gone");
+	negotiator_stop(&n);
+	ck_assert(leak_no_child());
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EPIPE);
+	expect_gone(&n, "is gone");
+
+	/* while nobody asks */
+	start(&n, &rq, 1, false);
+	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
+	expect_gone(&n, "is gone");
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EPIPE);
+	negotiator_stop(&n);
+	negotiator_stop(&n);
+	close(l.fd);
+	ck_assert(leak_no_child());
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+static pid_t wait_for_child(pid_t pid, pid_t other)
+{
+	pid_t child = 0;
+
+	for (int i = 0; i < 500 && (!child || child == other); i++) {
+		usleep(10000);
+		child = leak_only_child(pid);
+	}
+	ck_assert(child && child != other);
+	return child;
+}
+
+/* Where nothing can be read again, somebody stands behind the one that talks. */
+START_TEST(replaced)
+{
+	unsigned before = leak_fds();
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l, silent;
+	struct script s;
+	struct err e;
+	pid_t server, child;
+
+	loopback_open(&l, 8);
+	loopback_open(&silent, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	start(&n, &rq, 1, true);
+	child = wait_for_child(n.pid, 0);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(kill(child, SIGKILL), 0);
+		child = wait_for_child(n.pid, child);
+		/* the news, of no importance now */
+		ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 1);
+		link_close(&rs, false);
+	}
+	negotiator_stop(&n);
+	ck_assert(kill(child, 0) && errno == ESRCH);
+
+	/* while somebody waits for its answer */
+	request(&rq, &silent);
+	start(&n, &rq, 1, true);
+	child = wait_for_child(n.pid, 0);
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	usleep(100000);
+	ck_assert_int_eq(kill(child, SIGKILL), 0);
+	do {
+		struct pollfd p = { .fd = n.fd, .events = POLLIN };
+
+		poll(&p, 1, LONG_MS);
+	} while (negotiator_answer(&n, &rs, &e) == -EAGAIN);
+	ck_assert_int_eq(e.code, ECHILD);
+	ck_assert(!n.busy);
+	ask(&n, 0, NEG_GOAL_GO, 1, 100);
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	close(silent.fd);
+	ck_assert(leak_no_child());
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(hung)
+{
+	struct link_request rq;
+	struct negotiator n;
+	struct loopback l;
+	struct err e = { 0 };
+	long long began;
+	int ret = 0;
+
+	loopback_open(&l, 8);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	ck_assert_int_eq(kill(n.pid, SIGSTOP), 0);
+	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
+	ck_assert_int_ge(n.due_ms, task_now_ms() + LIMIT_MS);
+	n.due_ms = task_now_ms() - 1;
+	expect_gone(&n, "does not answer");
+	/* one that is always given up does not fill the memory */
+	for (int i = 0; i < 100000 && !ret; i++) {
+		negotiator_cancel(&n);
+		ret = negotiator_ask(&n, 0, NEG_GOAL_GO, NULL, LIMIT_MS, NULL, 0, &e);
+	}
+	ck_assert_msg(ret == -EPIPE && strstr(e.text, "does not listen"), "%d: %s", ret, e.text);
+	began = task_now_ms();
+	negotiator_stop(&n);
+	ck_assert_int_lt(task_now_ms() - began, SOON_MS);
+	ck_assert(leak_no_child());
+	close(l.fd);
+}
+END_TEST
+
+/* At the hang-up, also in the middle of an attempt. */
+START_TEST(ends_by_itself)
+{
+	struct link_request rq;
+	struct negotiator n;
+	struct loopback l;
+	int status;
+
+	loopback_open(&l, 8);
+	request(&rq, &l);
+	start(&n, &rq, 1, false);
+	if (_i)
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	close(n.fd);
+	ck_assert_int_eq(waitpid(n.pid, &status, 0), n.pid);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	close(l.fd);
+}
+END_TEST
+
+/* --- what it is --------------------------------------------------------------------------------- */
+
+static void read_status(pid_t pid, char *buf, size_t cap)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	n = read(fd, buf, cap - 1);
+	ck_assert_int_gt(n, 0);
+	buf[n] = '\0';
+	close(fd);
+}
+
+static void expect_status(const char *status, const char *line)
+{
+	ck_assert_msg(strstr(status, line) != NULL, "no \"%s\" in %s", line, status);
+}
+
+START_TEST(has_nothing_but_its_socket)
+{
+	struct link_request rq;
+	struct negotiator n;
+	struct loopback l;
+	char status[8192], path[64], c;
+	int held[2];
+	DIR *dir;
+	unsigned count = 0;
+
+	ck_assert_int_eq(pipe(held), 0);
+	loopback_open(&l, 8);
+	request(&rq, &l);
+	start(&n, &rq, 1, _i);
+	close(held[1]);
+	ck_assert_int_eq(read(held[0], &c, 1), 0);
+	close(held[0]);
+	read_status(n.pid, status, sizeof(status));
+	expect_status(status, &"\nName:\tnbd-negotiator\n"[1]);
+	expect_status(status, "\nNoNewPrivs:\t1\n");
+	expect_status(status, "\nCapPrm:\t0000000000000000\n");
+	if (n.confined)
+		expect_status(status, "\nSeccomp:\t2\n");
+	if (!geteuid()) {
+		expect_status(status, "\nUid:\t65534\t65534\t65534\t65534\n");
+		expect_status(status, "\nGid:\t65534\t65534\t65534\t65534\n");
+		expect_status(status, "\nGroups:\t \n");
+		ck_assert_int_eq(getsid(n.pid), n.pid);
+		snprintf(path, sizeof(path), "/proc/%d/fd", (int)n.pid);
+		dir = opendir(path);
+		ck_assert_ptr_nonnull(dir);
+		while (readdir(dir))
+			count++;
+		closedir(dir);
+		/* with . and .., and what valgrind has open */
+		if (!under_valgrind())
+			ck_assert_uint_eq(count, 4 + 2);
+	}
+	negotiator_stop(&n);
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(starts_that_fail)
+{
+	struct link_request rq[NEGOTIATOR_SERVERS_MAX + 1];
+	struct loopback l = { .port = "1" };
+
+	for (unsigned i = 0; i <= NEGOTIATOR_SERVERS_MAX; i++)
+		request(&rq[i], &l);
+	expect_no_start(rq, 0, false, EINVAL, ERR_USAGE, "1 to 8");
+	expect_no_start(rq, NEGOTIATOR_SERVERS_MAX + 1, false, EINVAL, ERR_USAGE, "1 to 8");
+	rq[1].command_args = 1;
+	expect_no_start(rq, 2, false, EINVAL, ERR_USAGE, "command");
+	rq[1].command_args = 0;
+	rq[1].where.tls = true;
+	strcpy(rq[1].tls.psk_file, "/no/such/keys.psk");
+	expect_no_start(rq, 2, false, ENOENT, ERR_TLS, "/no/such/keys.psk");
+	rq[1].tls.psk_file[0] = '\0';
+	strcpy(rq[1].tls.cert, "/no/such/cert.pem");
+	strcpy(rq[1].tls.key, "pkcs11:token=x");
+	expect_no_start(rq, 2, true, EOPNOTSUPP, ERR_USAGE, "key file");
+	expect_no_start(rq, 2, false, EINVAL, ERR_TLS, "pkcs11:token=x");
+}
+END_TEST
+
+START_TEST(names)
+{
+	struct link_request rq[2];
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct script s;
+	struct err e;
+	pid_t server, group;
+	int ret;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq[0], &l);
+	request(&rq[1], &l);
+	/* a label longer than 63 bytes: no name server is asked */
+	memset(rq[0].where.host, 'h', 64);
+	strcpy(rq[0].where.host + 64, ".invalid.");
+	strcpy(rq[1].where.host, "localhost");
+	start(&n, rq, 2, _i);
+	for (int again = 0; again < 2; again++) {
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		ret = await(&n, &rs, &e);
+		ck_assert_msg(ret == -EHOSTUNREACH && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
+		ck_assert_ptr_nonnull(strstr(e.text, "look up host hhhh"));
+		ask(&n, 1, NEG_GOAL_GO, 4, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 4);
+		link_close(&rs, false);
+	}
+	/* the addresses known are no good any more, until they are again */
+	server_end(server);
+	close(l.fd);
+	ask(&n, 1, NEG_GOAL_GO, 1, LONG_MS);
+	ret = await(&n, &rs, &e);
+	ck_assert_msg(ret == -ECONNREFUSED && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
+	/* they are looked up once more, which ends with the rest */
+	group = n.pid;
+	negotiator_stop(&n);
+	ck_assert_int_eq(kill(-group, 0), -1);
+	ck_assert_int_eq(errno, ESRCH);
+	expect_no_start(rq, _i ? 1 : 0, _i, _i ? EHOSTUNREACH : EINVAL, _i ? ERR_UNREACHABLE : ERR_USAGE,
+			_i ? "look up host hhhh" : "servers");
+}
+END_TEST
+
+/* --- TLS ---------------------------------------------------------------------------------------- */
+
+enum {
+	OPTION_STARTTLS_LEN = 4 + 16,
+	OPTION_GO_LEN = 16 + 18, /* length, "disk", two kinds of information */
+};
+
+static ssize_t tls_all(struct peer *p, void *buf, size_t len, bool out)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		char *at = (char *)buf + done;
+		ssize_t n = out ? gnutls_record_send(p->session, at, len - done) :
+				  gnutls_record_recv(p->session, at, len - done);
+		struct pollfd ready = { .fd = p->fd, .events = out ? POLLOUT : POLLIN };
+
+		if (n == GNUTLS_E_AGAIN)
+			poll(&ready, 1, -1);
+		else if (n <= 0)
+			return -1;
+		else
+			done += (size_t)n;
+	}
+	return 0;
+}
+
+/* One client at a time: greets it, does TLS, says all, and sends back what it gets after that. */
+static pid_t tls_server_start(int listener, const struct peer_spec *spec)
+{
+	static struct script hello, all;
+	char buf[64];
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (pid)
+		return pid;
+	alarm(55);
+	say_greeting(&hello, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	say_reply(&hello, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0);
+	bytes_write_init(&all.w, all.data, sizeof(all.data));
+	say_export(&all, NBD_OPT_GO, 0x10, MULTI);
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+		struct peer p;
+
+		if (fd < 0 || send(fd, hello.data, hello.w.len, MSG_NOSIGNAL) < 0 ||
+		    recv(fd, buf, OPTION_STARTTLS_LEN, MSG_WAITALL) != OPTION_STARTTLS_LEN)
+			_exit(1);
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+		peer_open(&p, fd, spec);
+		while (p.result == GNUTLS_E_AGAIN) {
+			struct pollfd ready = { .fd = fd, .events = POLLIN };
+
+			peer_step(&p);
+			if (p.result == GNUTLS_E_AGAIN)
+				poll(&ready, 1, -1);
+		}
+		if (!p.result && !tls_all(&p, buf, OPTION_GO_LEN, false) &&
+		    !tls_all(&p, all.data, all.w.len, true))
+			while (!tls_all(&p, buf, 1, false) && !tls_all(&p, buf, 1, true))
+				;
+		peer_close(&p);
+	}
+}
+
+static void expect_echo(int fd)
+{
+	char buf[5] = "";
+
+	ck_assert_int_eq(send(fd, "echo", 4, MSG_NOSIGNAL), 4);
+	ck_assert_int_eq(recv(fd, buf, 4, MSG_WAITALL), 4);
+	ck_assert_str_eq(buf, "echo");
+}
+
+/* Keys are read at the start only, relays outlive who made them, and both variants of the filter let them. */
+START_TEST(tls_with_a_key)
+{
+	char dir[512], path[600], other[600];
+	struct peer_spec spec = { .psk_file = other };
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	pid_t server;
+
+	new_dir(dir, sizeof(dir));
+	peer_file(dir, "keys.psk", "user:00112233445566778899aabbccddeeff\n", 0600);
+	peer_file(dir, "server.psk", "user:00112233445566778899aabbccddeeff\n", 0600);
+	snprintf(path, sizeof(path), "%s/keys.psk", dir);
+	snprintf(other, sizeof(other), "%s/server.psk", dir);
+	loopback_open(&l, 8);
+	server = tls_server_start(l.fd, &spec);
+	request(&rq, &l);
+	rq.where.tls = true;
+	rq.offload = LINK_OFFLOAD_NO;
+	snprintf(rq.tls.psk_file, sizeof(rq.tls.psk_file), "%s", path);
+	start(&n, &rq, 1, _i);
+	ck_assert_int_eq(unlink(path), 0);
+	for (int again = 0; again < 2; again++) {
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 1);
+		expect_disk(&rs.export);
+		ck_assert(rs.encrypted);
+		ck_assert(rs.relayed);
+		ck_assert_str_eq(rs.tls.peer, "pre-shared key");
+		expect_echo(rs.fds[0]);
+		if (again) {
+			negotiator_stop(&n);
+			expect_echo(rs.fds[0]);
+		}
+		link_close(&rs, false);
+	}
+	server_end(server);
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(tls_with_certificates)
+{
+	struct cert ca, cert;
+	char dir[512];
+	const struct cert_spec authority = { .name = "authority", .ca = true };
+	struct cert_spec named = {
+		.dns = { "localhost" },
+		.ip = { "127.0.0.1" },
+		.issuer = &ca,
+		.until = _i > 1 ? 1000000000 : 0,
+	};
+	const struct peer_spec spec = { .cert = &cert };
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct err e;
+	pid_t server;
+	int ret;
+
+	new_dir(dir, sizeof(dir));
+	cert_make(&ca, &authority);
+	cert_write(&ca, dir, "ca.pem", NULL);
+	cert_make(&cert, &named);
+	loopback_open(&l, 8);
+	server = tls_server_start(l.fd, &spec);
+	request(&rq, &l);
+	rq.where.tls = true;
+	snprintf(rq.tls.ca, sizeof(rq.tls.ca), "%s/ca.pem", dir);
+	start(&n, &rq, 1, _i % 2);
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	if (_i > 1) {
+		ret = await(&n, &rs, &e);
+		ck_assert_msg(ret == -EACCES && e.kind == ERR_TLS, "%d: %s", ret, e.text);
+		ck_assert_msg(strstr(e.text, "has expired on 2001-09-09") != NULL, "%s", e.text);
+	} else {
+		expect_answer(&n, &rs);
+		ck_assert(rs.encrypted);
+		ck_assert_ptr_nonnull(strstr(rs.tls.peer, "localhost"));
+		expect_echo(rs.fds[0]);
+		link_close(&rs, false);
+	}
+	negotiator_stop(&n);
+	server_end(server);
+	close(l.fd);
+	cert_free(&cert);
+	cert_free(&ca);
+}
+END_TEST
+
+/* --- a child that is not to be trusted ---------------------------------------------------------- */
+
+enum { MESSAGE_MAX = 32768 };
+
+/* Another end that the test has in its hand, asked for two connections. */
+static int fake(struct negotiator *n, bool tls)
+{
+	int pair[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	memset(n, 0, sizeof(*n));
+	n->pid = -1;
+	n->fd = pair[0];
+	n->servers = 1;
+	n->is_tls[0] = tls;
+	ask(n, 0, NEG_GOAL_GO, 2, LONG_MS);
+	return pair[1];
+}
+
+static void say(int fd, const void *message, size_t len, const int *fds, unsigned count)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)message, .iov_len = len };
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(250 * sizeof(int))];
+	} control = { 0 };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (count) {
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(count * sizeof(int));
+		memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
+	}
+	ck_assert_int_eq(sendmsg(fd, &msg, 0), (ssize_t)len);
+}
+
+/* What a good child says to the question of fake(); its first question too. */
+static size_t record(uint8_t *message, const struct link_request *rq)
+{
+	struct negotiator n;
+	struct pollfd p;
+	ssize_t len;
+
+	start(&n, rq, 1, false);
+	ask(&n, 0, NEG_GOAL_GO, 2, LONG_MS);
+	p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
+	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
+	/* without room for descriptors: they are closed */
+	len = recv(n.fd, message, MESSAGE_MAX, 0);
+	ck_assert_int_gt(len, 0);
+	negotiator_stop(&n);
+	return (size_t)len;
+}
+
+/* The answer to message: ret, and that nothing is left. */
+static int reply(bool tls, const void *message, size_t len, const int *fds, unsigned count,
+		 struct link_result *rs, struct err *e)
+{
+	struct negotiator n;
+	int peer = fake(&n, tls), ret;
+
+	say(peer, message, len, fds, count);
+	memset(e, 0, sizeof(*e));
+	ret = negotiator_answer(&n, rs, e);
+	close(peer);
+	negotiator_stop(&n);
+	return ret;
+}
+
+static bool is_sane(const struct link_result *rs)
+{
+	const bool *flags[] = {
+		&rs->encrypted, &rs->relayed, &rs->export.has_block_size, &rs->export.has_name,
+		&rs->export.has_description, &rs->export.by_export_name,
+	};
+
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		unsigned char c;
+
+		memcpy(&c, flags[i], 1);
+		if (c > 1)
+			return false;
+	}
+	return rs->count == 2 && !rs->command && rs->command_log == -1 &&
+	       strnlen(rs->peer, sizeof(rs->peer)) < sizeof(rs->peer) &&
+	       strnlen(rs->note, sizeof(rs->note)) < sizeof(rs->note) && !strpbrk(rs->note, "\n\033\377") &&
+	       !strpbrk(rs->peer, "\n\033\377") &&
+	       strnlen(rs->export.name, sizeof(rs->export.name)) < sizeof(rs->export.name) &&
+	       strnlen(rs->export.description, sizeof(rs->export.description)) <
+		       sizeof(rs->export.description);
+}
+
+START_TEST(nonsense)
+{
+	static uint8_t message[MESSAGE_MAX + 1], changed[MESSAGE_MAX];
+	static const uint8_t values[] = { 0xff, 0x1b, 0x02 };
+	struct link_request rq;
+	struct link_result rs;
+	struct loopback l;
+	struct script s;
+	struct err e;
+	int good[66], file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int bad[2] = { -1, file }, datagram[2] = { -1, socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) };
+	unsigned before, accepted = 0, refused = 0;
+	pid_t server;
+	size_t len;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	len = record(message, &rq);
+	server_end(server);
+	for (unsigned i = 0; i < 66; i++)
+		good[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bad[0] = datagram[0] = good[0];
+	before = leak_fds();
+
+	ck_assert_msg(!reply(false, message, len, good, 2, &rs, &e), "%s", e.text);
+	ck_assert(is_sane(&rs));
+	link_close(&rs, true);
+	/* in plain text where TLS was wanted */
+	ck_assert_int_eq(reply(true, message, len, good, 2, &rs, &e), -EPIPE);
+	/* descriptors */
+	for (unsigned count = 0; count < 66; count += count < 4 ? 1 : 31)
+		if (count != 2)
+			ck_assert_int_eq(reply(false, message, len, good, count, &rs, &e), -EPIPE);
+	ck_assert_int_eq(reply(false, message, len, bad, 2, &rs, &e), -EPIPE);
+	ck_assert_int_eq(reply(false, message, len, datagram, 2, &rs, &e), -EPIPE);
+	/* length */
+	for (size_t cut = 1; cut < len; cut += 97)
+		ck_assert_int_eq(reply(false, message, cut, good, 2, &rs, &e), -EPIPE);
+	ck_assert_int_eq(reply(false, message, len + 1, good, 2, &rs, &e), -EPIPE);
+	ck_assert_uint_eq(leak_fds(), before);
+	/* contents */
+	for (size_t i = 0; i < len; i += under_valgrind() ? 101 : 1) {
+		int ret;
+
+		memcpy(changed, message, len);
+		changed[i] = values[i % sizeof(values)];
+		ret = reply(false, changed, len, good, 2, &rs, &e);
+		ck_assert_msg(ret == -EPIPE || (!ret && is_sane(&rs)), "byte %zu: %d", i, ret);
+		if (!ret)
+			link_close(&rs, true);
+		ret ? refused++ : accepted++;
+	}
+	ck_assert_uint_gt(accepted, refused);
+	ck_assert_uint_gt(refused, 0);
+	memset(changed, 0xff, len);
+	ck_assert_int_eq(reply(false, changed, len, good, 2, &rs, &e), -EPIPE);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(l.fd);
+}
+END_TEST
+
+START_TEST(talks_without_being_asked)
+{
+	unsigned before = leak_fds();
+	static uint8_t message[MESSAGE_MAX];
+	struct link_request rq;
+	struct link_result rs;
+	struct negotiator n;
+	struct loopback l;
+	struct script s;
+	struct err e;
+	pid_t server;
+	size_t len;
+	int peer;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	len = record(message, &rq);
+	server_end(server);
+	peer = fake(&n, false);
+	/* what was given up may be answered once, and no more */
+	negotiator_cancel(&n);
+	say(peer, message, len, (int[]){ peer, l.fd }, 2);
+	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+	say(peer, message, len, (int[]){ peer, l.fd }, 2);
+	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EPIPE);
+	close(peer);
+	negotiator_stop(&n);
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *suite = suite_create("negotiator");
+	TCase *tc = tcase_create("answers");
+
+	tcase_set_timeout(tc, 60);
+	tree_fixture(tc);
+	tcase_add_loop_test(tc, connections, 0, 4);
+	tcase_add_test(tc, information);
+	tcase_add_loop_test(tc, connected_unix_sockets, 0, 2);
+	tcase_add_loop_test(tc, errors_come_with_their_text, 0, 2);
+	tcase_add_test(tc, nobody_is_asked_twice_at_once);
+	suite_add_tcase(suite, tc);
+
+	tc = tcase_create("given up");
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, given_up_at_work);
+	tcase_add_test(tc, given_up_when_it_was_done);
+	suite_add_tcase(suite, tc);
+
+	tc = tcase_create("end");
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, killed);
+	tcase_add_test(tc, replaced);
+	tcase_add_test(tc, hung);
+	tcase_add_loop_test(tc, ends_by_itself, 0, 2);
+	suite_add_tcase(suite, tc);
+
+	tc = tcase_create("start");
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, has_nothing_but_its_socket, 0, 2);
+	tcase_add_test(tc, starts_that_fail);
+	tcase_add_loop_test(tc, names, 0, 2);
+	suite_add_tcase(suite, tc);
+
+	tc = tcase_create("tls");
+	tcase_set_timeout(tc, 60);
+	tree_fixture(tc);
+	tcase_add_loop_test(tc, tls_with_a_key, 0, 2);
+	tcase_add_loop_test(tc, tls_with_certificates, 0, 4);
+	suite_add_tcase(suite, tc);
+
+	tc = tcase_create("trust");
+	tcase_set_timeout(tc, 300);
+	tcase_add_test(tc, nonsense);
+	tcase_add_test(tc, talks_without_being_asked);
+	suite_add_tcase(suite, tc);
+	return suite;
+}

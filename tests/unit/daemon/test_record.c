@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/record.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../leak.h"
+#include "../tree.h"
+#include "../unit.h"
+
+/* A new directory as descriptor and as path. */
+static int new_dir(char path[PATH_MAX])
+{
+	char link[64];
+	int fd = tree_new();
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, PATH_MAX - 1);
+	ck_assert_int_gt(n, 0);
+	path[n] = '\0';
+	return fd;
+}
+
+/* Names of all entries but the usual two, in one text. */
+static const char *entries(int fd)
+{
+	static char text[1024];
+	DIR *dir = fdopendir(openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	struct dirent *entry;
+
+	ck_assert_ptr_nonnull(dir);
+	text[0] = '\0';
+	while ((entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		strcat(text, entry->d_name);
+		strcat(text, " ");
+	}
+	closedir(dir);
+	return text;
+}
+
+static void sample(struct state *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->pid = 4321;
+	s->connections = 2;
+	s->read_only = 1;
+	strcpy(s->backend, "nbd://server:10809/disk");
+	strcpy(s->host, "server:10809");
+	strcpy(s->export, "disk");
+	strcpy(s->peer, "192.0.2.1:10809");
+	strcpy(s->tls, "TLS1.3 AES-128-GCM kernel");
+	s->supervisor = 99;
+	s->reconnects = 7;
+	s->alive = 1;
+	s->server_flags = 0x16d;
+	s->timeout_s = 30;
+	strcpy(s->name, "real disk");
+	strcpy(s->last_error, "it was\nbad");
+	strcpy(s->error_time, "2001-02-03T04:05:06Z");
+	strcpy(s->command_line, "nbd-attach\nserver\ndisk\nnbd0\n/root\n");
+}
+
+static void expect_equal(const struct state *a, const struct state *b)
+{
+	ck_assert_int_eq(a->pid, b->pid);
+	ck_assert_uint_eq(a->connections, b->connections);
+	ck_assert_int_eq(a->read_only, b->read_only);
+	ck_assert_str_eq(a->backend, b->backend);
+	ck_assert_str_eq(a->host, b->host);
+	ck_assert_str_eq(a->export, b->export);
+	ck_assert_str_eq(a->peer, b->peer);
+	ck_assert_str_eq(a->tls, b->tls);
+	ck_assert_int_eq(a->supervisor, b->supervisor);
+	ck_assert_uint_eq(a->reconnects, b->reconnects);
+	ck_assert_uint_eq(a->alive, b->alive);
+	ck_assert_uint_eq(a->server_flags, b->server_flags);
+	ck_assert_uint_eq(a->timeout_s, b->timeout_s);
+	ck_assert_str_eq(a->name, b->name);
+	ck_assert_str_eq(a->last_error, b->last_error);
+	ck_assert_str_eq(a->error_time, b->error_time);
+	ck_assert_str_eq(a->command_line, b->command_line);
+}
+
+/* Written and read again, over memory that has other contents. */
+static void round_trip(const struct state *s)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	struct state got;
+
+	ck_assert_msg(!state_write(path, 3, s, &e), "%s", e.text);
+	memset(&got, 0x5a, sizeof(got));
+	ck_assert_msg(!state_read(path, 3, &got, &e), "%s", e.text);
+	expect_equal(&got, s);
+	ck_assert_str_eq(entries(fd), "nbd3 ");
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+
+START_TEST(round_trip_of_a_sample)
+{
+	struct state s;
+
+	sample(&s);
+	round_trip(&s);
+}
+END_TEST
+
+START_TEST(round_trip_of_nothing)
+{
+	struct state s = { .pid = 1 };
+
+	round_trip(&s);
+}
+END_TEST
+
+START_TEST(round_trip_of_hostile_bytes)
+{
+	struct state s;
+	size_t n = 0;
+
+	sample(&s);
+	strcpy(s.backend, "nbd://x/%0Apid=1\npid=2\n\n=\n==");
+	strcpy(s.host, " \t leading and trailing \r\n");
+	strcpy(s.peer, "%%25%4%\x7f%");
+	for (int c = 255; c; c--)
+		s.export[n++] = (char)c;
+	s.export[n] = '\0';
+	round_trip(&s);
+}
+END_TEST
+
+START_TEST(round_trip_of_the_longest)
+{
+	struct state s;
+
+	memset(&s, 0, sizeof(s));
+	s.pid = INT_MAX;
+	s.connections = INT_MAX;
+	/* encoded, each byte is three */
+	memset(s.backend, '\n', sizeof(s.backend) - 1);
+	memset(s.host, '\xff', sizeof(s.host) - 1);
+	memset(s.export, '%', sizeof(s.export) - 1);
+	memset(s.peer, '\x01', sizeof(s.peer) - 1);
+	memset(s.tls, '\x02', sizeof(s.tls) - 1);
+	ck_assert_uint_eq(strlen(s.export), 4096);
+	round_trip(&s);
+}
+END_TEST
+
+START_TEST(file_has_one_key_a_line)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+
+	sample(&s);
+	strcpy(s.export, "my disk=100%\n");
+	ck_assert_int_eq(state_write(path, 0, &s, &e), 0);
+	ck_assert_str_eq(tree_text(fd, "nbd0"),
+			 "pid=4321\n"
+			 "connections=2\n"
+			 "read-only=1\n"
+			 "backend=nbd://server:10809/disk\n"
+			 "host=server:10809\n"
+			 "export=my%20disk=100%25%0A\n"
+			 "peer=192.0.2.1:10809\n"
+			 "tls=TLS1.3%20AES-128-GCM%20kernel\n"
+			 "supervisor=99\n"
+			 "reconnects=7\n"
+			 "alive=1\n"
+			 "server-flags=365\n"
+			 "timeout=30\n"
+			 "name=real%20disk\n"
+			 "last-error=it%20was%0Abad\n"
+			 "error-time=2001-02-03T04:05:06Z\n"
+			 "command-line=nbd-attach%0Aserver%0Adisk%0Anbd0%0A/root%0A\n");
+	close(fd);
+}
+END_TEST
+
+static mode_t mode_of(int fd, const char *name)
+{
+	struct stat st;
+
+	ck_assert_int_eq(fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return st.st_mode;
+}
+
+/* Whatever the umask allows, nobody else reads a record. */
+START_TEST(modes)
+{
+	char path[PATH_MAX], below[PATH_MAX + 8];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+	mode_t old;
+
+	sample(&s);
+	snprintf(below, sizeof(below), "%s/made", path);
+	old = umask(0);
+	ck_assert_msg(!state_write(below, 15, &s, &e), "%s", e.text);
+	ck_assert_msg(!state_write(below, 15, &s, &e), "%s", e.text);
+	umask(old);
+	ck_assert_uint_eq(mode_of(fd, "made"), S_IFDIR | 0755);
+	ck_assert_uint_eq(mode_of(fd, "made/nbd15"), S_IFREG | 0600);
+	close(fd);
+}
+END_TEST
+
+/* By rename: who reads sees all of the old record or all of the new one. */
+START_TEST(write_replaces)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), reader;
+	struct err e = { 0 };
+	struct state s, got;
+	char old[16] = "";
+
+	tree_put(fd, "nbd1", "old contents");
+	reader = openat(fd, "nbd1", O_RDONLY | O_CLOEXEC);
+	sample(&s);
+	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_int_eq(read(reader, old, sizeof(old) - 1), 12);
+	ck_assert_str_eq(old, "old contents");
+	ck_assert_int_eq(state_read(path, 1, &got, &e), 0);
+	expect_equal(&got, &s);
+	ck_assert_str_eq(entries(fd), "nbd1 ");
+	close(reader);
+	close(fd);
+}
+END_TEST
+
+START_TEST(write_follows_no_link)
+{
+	char path[PATH_MAX], temporary[64];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+
+	sample(&s);
+	tree_put(fd, "victim", "untouched");
+	/* the record's own name is replaced, the name it is written under is not followed */
+	tree_link(fd, "nbd1", "victim");
+	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_uint_eq(mode_of(fd, "nbd1"), S_IFREG | 0600);
+	snprintf(temporary, sizeof(temporary), ".nbd2");
+	tree_link(fd, temporary, "victim");
+	ck_assert_int_eq(state_write(path, 2, &s, &e), -ELOOP);
+	ck_assert_str_eq(tree_text(fd, "victim"), "untouched");
+	close(fd);
+}
+END_TEST
+
+START_TEST(aliases)
+{
+	char path[PATH_MAX], where[PATH_MAX + 32], longest[600] = "";
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	mode_t old = umask(0);
+
+	ck_assert_int_eq(state_write_alias(path, 1, 44, "h:1-a\\x2fb", &e), 0);
+	umask(old);
+	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
+	ck_assert_str_eq(tree_text(fd, "nbd1.44.udev"), "NBD_ATTACH_ALIAS=h:1-a\\x2fb\n");
+	ck_assert_uint_eq(mode_of(fd, "nbd1.44.udev"), S_IFREG | 0600);
+	/* each process has its own */
+	state_remove_alias(path, 1, 4);
+	state_remove_alias(path, 11, 44);
+	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
+	state_remove_alias(path, 1, 44);
+	ck_assert_str_eq(entries(fd), "");
+
+	/* with the record all of its device go, and no other's */
+	tree_put(fd, "nbd1.3.udev", "");
+	tree_put(fd, ".nbd1.4.udev", "");
+	tree_put(fd, "nbd1.ctl", "");
+	state_remove(path, 1);
+	ck_assert_str_eq(entries(fd), "nbd1.ctl ");
+	unlinkat(fd, "nbd1.ctl", 0);
+	tree_put(fd, "nbd11.3.udev", "");
+	state_remove(path, 1);
+	ck_assert_str_eq(entries(fd), "nbd11.3.udev ");
+	state_remove(path, 11);
+
+	tree_put(fd, "victim", "untouched");
+	tree_link(fd, ".nbd2.1.udev", "victim");
+	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -ELOOP);
+	ck_assert_str_eq(tree_text(fd, "victim"), "untouched");
+	ck_assert_str_eq(entries(fd), "victim ");
+	memset(longest, 'x', sizeof(longest) - 1);
+	ck_assert_int_eq(state_write_alias(path, 2, 1, longest, &e), -ENAMETOOLONG);
+	tree_mkdir(fd, "nbd2.1.udev");
+	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -EISDIR);
+	ck_assert_ptr_nonnull(strstr(e.text, "/nbd2.1.udev: Is a directory"));
+	snprintf(where, sizeof(where), "%s/no/such", path);
+	ck_assert_int_eq(state_write_alias(where, 2, 1, "x", &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "make directory"));
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+START_TEST(write_errors)
+{
+	char path[PATH_MAX], where[PATH_MAX + 32];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	struct state s;
+
+	sample(&s);
+	snprintf(where, sizeof(where), "%s/no/such", path);
+	ck_assert_int_eq(state_write(where, 1, &s, &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "make directory"));
+	ck_assert_ptr_nonnull(strstr(e.text, where));
+
+	tree_put(fd, "file", "");
+	snprintf(where, sizeof(where), "%s/file", path);
+	ck_assert_int_eq(state_write(where, 1, &s, &e), -ENOTDIR);
+	ck_assert_ptr_nonnull(strstr(e.text, "open directory"));
+
+	/* what cannot be replaced: nothing is left of the attempt */
+	tree_mkdir(fd, "nbd4");
+	ck_assert_int_eq(state_write(path, 4, &s, &e), -EISDIR);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_ptr_nonnull(strstr(e.text, "write "));
+	ck_assert_ptr_nonnull(strstr(e.text, "/nbd4: Is a directory"));
+	ck_assert_int_eq(faccessat(fd, "nbd1", F_OK, 0), -1);
+	unlinkat(fd, "file", 0);
+	ck_assert_str_eq(entries(fd), "nbd4 ");
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+/* A limit stands for a disk that is full. */
+START_TEST(write_to_a_full_disk)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct rlimit old, little;
+	struct err e = { 0 };
+	struct state s;
+	int ret;
+
+	sample(&s);
+	memset(s.export, 'x', sizeof(s.export) - 1);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	little = old;
+	little.rlim_cur = 100;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &little), 0);
+	ret = state_write(path, 1, &s, &e);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
+	signal(SIGXFSZ, SIG_DFL);
+	ck_assert_int_lt(ret, 0);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_str_eq(entries(fd), "");
+	close(fd);
+}
+END_TEST
+
+START_TEST(read_errors)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	struct state s;
+
+	ck_assert_int_eq(state_read(path, 1, &s, &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "/nbd1: No such file"));
+	ck_assert_int_eq(state_read("/no/such/directory", 1, &s, &e), -ENOENT);
+	tree_put(fd, "other", "pid=1\n");
+	tree_link(fd, "nbd2", "other");
+	ck_assert_int_eq(state_read(path, 2, &s, &e), -ELOOP);
+	tree_mkdir(fd, "nbd3");
+	ck_assert_int_eq(state_read(path, 3, &s, &e), -EISDIR);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+START_TEST(read_what_is_for_root)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), ret;
+	bool was_root = !geteuid();
+	struct err e = { 0 };
+	struct state s;
+
+	sample(&s);
+	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	if (was_root) {
+		/* the way there is open, as /run is */
+		ck_assert_int_eq(fchmod(fd, 0755), 0);
+		ck_assert_int_eq(fchmodat(fd, "..", 0755, 0), 0);
+		/* not in a namespace that has no other user */
+		if (seteuid(65534))
+			return;
+	} else {
+		ck_assert_int_eq(fchmodat(fd, "nbd1", 0, 0), 0);
+	}
+	ret = state_read(path, 1, &s, &e);
+	if (was_root)
+		ck_assert_int_eq(seteuid(0), 0);
+	ck_assert_int_eq(ret, -EACCES);
+	ck_assert_ptr_nonnull(strstr(e.text, "/nbd1: Permission denied"));
+	close(fd);
+}
+END_TEST
+
+START_TEST(corrupt)
+{
+	static const struct {
+		const char *what, *text;
+	} table[] = {
+		{ "empty", "" },
+		{ "newlines", "\n\n\n" },
+		{ "no pid", "connections=1\nbackend=x\n" },
+		{ "pid 0", "pid=0\n" },
+		{ "negative pid", "pid=-5\n" },
+		{ "pid is no number", "pid=12x\n" },
+		{ "pid is empty", "pid=\n" },
+		{ "pid with a space", "pid= 12\n" },
+		{ "pid too large", "pid=2147483648\n" },
+		{ "connections are no number", "pid=1\nconnections=many\n" },
+		{ "connections too many", "pid=1\nconnections=99999999999999999999\n" },
+		{ "read-only is no number", "pid=1\nread-only=yes\n" },
+		{ "line without =", "pid=1\nexport\n" },
+		{ "line without = before all", "record\npid=1\n" },
+		{ "last line is cut", "pid=1\nexpo" },
+		{ "no hexadecimal digit", "pid=1\nexport=%4g\n" },
+		{ "lower case", "pid=1\nexport=%4a\n" },
+		{ "% at the end", "pid=1\nexport=%\n" },
+		{ "%4 at the end", "pid=1\nexport=%4\n" },
+		{ "% and another", "pid=1\nexport=%%41\n" },
+		{ "encoded NUL", "pid=1\nexport=a%00b\n" },
+	};
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	struct state s;
+	int ret;
+
+	tree_put(fd, "nbd0", table[_i].text);
+	ret = state_read(path, 0, &s, &e);
+	ck_assert_msg(ret == -EBADMSG, "%s: %d", table[_i].what, ret);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_ptr_nonnull(strstr(e.text, "not a record of nbd-attach"));
+	ck_assert_ptr_nonnull(strstr(e.text, path));
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+/* A text that just fits, and one byte more. */
+START_TEST(corrupt_by_length)
+{
+	static const struct {
+		const char *key;
+		size_t max;
+	} table[] = {
+		{ "backend", PLAN_BACKEND_MAX },
+		{ "host", 511 },
+		{ "export", 4096 },
+		{ "peer", 79 },
+		{ "tls", 63 },
+	};
+	char path[PATH_MAX], text[8192];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		for (size_t more = 0; more < 2; more++) {
+			size_t used = (size_t)sprintf(text, "pid=1\n%s=", table[i].key);
+
+			memset(text + used, 'x', table[i].max + more);
+			strcpy(text + used + table[i].max + more, "\n");
+			tree_put(fd, "nbd0", text);
+			ck_assert_msg(state_read(path, 0, &s, &e) == (more ? -EBADMSG : 0),
+				      "%s of %zu bytes", table[i].key, table[i].max + more);
+		}
+	}
+	close(fd);
+}
+END_TEST
+
+START_TEST(corrupt_by_size)
+{
+	static char text[4 * sizeof(struct state) + 2000];
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+	size_t used;
+
+	/* only its size is wrong with it */
+	used = (size_t)sprintf(text, "pid=1\nfuture=");
+	memset(text + used, 'x', 4 * sizeof(s) + 1000);
+	strcpy(text + used + 4 * sizeof(s) + 1000, "\n");
+	tree_put(fd, "nbd0", text);
+	ck_assert_int_eq(state_read(path, 0, &s, &e), -EBADMSG);
+	strcpy(text + used + 8000, "\n");
+	tree_put(fd, "nbd0", text);
+	ck_assert_msg(!state_read(path, 0, &s, &e), "%s", e.text);
+	close(fd);
+}
+END_TEST
+
+START_TEST(keys_of_a_later_version_are_ignored)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s;
+
+	tree_put(fd, "nbd0", "version=7\nexport=a\npid=12\nlater=%not%encoded\npids=99\npeer=p\n=\n");
+	ck_assert_msg(!state_read(path, 0, &s, &e), "%s", e.text);
+	ck_assert_int_eq(s.pid, 12);
+	ck_assert_uint_eq(s.connections, 0);
+	ck_assert_int_eq(s.read_only, 0);
+	ck_assert_str_eq(s.export, "a");
+	ck_assert_str_eq(s.peer, "p");
+	ck_assert_str_eq(s.backend, "");
+	ck_assert_str_eq(s.host, "");
+	close(fd);
+}
+END_TEST
+
+START_TEST(records_are_apart_and_removed_one_by_one)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct state s, got;
+
+	sample(&s);
+	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	s.pid = 99;
+	ck_assert_int_eq(state_write(path, 11, &s, &e), 0);
+	/* with what a process that was killed in the middle has left */
+	tree_put(fd, ".nbd1", "pid=");
+	state_remove(path, 1);
+	ck_assert_str_eq(entries(fd), "nbd11 ");
+	ck_assert_int_eq(state_read(path, 1, &got, &e), -ENOENT);
+	ck_assert_int_eq(state_read(path, 11, &got, &e), 0);
+	ck_assert_int_eq(got.pid, 99);
+	state_remove(path, 1);
+	state_remove("/no/such/directory", 1);
+	state_remove(path, 11);
+	ck_assert_str_eq(entries(fd), "");
+	close(fd);
+}
+END_TEST
+
+START_TEST(fits)
+{
+	static const struct {
+		bool attached;
+		pid_t pid;
+		const char *backend;
+		bool fits;
+	} table[] = {
+		{ true, 4321, "nbd://server:10809/disk", true },
+		{ false, 4321, "nbd://server:10809/disk", false },
+		{ true, 4322, "nbd://server:10809/disk", false },
+		{ true, 0, "nbd://server:10809/disk", false },
+		{ true, 4321, "nbd://server:10809/other", false },
+		{ true, 4321, "nbd://server:10809/disk2", false },
+		{ true, 4321, "", false },
+	};
+	struct state s;
+
+	sample(&s);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct sysfs_device d = { .attached = table[i].attached, .pid = table[i].pid };
+
+		strcpy(d.backend, table[i].backend);
+		ck_assert_msg(state_fits(&s, &d) == table[i].fits, "row %zu", i);
+	}
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("state");
+	TCase *t = tcase_create("state");
+
+	tree_fixture(t);
+	tcase_add_test(t, round_trip_of_a_sample);
+	tcase_add_test(t, round_trip_of_nothing);
+	tcase_add_test(t, round_trip_of_hostile_bytes);
+	tcase_add_test(t, round_trip_of_the_longest);
+	tcase_add_test(t, file_has_one_key_a_line);
+	tcase_add_test(t, modes);
+	tcase_add_test(t, write_replaces);
+	tcase_add_test(t, write_follows_no_link);
+	tcase_add_test(t, aliases);
+	tcase_add_test(t, write_errors);
+	tcase_add_test(t, write_to_a_full_disk);
+	tcase_add_test(t, read_errors);
+	tcase_add_test(t, read_what_is_for_root);
+	tcase_add_loop_test(t, corrupt, 0, 21);
+	tcase_add_test(t, corrupt_by_length);
+	tcase_add_test(t, corrupt_by_size);
+	tcase_add_test(t, keys_of_a_later_version_are_ignored);
+	tcase_add_test(t, records_are_apart_and_removed_one_by_one);
+	tcase_add_test(t, fits);
+	suite_add_tcase(s, t);
+	return s;
+}

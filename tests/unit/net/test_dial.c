@@ -1,0 +1,862 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "net/dial.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../leak.h"
+#include "../loopback.h"
+#include "net/blocking_child.h"
+#include "../tree.h"
+#include "../unit.h"
+
+enum { SOON_MS = 20000, HELD = 16 };
+
+/* --- several addresses ------------------------------------------------------------------------ */
+
+static void targets(struct stream_dial *d, const struct loopback *const *l, unsigned count)
+{
+	struct resolve_result r = { .count = count };
+
+	for (unsigned i = 0; i < count; i++)
+		r.address[i] = l[i]->address;
+	stream_dial_init(d, &r);
+}
+
+/* Steps until there is an answer, the clock standing still at now. */
+static int dial_at(struct stream_dial *d, long long now, struct err *e)
+{
+	long long limit = task_now_ms() + SOON_MS;
+	struct pollfd p[RESOLVE_MAX];
+	int ret;
+
+	while ((ret = stream_dial_step(d, now, e)) == -EAGAIN && task_now_ms() < limit) {
+		int timeout_ms;
+		unsigned n = stream_dial_poll(d, now, p, RESOLVE_MAX, &timeout_ms);
+
+		ck_assert_uint_ge(n, 1);
+		poll(p, n, 10);
+	}
+	return ret;
+}
+
+static void expect_connected(int fd, const struct loopback *l)
+{
+	char peer[80];
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	stream_peer(fd, peer, sizeof(peer));
+	ck_assert_str_eq(peer, l->text);
+}
+
+START_TEST(one_that_answers)
+{
+	unsigned before = leak_fds();
+	struct loopback l;
+	struct stream_dial d;
+	struct err e = { 0 };
+	int fd, other;
+	char c;
+
+	loopback_open(&l, 4);
+	targets(&d, (const struct loopback *[]){ &l }, 1);
+	fd = dial_at(&d, 0, &e);
+	expect_connected(fd, &l);
+	other = accept(l.fd, NULL, NULL);
+	ck_assert_int_ge(other, 0);
+	ck_assert_int_eq(write(fd, "x", 1), 1);
+	ck_assert_int_eq(read(other, &c, 1), 1);
+	ck_assert_int_eq(c, 'x');
+	close(other);
+	close(fd);
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(one_that_refuses)
+{
+	unsigned before = leak_fds();
+	struct loopback l;
+	struct stream_dial d;
+	struct err e = { 0 };
+	char expected[128];
+
+	loopback_open(&l, LOOPBACK_REFUSE);
+	targets(&d, (const struct loopback *[]){ &l }, 1);
+	ck_assert_int_eq(dial_at(&d, 0, &e), -ECONNREFUSED);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	snprintf(expected, sizeof(expected), "connect to %s: Connection refused", l.text);
+	ck_assert_str_eq(e.text, expected);
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* Where one has failed in another way nobody knows that no server is there. */
+START_TEST(refused_by_all_or_not)
+{
+	struct loopback l;
+	struct stream_dial d;
+	struct err e = { 0 };
+
+	loopback_open(&l, LOOPBACK_REFUSE);
+	targets(&d, (const struct loopback *[]){ &l, &l }, 2);
+	ck_assert_int_eq(dial_at(&d, 0, &e), -ECONNREFUSED);
+	for (unsigned odd = 0; odd < 2; odd++) {
+		targets(&d, (const struct loopback *[]){ &l, &l }, 2);
+		/* without SO_BROADCAST: EACCES, or there is no route */
+		d.addresses.address[odd].v4.sin_addr.s_addr = INADDR_BROADCAST;
+		ck_assert_int_ne(dial_at(&d, 0, &e), -ECONNREFUSED);
+		ck_assert((strstr(e.text, "Connection refused") != NULL) == !odd);
+	}
+	close(l.fd);
+}
+END_TEST
+
+/* RFC 8305 section 5: the second address gets its turn after the delay, and not before. */
+START_TEST(silence_lets_the_next_begin_after_the_delay)
+{
+	unsigned before = leak_fds(), held_count;
+	struct loopback dead, alive;
+	int held[HELD], timeout_ms, fd;
+	struct pollfd p[RESOLVE_MAX];
+	const long long start = 1000000;
+	struct stream_dial d;
+	struct err e = { 0 };
+
+	loopback_open(&dead, 0);
+	loopback_open(&alive, 4);
+	held_count = loopback_fill(&dead, held, HELD);
+	targets(&d, (const struct loopback *[]){ &dead, &alive }, 2);
+
+	ck_assert_int_eq(stream_dial_step(&d, start, &e), -EAGAIN);
+	ck_assert_uint_eq(stream_dial_poll(&d, start, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_int_eq(p[0].events, POLLOUT);
+	ck_assert_int_eq(timeout_ms, 250);
+	ck_assert_int_eq(stream_dial_step(&d, start + 249, &e), -EAGAIN);
+	ck_assert_uint_eq(stream_dial_poll(&d, start + 249, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_int_eq(timeout_ms, 1);
+	ck_assert_uint_eq(stream_dial_poll(&d, start + 300, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_int_eq(timeout_ms, 0);
+	fd = dial_at(&d, start + 250, &e);
+	expect_connected(fd, &alive);
+	close(fd);
+	loopback_drop(held, held_count);
+	close(dead.fd);
+	close(alive.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(silence_by_the_clock)
+{
+	struct loopback dead, alive;
+	unsigned held_count;
+	struct stream_dial d;
+	struct err e = { 0 };
+	long long start;
+	int held[HELD], fd;
+
+	loopback_open(&dead, 0);
+	loopback_open(&alive, 4);
+	held_count = loopback_fill(&dead, held, HELD);
+	targets(&d, (const struct loopback *[]){ &dead, &alive }, 2);
+	start = task_now_ms();
+	while ((fd = stream_dial_step(&d, task_now_ms(), &e)) == -EAGAIN) {
+		struct pollfd p[RESOLVE_MAX];
+		int timeout_ms;
+		unsigned n = stream_dial_poll(&d, task_now_ms(), p, RESOLVE_MAX, &timeout_ms);
+
+		ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+		poll(p, n, timeout_ms);
+	}
+	expect_connected(fd, &alive);
+	ck_assert_int_ge(task_now_ms() - start, STREAM_STAGGER_MS);
+	/* not by any retransmission to the first */
+	ck_assert_int_lt(task_now_ms() - start, 1500);
+	close(fd);
+	loopback_drop(held, held_count);
+	close(dead.fd);
+	close(alive.fd);
+}
+END_TEST
+
+START_TEST(silence_everywhere_leaves_nothing_to_wait_for)
+{
+	unsigned before = leak_fds(), held_count;
+	struct pollfd p[RESOLVE_MAX];
+	struct stream_dial d;
+	struct loopback dead;
+	struct err e = { 0 };
+	int held[HELD], timeout_ms;
+
+	loopback_open(&dead, 0);
+	held_count = loopback_fill(&dead, held, HELD);
+	targets(&d, (const struct loopback *[]){ &dead, &dead, &dead }, 3);
+	ck_assert_int_eq(stream_dial_step(&d, 0, &e), -EAGAIN);
+	ck_assert_int_eq(stream_dial_step(&d, 250, &e), -EAGAIN);
+	ck_assert_int_eq(stream_dial_step(&d, 500, &e), -EAGAIN);
+	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 3);
+	ck_assert_int_eq(timeout_ms, -1);
+	/* never more than there is room for */
+	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, 2, &timeout_ms), 2);
+	stream_dial_cancel(&d);
+	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 0);
+	/* twice is as good as once */
+	stream_dial_cancel(&d);
+	loopback_drop(held, held_count);
+	close(dead.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* The clock stands still: had a refusal to wait for the delay, there would be no end. */
+START_TEST(refusal_lets_the_next_begin_at_once)
+{
+	unsigned before = leak_fds();
+	struct loopback refusing, alive;
+	struct stream_dial d;
+	struct err e = { 0 };
+	int fd;
+
+	loopback_open(&refusing, LOOPBACK_REFUSE);
+	loopback_open(&alive, 4);
+	targets(&d, (const struct loopback *[]){ &refusing, &refusing, &alive }, 3);
+	fd = dial_at(&d, 5, &e);
+	expect_connected(fd, &alive);
+	close(fd);
+	close(refusing.fd);
+	close(alive.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* As before, and while the first attempt goes on: the third need not wait for its own delay. */
+START_TEST(refusal_after_silence_lets_the_next_begin_at_once)
+{
+	unsigned before = leak_fds(), held_count;
+	struct loopback dead, refusing, alive;
+	struct stream_dial d;
+	struct err e = { 0 };
+	int held[HELD], fd;
+
+	loopback_open(&dead, 0);
+	loopback_open(&refusing, LOOPBACK_REFUSE);
+	loopback_open(&alive, 4);
+	held_count = loopback_fill(&dead, held, HELD);
+	targets(&d, (const struct loopback *[]){ &dead, &refusing, &alive }, 3);
+	ck_assert_int_eq(stream_dial_step(&d, 0, &e), -EAGAIN);
+	fd = dial_at(&d, 250, &e);
+	expect_connected(fd, &alive);
+	close(fd);
+	loopback_drop(held, held_count);
+	close(dead.fd);
+	close(refusing.fd);
+	close(alive.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(refusal_everywhere_names_the_count_and_the_last)
+{
+	unsigned before = leak_fds();
+	struct loopback a, b, c;
+	struct stream_dial d;
+	struct err e = { 0 };
+	char expected[160];
+
+	loopback_open(&a, LOOPBACK_REFUSE);
+	loopback_open(&b, LOOPBACK_REFUSE);
+	loopback_open(&c, LOOPBACK_REFUSE);
+	targets(&d, (const struct loopback *[]){ &a, &b, &c }, 3);
+	ck_assert_int_eq(dial_at(&d, 0, &e), -ECONNREFUSED);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	snprintf(expected, sizeof(expected),
+		 "none of 3 addresses answers; the last: connect to %s: Connection refused",
+		 c.text);
+	ck_assert_str_eq(e.text, expected);
+	close(a.fd);
+	close(b.fd);
+	close(c.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(address_that_cannot_be_tried)
+{
+	unsigned before = leak_fds();
+	union resolve_address multicast = { .v4.sin_family = AF_INET };
+	struct resolve_result r = { .count = 2 };
+	struct stream_dial d;
+	struct err e = { 0 };
+	struct loopback l;
+	int fd;
+
+	/* TCP does not go there: connect() itself fails */
+	multicast.v4.sin_addr.s_addr = htonl(0xe0000001);
+	multicast.v4.sin_port = htons(1);
+	loopback_open(&l, 4);
+	r.address[0] = multicast;
+	r.address[1] = l.address;
+	stream_dial_init(&d, &r);
+	fd = dial_at(&d, 0, &e);
+	expect_connected(fd, &l);
+	close(fd);
+	close(l.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(no_descriptors_to_dial_with)
+{
+	struct rlimit old, few;
+	struct loopback l;
+	struct stream_dial d;
+	struct err e = { 0 };
+	int ret;
+
+	loopback_open(&l, 4);
+	targets(&d, (const struct loopback *[]){ &l, &l }, 2);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = old;
+	few.rlim_cur = 0;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	ret = stream_dial_step(&d, 0, &e);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+	ck_assert_int_eq(ret, -EMFILE);
+	ck_assert_ptr_nonnull(strstr(e.text, "none of 2 addresses answers"));
+	close(l.fd);
+}
+END_TEST
+
+/* Without IPv6 on this machine its address fails, which is a way to go on too. */
+START_TEST(both_families)
+{
+	unsigned before = leak_fds();
+	struct loopback v6, v4;
+	struct stream_dial d;
+	struct err e = { 0 };
+	bool has_v6;
+	int fd;
+
+	has_v6 = loopback_try(&v6, AF_INET6, _i == 0 ? 4 : LOOPBACK_REFUSE);
+	loopback_open(&v4, 4);
+	targets(&d, (const struct loopback *[]){ &v6, &v4 }, 2);
+	if (!has_v6) {
+		d.addresses.address[0].v6.sin6_addr = in6addr_loopback;
+		d.addresses.address[0].v6.sin6_port = htons(9);
+	}
+	fd = dial_at(&d, 0, &e);
+	expect_connected(fd, has_v6 && _i == 0 ? &v6 : &v4);
+	close(fd);
+	close(v4.fd);
+	if (has_v6)
+		close(v6.fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(refusal_by_v6_is_told_in_brackets)
+{
+	struct loopback v4, v6 = { .text = "[::1]:9" };
+	struct stream_dial d;
+	struct err e = { 0 };
+
+	loopback_open(&v4, LOOPBACK_REFUSE);
+	if (!loopback_try(&v6, AF_INET6, LOOPBACK_REFUSE)) {
+		v6.address.v6.sin6_family = AF_INET6;
+		v6.address.v6.sin6_addr = in6addr_loopback;
+		v6.address.v6.sin6_port = htons(9);
+		snprintf(v6.text, sizeof(v6.text), "[::1]:9");
+	}
+	targets(&d, (const struct loopback *[]){ &v4, &v6 }, 2);
+	ck_assert_int_lt(dial_at(&d, 0, &e), 0);
+	ck_assert_ptr_nonnull(strstr(e.text, "2 addresses"));
+	ck_assert_ptr_nonnull(strstr(e.text, v6.text));
+}
+END_TEST
+
+START_TEST(peer_that_has_no_address)
+{
+	char peer[80];
+	int fds[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	stream_peer(fds[0], peer, sizeof(peer));
+	ck_assert_str_eq(peer, "local");
+	close(fds[0]);
+	close(fds[1]);
+	ck_assert_int_eq(pipe(fds), 0);
+	stream_peer(fds[0], peer, sizeof(peer));
+	ck_assert_str_eq(peer, "local");
+	close(fds[0]);
+	close(fds[1]);
+}
+END_TEST
+
+/* --- Unix sockets ----------------------------------------------------------------------------- */
+
+/* A path in a directory of the test's own. */
+static void new_path(char *path, size_t cap, const char *name)
+{
+	char link[64], dir[PATH_MAX];
+	int fd = tree_new();
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, dir, sizeof(dir) - 1);
+	ck_assert_int_gt(n, 0);
+	dir[n] = '\0';
+	ck_assert_int_lt(snprintf(path, cap, "%s/%s", dir, name), (int)cap);
+	close(fd);
+}
+
+START_TEST(unix_that_answers)
+{
+	char path[URI_PATH_MAX + 1], peer[80], c;
+	struct err e = { 0 };
+	unsigned before;
+	int listener, fd, other;
+
+	new_path(path, sizeof(path), "s");
+	before = leak_fds();
+	listener = loopback_unix(path, 4);
+	fd = stream_unix(path, &e);
+	ck_assert_int_ge(fd, 0);
+	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	stream_peer(fd, peer, sizeof(peer));
+	ck_assert_str_eq(peer, "local");
+	other = accept(listener, NULL, NULL);
+	ck_assert_int_eq(write(other, "y", 1), 1);
+	ck_assert_int_eq(read(fd, &c, 1), 1);
+	ck_assert_int_eq(c, 'y');
+	close(other);
+	close(fd);
+	close(listener);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(unix_that_is_not_there)
+{
+	char path[URI_PATH_MAX + 1], expected[256];
+	struct err e = { 0 };
+	unsigned before;
+
+	new_path(path, sizeof(path), "absent");
+	before = leak_fds();
+	ck_assert_int_eq(stream_unix(path, &e), -ENOENT);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	snprintf(expected, sizeof(expected),
+		 "connect to Unix socket %s: No such file or directory", path);
+	ck_assert_str_eq(e.text, expected);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(unix_without_a_server)
+{
+	char path[URI_PATH_MAX + 1];
+	struct err e = { 0 };
+
+	new_path(path, sizeof(path), "left");
+	close(loopback_unix(path, 4));
+	ck_assert_int_eq(stream_unix(path, &e), -ECONNREFUSED);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	ck_assert_ptr_nonnull(strstr(e.text, path));
+}
+END_TEST
+
+START_TEST(unix_with_a_full_backlog)
+{
+	char path[URI_PATH_MAX + 1];
+	struct err e = { 0 };
+	int listener, held[HELD];
+	unsigned n, before;
+
+	new_path(path, sizeof(path), "full");
+	listener = loopback_unix(path, 0);
+	for (n = 0; n < HELD; n++) {
+		before = leak_fds();
+		held[n] = stream_unix(path, &e);
+		if (held[n] < 0)
+			break;
+	}
+	ck_assert_uint_ge(n, 1);
+	ck_assert_uint_lt(n, HELD);
+	ck_assert_int_eq(held[n], -ECONNREFUSED);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	ck_assert_ptr_nonnull(strstr(e.text, "full backlog"));
+	ck_assert_uint_eq(leak_fds(), before);
+	loopback_drop(held, n);
+	close(listener);
+}
+END_TEST
+
+START_TEST(unix_path_lengths)
+{
+	char path[URI_PATH_MAX + 2];
+	unsigned before = leak_fds();
+	struct err e = { 0 };
+
+	memset(path, 'p', sizeof(path));
+	path[0] = '/';
+	path[URI_PATH_MAX + 1] = '\0';
+	ck_assert_int_eq(stream_unix(path, &e), -ENAMETOOLONG);
+	ck_assert_int_eq(e.kind, ERR_USAGE);
+	ck_assert_ptr_nonnull(strstr(e.text, "longer than 107 bytes"));
+	path[URI_PATH_MAX] = '\0';
+	ck_assert_int_eq(stream_unix(path, &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, path));
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(unix_path_is_escaped)
+{
+	struct err e = { 0 };
+
+	ck_assert_int_eq(stream_unix("/no\nwhere\x1b", &e), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(e.text, "/no\\x0awhere\\x1b"));
+}
+END_TEST
+
+/* --- commands --------------------------------------------------------------------------------- */
+
+#define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static int start(const char *const words[], pid_t *pid, int *log, struct err *e)
+{
+	char copy[1024], *argv[8] = { NULL };
+	size_t used = 0;
+
+	for (size_t i = 0; words[i]; i++) {
+		ck_assert_uint_lt(i, 7);
+		argv[i] = copy + used;
+		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
+		ck_assert_uint_le(used, sizeof(copy));
+	}
+	return stream_command(argv, pid, log, e);
+}
+
+/* Waits for what poll calls events; the test fails when it does not come. */
+static void wait_for(int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
+}
+
+/* Everything until the end, as text. */
+static void read_all(int fd, char *buf, size_t cap)
+{
+	size_t used = 0;
+	ssize_t n;
+
+	do {
+		wait_for(fd, POLLIN);
+		n = read(fd, buf + used, cap - 1 - used);
+		ck_assert_int_ge(n, 0);
+		used += (size_t)n;
+	} while (n);
+	buf[used] = '\0';
+}
+
+static int exit_of(pid_t pid)
+{
+	int status;
+
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+START_TEST(command_on_its_standard_descriptors)
+{
+	unsigned before = leak_fds();
+	char buf[64], peer[80];
+	struct err e = { 0 };
+	pid_t pid = 0;
+	int log = -1, fd;
+
+	fd = start(WORDS("cat"), &pid, &log, &e);
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	ck_assert_int_gt(pid, 0);
+	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	ck_assert(fcntl(log, F_GETFL) & O_NONBLOCK);
+	ck_assert(fcntl(log, F_GETFD) & FD_CLOEXEC);
+	stream_peer(fd, peer, sizeof(peer));
+	ck_assert_str_eq(peer, "local");
+	ck_assert_int_eq(write(fd, "there and back", 14), 14);
+	wait_for(fd, POLLIN);
+	ck_assert_int_eq(read(fd, buf, sizeof(buf)), 14);
+	ck_assert_mem_eq(buf, "there and back", 14);
+	ck_assert_int_eq(read(log, buf, sizeof(buf)), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+	/* ours is the only other end: it leaves when that is closed */
+	close(fd);
+	ck_assert_int_eq(exit_of(pid), 0);
+	ck_assert_int_eq(read(log, buf, sizeof(buf)), 0);
+	close(log);
+	ck_assert_uint_eq(leak_fds(), before);
+	ck_assert(leak_no_child());
+}
+END_TEST
+
+START_TEST(command_logs_and_exits)
+{
+	struct err e = { 0 };
+	char buf[64];
+	pid_t pid;
+	int log, fd;
+
+	fd = start(WORDS("/bin/sh", "-c", "echo out; echo \"$1\" >&2; exit 7", "sh", "a word"),
+		   &pid, &log, &e);
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	read_all(log, buf, sizeof(buf));
+	ck_assert_str_eq(buf, "a word\n");
+	read_all(fd, buf, sizeof(buf));
+	ck_assert_str_eq(buf, "out\n");
+	ck_assert_int_eq(exit_of(pid), 7);
+	close(fd);
+	close(log);
+}
+END_TEST
+
+/* A log that nobody reads yet does not stop the server, where large pipes can be had. */
+START_TEST(command_may_be_talkative)
+{
+	struct err e = { 0 };
+	pid_t pid;
+	int pair[2], log, fd;
+	bool large;
+
+	ck_assert_int_eq(pipe(pair), 0);
+	large = fcntl(pair[0], F_SETPIPE_SZ, 1 << 20) > 0;
+	close(pair[0]);
+	close(pair[1]);
+	fd = start(WORDS("/bin/sh", "-c", "head -c 200000 /dev/zero >&2; echo done"), &pid, &log,
+		   &e);
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	if (large)
+		wait_for(fd, POLLIN);
+	close(log);
+	close(fd);
+	exit_of(pid);
+}
+END_TEST
+
+START_TEST(command_that_cannot_be_started)
+{
+	static const struct {
+		const char *name;
+		int code;
+		const char *text;
+	} table[] = {
+		{ "no-such-command-anywhere", ENOENT,
+		  "start no-such-command-anywhere: No such file or directory" },
+		{ "/no/such\x1b/command", ENOENT,
+		  "start /no/such\\x1b/command: No such file or directory" },
+		{ "/dev/null", EACCES, "start /dev/null: Permission denied" },
+	};
+	unsigned before = leak_fds();
+	struct err e = { 0 };
+	pid_t pid = 4711;
+	int log = 4712;
+
+	/* execvp(3): a directory that may not be searched would make EACCES of it */
+	ck_assert_int_eq(setenv("PATH", "/usr/bin:/bin", 1), 0);
+	ck_assert_int_eq(start(WORDS(table[_i].name), &pid, &log, &e), -table[_i].code);
+	ck_assert_int_eq(e.kind, ERR_USAGE);
+	ck_assert_str_eq(e.text, table[_i].text);
+	ck_assert_int_eq(pid, 4711);
+	ck_assert_int_eq(log, 4712);
+	ck_assert_uint_eq(leak_fds(), before);
+	ck_assert(leak_no_child());
+}
+END_TEST
+
+/* A server must be stoppable, and told of a broken pipe, whatever its parent has blocked. */
+START_TEST(command_has_default_signals)
+{
+	static const int signals[] = { SIGPIPE, SIGINT, SIGHUP, SIGTERM };
+	char buf[4096], *blocked, *ignored;
+	unsigned long long mask;
+	struct err e = { 0 };
+	sigset_t all, old;
+	pid_t pid;
+	int log, fd;
+
+	sigfillset(&all);
+	ck_assert_int_eq(sigprocmask(SIG_SETMASK, &all, &old), 0);
+	for (size_t i = 0; i < 4; i++)
+		signal(signals[i], SIG_IGN);
+	fd = start(WORDS("cat", "/proc/self/status"), &pid, &log, &e);
+	for (size_t i = 0; i < 4; i++)
+		signal(signals[i], SIG_DFL);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	ck_assert_msg(fd >= 0, "%s", e.text);
+	read_all(fd, buf, sizeof(buf));
+	blocked = strstr(buf, "SigBlk:");
+	ignored = strstr(buf, "SigIgn:");
+	ck_assert_ptr_nonnull(blocked);
+	ck_assert_ptr_nonnull(ignored);
+	ck_assert_uint_eq(strtoull(blocked + 7, NULL, 16), 0);
+	mask = strtoull(ignored + 7, NULL, 16);
+	for (size_t i = 0; i < 4; i++)
+		ck_assert_uint_eq(mask >> (signals[i] - 1) & 1, 0);
+	close(fd);
+	close(log);
+	ck_assert_int_eq(exit_of(pid), 0);
+}
+END_TEST
+
+/* In a child, because the standard descriptors are needed afterwards. Returns what is wrong. */
+static int without_standard_descriptors(void)
+{
+	struct err e;
+	struct pollfd p;
+	char buf[16];
+	pid_t pid;
+	int log, fd;
+
+	for (int i = 0; i <= STDERR_FILENO; i++)
+		close(i);
+	fd = start(WORDS("/bin/sh", "-c", "read a; echo \"$a\"; echo b >&2"), &pid, &log, &e);
+	if (fd < 0)
+		return 10;
+	if (write(fd, "a\n", 2) != 2)
+		return 11;
+	p = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (poll(&p, 1, SOON_MS) != 1 || read(fd, buf, sizeof(buf)) != 2 || memcmp(buf, "a\n", 2))
+		return 12;
+	p.fd = log;
+	if (poll(&p, 1, SOON_MS) != 1 || read(log, buf, sizeof(buf)) != 2 || memcmp(buf, "b\n", 2))
+		return 13;
+	return exit_of(pid);
+}
+
+START_TEST(command_of_a_caller_without_standard_descriptors)
+{
+	pid_t pid = fork();
+
+	ck_assert_int_ge(pid, 0);
+	if (!pid)
+		_exit(without_standard_descriptors());
+	ck_assert_int_eq(exit_of(pid), 0);
+}
+END_TEST
+
+START_TEST(no_descriptors_for_a_command)
+{
+	unsigned before = leak_fds(), reached = 0;
+	struct rlimit old, few;
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+	/* enough for none, some or all of the six it needs */
+	for (rlim_t room = 0; room < 64; room++) {
+		struct err e = { 0 };
+		pid_t pid;
+		int log, fd;
+
+		few = old;
+		few.rlim_cur = room;
+		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+		fd = start(WORDS("true"), &pid, &log, &e);
+		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
+		if (fd >= 0) {
+			close(fd);
+			close(log);
+			ck_assert_int_eq(exit_of(pid), 0);
+			reached++;
+		} else {
+			ck_assert_int_eq(fd, -EMFILE);
+			ck_assert_uint_eq(reached, 0);
+		}
+		ck_assert_uint_eq(leak_fds(), before);
+	}
+	ck_assert_uint_gt(reached, 0);
+	ck_assert(leak_no_child());
+}
+END_TEST
+
+/* Nobody may take the -1 of a failed fork for a process to be waited for or killed. */
+START_TEST(no_process_for_a_command)
+{
+	unsigned before = leak_fds();
+	struct err e = { 0 };
+	struct no_fork nf;
+	pid_t pid = 0;
+	int log = -1, fd;
+
+	if (!leak_forbid_fork(&nf))
+		return;
+	fd = start(WORDS("true"), &pid, &log, &e);
+	leak_allow_fork(&nf);
+	ck_assert_int_eq(fd, -EAGAIN);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_ptr_nonnull(strstr(e.text, "fork"));
+	ck_assert_int_eq(pid, 0);
+	ck_assert_int_eq(log, -1);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("stream");
+	TCase *t = tcase_create("dial");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, one_that_answers);
+	tcase_add_test(t, one_that_refuses);
+	tcase_add_test(t, refused_by_all_or_not);
+	tcase_add_test(t, silence_lets_the_next_begin_after_the_delay);
+	tcase_add_test(t, silence_by_the_clock);
+	tcase_add_test(t, silence_everywhere_leaves_nothing_to_wait_for);
+	tcase_add_test(t, refusal_lets_the_next_begin_at_once);
+	tcase_add_test(t, refusal_after_silence_lets_the_next_begin_at_once);
+	tcase_add_test(t, refusal_everywhere_names_the_count_and_the_last);
+	tcase_add_test(t, address_that_cannot_be_tried);
+	tcase_add_test(t, no_descriptors_to_dial_with);
+	tcase_add_loop_test(t, both_families, 0, 2);
+	tcase_add_test(t, refusal_by_v6_is_told_in_brackets);
+	tcase_add_test(t, peer_that_has_no_address);
+	suite_add_tcase(s, t);
+
+	t = tcase_create("unix");
+	tcase_set_timeout(t, 60);
+	tree_fixture(t);
+	tcase_add_test(t, unix_that_answers);
+	tcase_add_test(t, unix_that_is_not_there);
+	tcase_add_test(t, unix_without_a_server);
+	tcase_add_test(t, unix_with_a_full_backlog);
+	tcase_add_test(t, unix_path_lengths);
+	tcase_add_test(t, unix_path_is_escaped);
+	suite_add_tcase(s, t);
+
+	t = tcase_create("command");
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, command_on_its_standard_descriptors);
+	tcase_add_test(t, command_logs_and_exits);
+	tcase_add_test(t, command_may_be_talkative);
+	tcase_add_loop_test(t, command_that_cannot_be_started, 0, 3);
+	tcase_add_test(t, command_has_default_signals);
+	tcase_add_test(t, command_of_a_caller_without_standard_descriptors);
+	tcase_add_test(t, no_descriptors_for_a_command);
+	tcase_add_test(t, no_process_for_a_command);
+	suite_add_tcase(s, t);
+	return s;
+}
