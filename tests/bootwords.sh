@@ -4,7 +4,7 @@
 set -u
 # shellcheck source-path=SCRIPTDIR source=tap.sh
 . "${BASH_SOURCE[0]%/*}/tap.sh"
-functions=$top/initramfs/functions
+functions=$top/scripts/initramfs/functions
 
 # What root= or nbdroot= is, and what comes of it: name|where|fstype|flags|options, or "error".
 table=$(

@@ -9,8 +9,8 @@ set -u
 . "${BASH_SOURCE[0]%/*}/tap.sh"
 PATH=$PWD:$PATH
 
-# shellcheck source-path=SCRIPTDIR source=../completion/nbd-attach
-. "$top/completion/nbd-attach"
+# shellcheck source-path=SCRIPTDIR source=../scripts/completion/nbd-attach
+. "$top/scripts/completion/nbd-attach"
 # shellcheck source-path=SCRIPTDIR source=complete.sh
 . "$top/tests/complete.sh"
 

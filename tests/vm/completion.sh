@@ -10,8 +10,8 @@
 a=${NBD_ATTACH:?the program to be tested}
 PATH=${a%/*}:$PATH
 top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
-# shellcheck source-path=SCRIPTDIR source=../../completion/nbd-attach
-. "$top/completion/nbd-attach"
+# shellcheck source-path=SCRIPTDIR source=../../scripts/completion/nbd-attach
+. "$top/scripts/completion/nbd-attach"
 # shellcheck source-path=SCRIPTDIR source=../complete.sh
 . "$top/tests/complete.sh"
 

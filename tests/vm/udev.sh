@@ -20,7 +20,7 @@ by_nbd=/dev/disk/by-nbd
 make_rules() {
 	mkdir -p /run/udev/rules.d && ln -sf "$a" /usr/local/sbin/nbd-attach &&
 		sed -e "s|@statedir@|$record|" -e 's|@sbindir@|/usr/local/sbin|' \
-			"$top/udev/61-nbd-attach.rules.in" >/run/udev/rules.d/61-nbd-attach.rules &&
+			"$top/scripts/udev/61-nbd-attach.rules.in" >/run/udev/rules.d/61-nbd-attach.rules &&
 		! grep @ /run/udev/rules.d/61-nbd-attach.rules
 }
 t "the rules" make_rules
