@@ -3,8 +3,8 @@
  * sanitized: whether AddressSanitizer is in this program (gcc and clang say so in ways of their own), which has
  * more memory mapped than any limit permits and makes system calls that nobody else makes.
  */
-#ifndef NBD_ATTACH_SANITIZED_H
-#define NBD_ATTACH_SANITIZED_H
+#ifndef NBD_ATTACH_ASAN_H
+#define NBD_ATTACH_ASAN_H
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1

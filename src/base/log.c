@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-void logger_say(const struct logger *l, enum logger_level level, const char *fmt, ...)
+void log_say(const struct log *l, enum log_level level, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;

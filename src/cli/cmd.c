@@ -61,7 +61,7 @@ static int make_absolute(char *path, size_t cap, struct err *e)
 	return 0;
 }
 
-int cmd_make_absolute(struct link_request *rq, struct err *e)
+int cmd_make_absolute(struct target *rq, struct err *e)
 {
 	struct tls_params *t = &rq->tls;
 	const struct {
@@ -120,9 +120,9 @@ static void add_context(void *ctx, const struct neg_item *item)
 	f->contexts = longer;
 }
 
-int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts *f, struct err *e)
+int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e)
 {
-	struct link_attempt a = {
+	struct connect_attempt a = {
 		.goal = NEG_GOAL_INFO, .timeout_ms = rq->timeout_ms, .cancel_fd = -1,
 	};
 	struct export first;
@@ -132,7 +132,7 @@ int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts
 	f->contexts = calloc(1, 1);
 	if (!f->contexts)
 		return err_sys(e, ERR_FAILED, ENOMEM, "ask");
-	ret = link_run(l, &a, add_context, f, &f->link, e);
+	ret = connect_run(l, &a, add_context, f, &f->link, e);
 	if (ret)
 		return ret;
 	if (f->failed)
@@ -149,10 +149,10 @@ int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts
 	 */
 	first = f->link.export;
 	a.goal = NEG_GOAL_GO;
-	ret = link_run(l, &a, NULL, NULL, &f->link, e);
+	ret = connect_run(l, &a, NULL, NULL, &f->link, e);
 	if (ret)
 		return ret;
-	link_close(&f->link, false);
+	connections_close(&f->link, false);
 	f->link.export.structured = first.structured;
 	f->link.export.has_contexts = first.has_contexts;
 	f->link.export.listed = first.listed;
@@ -165,7 +165,7 @@ void cmd_forget(struct cmd_facts *f)
 	f->contexts = NULL;
 }
 
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq,
 		     struct err *e)
 {
 	memset(rq, 0, sizeof(*rq));
@@ -185,7 +185,7 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_reque
 			"between can read and change all data\n");
 	if (cmd_make_absolute(rq, e))
 		return -e->code;
-	return o->argv ? link_set_command(rq, o->argv, e) : 0;
+	return o->argv ? target_set_command(rq, o->argv, e) : 0;
 }
 
 int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *operand, struct err *e),
@@ -208,7 +208,7 @@ int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *
 }
 
 /* A supervisor that is on its own has the system's log only; in an initramfs not even that. */
-static void log_line(void *ctx, enum logger_level level, const char *text)
+static void log_line(void *ctx, enum log_level level, const char *text)
 {
 	char line[1024 + 64];
 	int kmsg, n;
@@ -229,7 +229,7 @@ static void log_line(void *ctx, enum logger_level level, const char *text)
 	close(kmsg);
 }
 
-const struct logger cmd_logger = { .line = log_line };
+const struct log cmd_logger = { .line = log_line };
 
 static int read_all(int fd, size_t max, struct cmd_file *f)
 {

@@ -46,7 +46,7 @@ int cmd_generator(int argc, char *argv[], struct err *e);
 
 /* What a server says about an export. */
 struct cmd_facts {
-	struct link_result link;
+	struct connections link;
 	char *contexts; /* names of its meta contexts, comma-separated; NULL: unknown */
 	bool failed;    /* the rest is the function's */
 };
@@ -55,7 +55,7 @@ struct cmd_facts {
  * Asks about the export of l's request (NEG_GOAL_INFO). Whatever it returns, f is to be given to
  * cmd_forget.
  */
-int cmd_find_out(struct link *l, const struct link_request *rq, struct cmd_facts *f, struct err *e);
+int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e);
 void cmd_forget(struct cmd_facts *f);
 
 /* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
@@ -65,18 +65,18 @@ void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 uint32_t cmd_automatic_connections(void);
 
 /* The request that the options make: where, command, deadline. */
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct link_request *rq,
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq,
 		     struct err *e);
 
 /* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
-int cmd_make_absolute(struct link_request *rq, struct err *e);
+int cmd_make_absolute(struct target *rq, struct err *e);
 
 /*
  * All that an attach, or an adoption, needs to know, also on failure for cmd_forget_worker; logger is what rq's may
  * become. rq has to be zero.
  */
-int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e);
-void cmd_forget_worker(struct worker_request *rq);
+int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e);
+void cmd_forget_worker(struct launch_request *rq);
 
 struct cmd_file {
 	const char *path;
@@ -88,7 +88,7 @@ struct cmd_file {
 int cmd_read_file(struct cmd_file *f, size_t max, struct err *e);
 
 /* The system's log, or the kernel's where there is none. */
-extern const struct logger cmd_logger;
+extern const struct log cmd_logger;
 
 /*
  * act for each device of the command line. All are tried; the first failure is the one that is

@@ -29,7 +29,7 @@ static int split(char *text, char **words)
 }
 
 /* As the device was attached, with files named from the same directory. */
-static int parse_again(struct state *st, unsigned index, char **words, struct opts *again, struct err *e)
+static int parse_again(struct record *st, unsigned index, char **words, struct opts *again, struct err *e)
 {
 	int n = split(st->command_line, words);
 
@@ -53,12 +53,12 @@ static int parse_again(struct state *st, unsigned index, char **words, struct op
 
 static int adopt(const struct opts *o, const char *operand, struct err *e)
 {
-	struct worker_request *rq = calloc(1, sizeof(*rq));
+	struct launch_request *rq = calloc(1, sizeof(*rq));
 	struct opts *again = calloc(1, sizeof(*again));
-	struct state *st = malloc(sizeof(*st));
+	struct record *st = malloc(sizeof(*st));
 	char **words = calloc(WORDS_MAX + 1, sizeof(*words));
 	char recorded[sizeof(st->command_line)];
-	struct logger logger;
+	struct log logger;
 	unsigned index;
 	int ret;
 
@@ -71,7 +71,7 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 		goto out;
 	}
 	ret = opts_device(operand, &index, e);
-	if (!ret && state_read(NBD_ATTACH_STATEDIR, index, st, e))
+	if (!ret && record_read(NBD_ATTACH_STATEDIR, index, st, e))
 		ret = e->code == ENOENT ? err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached by nbd-attach",
 						  index) : -e->code;
 	if (ret)
@@ -83,7 +83,7 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 	if (ret)
 		goto out;
 	memcpy(rq->attach.command_line, recorded, sizeof(recorded));
-	ret = worker_adopt(rq, e);
+	ret = launch_takeover(rq, e);
 out:
 	cmd_forget_worker(rq);
 	free(again);

@@ -73,9 +73,9 @@ static void record_words(const struct opts *o, char *buf, size_t cap)
 }
 
 /* One write is one line. Not the journal's, or syslog's: they may wait for the device themselves. */
-static void log_kmsg(void *ctx, enum logger_level level, const char *text)
+static void log_kmsg(void *ctx, enum log_level level, const char *text)
 {
-	const struct worker_request *rq = ctx;
+	const struct launch_request *rq = ctx;
 	char line[1024 + 64];
 	int n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level, (int)getpid(),
 			 text);
@@ -90,7 +90,7 @@ static bool in_initramfs(void)
 	return !access("/etc/initrd-release", F_OK);
 }
 
-static int fill_care(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e)
+static int fill_care(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e)
 {
 	bool vital = o->root || o->swap, kept = o->keep || (o->root && in_initramfs());
 
@@ -117,12 +117,12 @@ static int fill_care(const struct opts *o, struct worker_request *rq, struct log
 	rq->log_fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (rq->log_fd < 0)
 		return err_sys(e, ERR_FAILED, errno, "open /dev/kmsg");
-	*logger = (struct logger){ .line = log_kmsg, .ctx = rq };
+	*logger = (struct log){ .line = log_kmsg, .ctx = rq };
 	rq->logger = logger;
 	return 0;
 }
 
-int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct logger *logger, struct err *e)
+int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e)
 {
 	struct attach_request *a = &rq->attach;
 	int ret;
@@ -140,7 +140,7 @@ int cmd_worker_request(const struct opts *o, struct worker_request *rq, struct l
 	return ret ? ret : fill_servers(o, a, e);
 }
 
-void cmd_forget_worker(struct worker_request *rq)
+void cmd_forget_worker(struct launch_request *rq)
 {
 	if (!rq)
 		return;
@@ -181,7 +181,7 @@ static int attached(const void *ctx, const struct attach_result *r, struct err *
 }
 
 /* The service manager's journal wants the level in front (sd-daemon(3)). */
-static void log_here(void *ctx, enum logger_level level, const char *text)
+static void log_here(void *ctx, enum log_level level, const char *text)
 {
 	char prefix[8] = "";
 
@@ -190,9 +190,9 @@ static void log_here(void *ctx, enum logger_level level, const char *text)
 	fprintf(stderr, "%snbd-attach: %s\n", prefix, text);
 }
 
-static int stay(struct worker_request *rq, struct err *e)
+static int stay(struct launch_request *rq, struct err *e)
 {
-	struct logger here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
+	struct log here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
 	struct notify n;
 	int ret = notify_open(&n, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"),
 			      getpid(), e);
@@ -202,15 +202,15 @@ static int stay(struct worker_request *rq, struct err *e)
 	if (rq->log_fd < 0)
 		rq->logger = &here;
 	rq->notify = &n;
-	ret = worker_stay(rq, e);
+	ret = launch_stay(rq, e);
 	notify_close(&n);
 	return ret;
 }
 
 int cmd_attach(const struct opts *o, struct err *e)
 {
-	struct worker_request *rq = calloc(1, sizeof(*rq));
-	struct logger logger;
+	struct launch_request *rq = calloc(1, sizeof(*rq));
+	struct log logger;
 	int ret;
 
 	if (!rq)
@@ -219,7 +219,7 @@ int cmd_attach(const struct opts *o, struct err *e)
 	rq->attached = attached;
 	rq->ctx = o;
 	if (!ret)
-		ret = o->foreground ? stay(rq, e) : worker_attach(rq, e);
+		ret = o->foreground ? stay(rq, e) : launch_attach(rq, e);
 	cmd_forget_worker(rq);
 	return ret;
 }

@@ -49,25 +49,25 @@ static void list_item(void *ctx, const struct neg_item *item)
 
 static int list(const struct opts *o, struct err *e)
 {
-	struct link_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
-	struct link_request *rq = malloc(sizeof(*rq));
-	struct link_result *rs = malloc(sizeof(*rs));
-	struct link *l = NULL;
+	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
+	struct target *rq = malloc(sizeof(*rq));
+	struct connections *rs = malloc(sizeof(*rs));
+	struct connector *l = NULL;
 	bool failed = false;
 	int ret;
 
 	ret = rq && rs ? cmd_link_request(o, a.goal, rq, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	if (!ret)
-		ret = link_prepare(&l, rq, e);
+		ret = connect_prepare(&l, rq, e);
 	if (!ret) {
 		a.timeout_ms = rq->timeout_ms;
 		/* its first line, which scripts cut off */
 		printf("Negotiation: ..\n");
-		ret = link_run(l, &a, list_item, &failed, rs, e);
+		ret = connect_run(l, &a, list_item, &failed, rs, e);
 	}
 	if (!ret && failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
-	link_free(l);
+	connect_free(l);
 	free(rq);
 	free(rs);
 	return ret;
@@ -94,13 +94,13 @@ static int run(const struct personality *p, struct opts *o, struct err *e)
 	int ret;
 
 	switch (p->task) {
-	case PERSONALITY_LIST:
+	case NBD_CLIENT_LIST:
 		return list(o, e);
-	case PERSONALITY_DETACH:
+	case NBD_CLIENT_DETACH:
 		ret = cmd_detach(o, e);
 		/* that is what was wanted */
 		return e->kind == ERR_ABSENT ? 0 : ret;
-	case PERSONALITY_TAB:
+	case NBD_CLIENT_TAB:
 		o->persist_counts = !p->supervised;
 		return cmd_tab(o, e);
 	default:
@@ -112,24 +112,24 @@ int cmd_client(int argc, char *argv[], struct err *e)
 {
 	struct personality *p = malloc(sizeof(*p));
 	struct opts *o = calloc(1, sizeof(*o));
-	char *words[PERSONALITY_WORDS_MAX + 1]; /* o points into it */
+	char *words[NBD_CLIENT_WORDS_MAX + 1]; /* o points into it */
 	int status = FAILED;
 
 	if (!p || !o) {
 		err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
-	if (personality_parse(argc, argv, p, e))
+	if (nbd_client_parse(argc, argv, p, e))
 		goto out;
 	switch (p->task) {
-	case PERSONALITY_CHECK:
+	case NBD_CLIENT_CHECK:
 		status = check(p->device, e);
 		goto out;
-	case PERSONALITY_HELP:
+	case NBD_CLIENT_HELP:
 		help(stderr);
 		status = DONE;
 		goto out;
-	case PERSONALITY_VERSION:
+	case NBD_CLIENT_VERSION:
 		printf("This is nbd-client, from nbd-attach %s\n", PACKAGE_VERSION);
 		status = DONE;
 		goto out;

@@ -31,7 +31,7 @@ static void await_end(int supervisor, unsigned index)
 	struct err ignored;
 
 	/* One that is stopped has had its time. */
-	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_LOOK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) != -ETIMEDOUT)
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_RECHECK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) != -ETIMEDOUT)
 		poll(&p, 1, SUPERVISOR_MS);
 }
 

@@ -87,7 +87,7 @@ static int fill(struct output *out, const struct cmd_facts *f, struct err *e)
  * Asks about one of them. What cannot be had is left out, and said; *on is false when there is no point in
  * asking about the others.
  */
-static int look_at(struct output *out, struct link *l, struct link_request *rq, const char *name,
+static int look_at(struct output *out, struct connector *l, struct target *rq, const char *name,
 		   bool *on, struct err *e)
 {
 	struct cmd_facts *f = malloc(sizeof(*f));
@@ -113,7 +113,7 @@ static int look_at(struct output *out, struct link *l, struct link_request *rq, 
 	return ret;
 }
 
-static int print(struct output *out, struct link *l, struct link_request *rq,
+static int print(struct output *out, struct connector *l, struct target *rq,
 		 const struct listing *list, struct err *e)
 {
 	bool on = false;
@@ -141,12 +141,12 @@ int cmd_exports(const struct opts *o, struct err *e)
 		.json = o->json, .no_headings = o->no_headings, .bytes = o->bytes,
 		.columns = o->columns || o->json ? o->columns : default_columns,
 	};
-	struct link_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
-	struct link_request *rq = malloc(sizeof(*rq));
-	struct link_result *rs = malloc(sizeof(*rs));
+	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
+	struct target *rq = malloc(sizeof(*rq));
+	struct connections *rs = malloc(sizeof(*rs));
 	struct listing list = { 0 };
 	struct output *out = NULL;
-	struct link *l = NULL;
+	struct connector *l = NULL;
 	int ret;
 
 	if (!rq || !rs) {
@@ -157,10 +157,10 @@ int cmd_exports(const struct opts *o, struct err *e)
 	if (!ret)
 		ret = cmd_link_request(o, a.goal, rq, e);
 	if (!ret)
-		ret = link_prepare(&l, rq, e);
+		ret = connect_prepare(&l, rq, e);
 	if (!ret) {
 		a.timeout_ms = rq->timeout_ms;
-		ret = link_run(l, &a, add, &list, rs, e);
+		ret = connect_run(l, &a, add, &list, rs, e);
 	}
 	if (!ret && list.failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
@@ -173,7 +173,7 @@ out:
 	}
 	free(list.entries);
 	output_end(out);
-	link_free(l);
+	connect_free(l);
 	free(rq);
 	free(rs);
 	return ret;

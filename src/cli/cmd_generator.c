@@ -38,11 +38,11 @@ static int generate(const char *dir, const struct nbdtab_entry *en, struct err *
 }
 
 /* What a generator writes to its standard error goes nowhere. */
-static void complain(enum logger_level level, bool by_hand, const char *path, const struct err *e)
+static void complain(enum log_level level, bool by_hand, const char *path, const struct err *e)
 {
 	fprintf(stderr, "nbd-attach-generator: %s: %s\n", path, e->text);
 	if (!by_hand)
-		logger_say(&cmd_logger, level, "%s: %s", path, e->text);
+		log_say(&cmd_logger, level, "%s: %s", path, e->text);
 }
 
 bool cmd_is_generator(const char *argv0)
@@ -78,12 +78,12 @@ int cmd_generator(int argc, char *argv[], struct err *e)
 		if (parsed > 0)
 			parsed = nbdtab_find(file.text, file.len, en->index, found, &why);
 		if (parsed < 0)
-			complain(LOGGER_WARNING, other, file.path, &why);
+			complain(LOG_LEVEL_WARNING, other, file.path, &why);
 		else
 			ret = generate(argv[1], found, e);
 	}
 	if (ret)
-		complain(LOGGER_ERROR, other, file.path, e);
+		complain(LOG_LEVEL_ERROR, other, file.path, e);
 out:
 	free(file.text);
 	free(found);

@@ -62,10 +62,10 @@ static int fill_flags(struct output *out, const struct export *x, struct err *e)
 	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
 }
 
-static int fill(struct output *out, const struct link_request *rq, const struct cmd_facts *f,
+static int fill(struct output *out, const struct target *rq, const struct cmd_facts *f,
 		const char *connections, struct err *e)
 {
-	const struct link_result *rs = &f->link;
+	const struct connections *rs = &f->link;
 	const struct export *x = &rs->export;
 	char uri[URI_TEXT_MAX], tls[64];
 	int ret = output_row(out, e);
@@ -110,38 +110,38 @@ static int fill(struct output *out, const struct link_request *rq, const struct 
 }
 
 /* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
-static enum plan_cache ask_for_cache(struct link_request *rq)
+static enum plan_cache ask_for_cache(struct target *rq)
 {
-	struct query_request r = { .type = NBD_CMD_CACHE };
+	struct transmission_request r = { .type = NBD_CMD_CACHE };
 	enum plan_cache cache = PLAN_CACHE_SILENT;
-	struct session *s;
-	struct query_buf buf;
+	struct client *s;
+	struct transmission_buf buf;
 	uint32_t longest;
 	struct err e;
 
 	rq->goal = NEG_GOAL_QUERY;
-	if (session_open(&s, rq, -1, &e))
+	if (client_open(&s, rq, -1, &e))
 		return PLAN_CACHE_SILENT;
-	longest = query_longest(&s->query, r.type, 0);
+	longest = transmission_longest(&s->query, r.type, 0);
 	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
 								    PLAN_BLOCK_SIZE_MIN;
 	if (r.length > longest)
 		r.length = longest;
-	if (query_ask(&s->query, &r, &e) >= 0) {
-		int ret = session_next(s, task_now_ms() + rq->timeout_ms, -1, &buf, &e);
+	if (transmission_ask(&s->query, &r, &e) >= 0) {
+		int ret = client_next(s, monotonic_ms() + rq->timeout_ms, -1, &buf, &e);
 
-		if (ret == QUERY_REPLY)
+		if (ret == TRANSMISSION_REPLY)
 			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
 		/* some hang up at what they do not know */
 		else if (e.code != ETIMEDOUT)
 			cache = PLAN_CACHE_REFUSED;
 	}
-	session_close(s);
+	client_close(s);
 	return cache;
 }
 
 /* How many connections --connections auto would have, and why. */
-static void judge_connections(struct link_request *rq, const struct export *x, char *text, size_t cap)
+static void judge_connections(struct target *rq, const struct export *x, char *text, size_t cap)
 {
 	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
 	enum plan_verdict v;
@@ -167,10 +167,10 @@ int cmd_info(const struct opts *o, struct err *e)
 		.json = o->json, .no_headings = o->no_headings, .bytes = o->bytes,
 		.properties = true, .columns = o->columns,
 	};
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	struct cmd_facts *f = calloc(1, sizeof(*f));
 	struct output *out = NULL;
-	struct link *l = NULL;
+	struct connector *l = NULL;
 	char connections[640] = "";
 	int ret;
 
@@ -183,7 +183,7 @@ int cmd_info(const struct opts *o, struct err *e)
 	if (!ret)
 		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
 	if (!ret)
-		ret = link_prepare(&l, rq, e);
+		ret = connect_prepare(&l, rq, e);
 	if (!ret)
 		ret = cmd_find_out(l, rq, f, e);
 	if (!ret && output_wants(out, CONNECTIONS))
@@ -194,7 +194,7 @@ int cmd_info(const struct opts *o, struct err *e)
 		ret = output_print(out, stdout, e);
 out:
 	output_end(out);
-	link_free(l);
+	connect_free(l);
 	if (f)
 		cmd_forget(f);
 	free(f);

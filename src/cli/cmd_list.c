@@ -57,7 +57,7 @@ static int fill_live(struct output *out, unsigned index, struct err *e)
 }
 
 
-static int fill_record(struct output *out, const struct sysfs_device *d, struct state *st,
+static int fill_record(struct output *out, const struct sysfs_device *d, struct record *st,
 		       struct err *e)
 {
 	struct err ignored;
@@ -65,7 +65,7 @@ static int fill_record(struct output *out, const struct sysfs_device *d, struct 
 	int ret = 0;
 
 	/* A record of an earlier attachment, or one not readable for us, counts for nothing. */
-	if (!state_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && state_fits(st, d)) {
+	if (!record_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && record_fits(st, d)) {
 		ret = output_text(out, HOST, st->host, e);
 		if (!ret)
 			ret = output_text(out, EXPORT, st->export, e);
@@ -97,19 +97,19 @@ static int fill_record(struct output *out, const struct sysfs_device *d, struct 
 static int fill_link(struct output *out, const struct sysfs_device *d, struct err *e)
 {
 	struct uri *u = malloc(sizeof(*u));
-	char alias[ALIAS_MAX + 1];
+	char alias[UDEV_NAME_MAX + 1];
 	struct err ignored;
 	int ret = 0;
 
 	if (u && !uri_parse(u, d->backend, &ignored)) {
-		alias_of(u, alias);
+		udev_name_of(u, alias);
 		ret = output_text(out, LINK, alias, e);
 	}
 	free(u);
 	return ret;
 }
 
-static int fill(struct output *out, const struct sysfs_device *d, struct state *st, struct err *e)
+static int fill(struct output *out, const struct sysfs_device *d, struct record *st, struct err *e)
 {
 	char device[32];
 	int ret = output_row(out, e);
@@ -154,7 +154,7 @@ int cmd_list(const struct opts *o, struct err *e)
 		.columns = o->columns ? o->columns :
 			   "DEVICE,HOST,EXPORT,SIZE,RO,BLOCK-SIZE,CONNECTIONS,PID",
 	};
-	struct state *st = malloc(sizeof(*st));
+	struct record *st = malloc(sizeof(*st));
 	struct sysfs_device *d = malloc(sizeof(*d));
 	struct output *out = NULL;
 	unsigned *indices = NULL;

@@ -15,27 +15,27 @@
 enum {
 	ROOM = 65536,             /* extents of each of several contexts that may wait for those of the others */
 	MODEST = 32 * 1024 * 1024, /* bytes: a request that no server can find too large */
-	CELL_MAX = 16 + CONTEXTS_TEXT_MAX,
+	CELL_MAX = 16 + METACTX_TEXT_MAX,
 };
 
 /* One --map. */
 struct walk {
 	const struct opts *o;
-	struct session *session;
-	struct map map;
-	struct map_extent *extents;
-	struct map_totals totals;
+	struct client *session;
+	struct extent_map map;
+	struct extent_map_extent *extents;
+	struct extent_map_totals totals;
 	uint64_t size;      /* of what can be asked about */
 	uint32_t most;      /* bytes of a request */
 	uint64_t rows;      /* printed */
 	int width;          /* of numbers of bytes */
-	int cell[CONTEXTS_MAX]; /* width of a context's column */
-	char *json[CONTEXTS_MAX]; /* its name as a JSON string */
+	int cell[METACTX_MAX]; /* width of a context's column */
+	char *json[METACTX_MAX]; /* its name as a JSON string */
 };
 
 static const char *name_of(const struct walk *w, unsigned context)
 {
-	return contexts_name(&w->o->contexts, context);
+	return metactx_name(&w->o->contexts, context);
 }
 
 static unsigned contexts_of(const struct walk *w)
@@ -48,9 +48,9 @@ static unsigned contexts_of(const struct walk *w)
 /* Where there are several contexts, what one says: "3:hole,zero", or a number alone. */
 static void make_cell(const struct walk *w, unsigned context, uint32_t flags, char text[CELL_MAX])
 {
-	char words[CONTEXTS_TEXT_MAX];
+	char words[METACTX_TEXT_MAX];
 
-	contexts_describe(name_of(w, context), flags, words);
+	metactx_describe(name_of(w, context), flags, words);
 	snprintf(text, CELL_MAX, "%" PRIu32 "%s%s", flags, words[0] ? ":" : "", words);
 }
 
@@ -59,7 +59,7 @@ static void print_kind(struct walk *w, const uint32_t *flags)
 	char text[CELL_MAX];
 
 	if (contexts_of(w) == 1) {
-		contexts_describe(name_of(w, 0), flags[0], text);
+		metactx_describe(name_of(w, 0), flags[0], text);
 		printf(" %4" PRIu32 "%s%s\n", flags[0], text[0] ? " " : "", text);
 		return;
 	}
@@ -86,7 +86,7 @@ static void print_kind_heading(struct walk *w)
 	putchar('\n');
 }
 
-static double percent_of(const struct walk *w, const struct map_total *t)
+static double percent_of(const struct walk *w, const struct extent_map_total *t)
 {
 	return 100.0 * (double)t->bytes / (double)w->size;
 }
@@ -123,12 +123,12 @@ static char *to_json(const char *s)
 /* "type" and "description", each an object by the contexts' names where there are several. */
 static void print_json_kind(struct walk *w, const uint32_t *flags)
 {
-	char words[CONTEXTS_TEXT_MAX];
+	char words[METACTX_TEXT_MAX];
 	const char *before = "{ ";
 
 	if (contexts_of(w) == 1) {
 		printf("\"type\": %" PRIu32, flags[0]);
-		if (!contexts_describe(name_of(w, 0), flags[0], words))
+		if (!metactx_describe(name_of(w, 0), flags[0], words))
 			printf(", \"description\": \"%s\"", words);
 		printf(" }");
 		return;
@@ -139,7 +139,7 @@ static void print_json_kind(struct walk *w, const uint32_t *flags)
 	}
 	printf(" }, \"description\": ");
 	for (unsigned c = 0; c < contexts_of(w); c++) {
-		if (contexts_describe(name_of(w, c), flags[c], words))
+		if (metactx_describe(name_of(w, c), flags[c], words))
 			continue;
 		printf("%s%s: \"%s\"", before, w->json[c], words);
 		before = ", ";
@@ -162,7 +162,7 @@ static void print_headings(struct walk *w)
 	}
 }
 
-static void print_row(struct walk *w, const struct map_row *r)
+static void print_row(struct walk *w, const struct extent_map_row *r)
 {
 	if (w->o->json) {
 		printf("%s\n{ \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", ", w->rows++ ? "," : "",
@@ -177,7 +177,7 @@ static void print_row(struct walk *w, const struct map_row *r)
 static void print_totals(struct walk *w)
 {
 	for (size_t i = 0; i < w->totals.count; i++) {
-		const struct map_total *t = &w->totals.total[i];
+		const struct extent_map_total *t = &w->totals.total[i];
 
 		if (w->o->json) {
 			printf("%s\n{ \"size\": %" PRIu64 ", \"percent\": %.6g, \"extents\": %" PRIu64 ", ",
@@ -193,10 +193,10 @@ static void print_totals(struct walk *w)
 
 static int take_rows(struct walk *w, struct err *e)
 {
-	struct map_row row;
+	struct extent_map_row row;
 
-	while (map_row(&w->map, &row)) {
-		if (w->o->totals && map_add(&w->totals, &row, e))
+	while (extent_map_row(&w->map, &row)) {
+		if (w->o->totals && extent_map_add(&w->totals, &row, e))
 			return -e->code;
 		if (!w->o->totals)
 			print_row(w, &row);
@@ -208,7 +208,7 @@ static int take_rows(struct walk *w, struct err *e)
 /* --- the walk ----------------------------------------------------------------------------------- */
 
 /* A request may be too large for a server that was not asked for any data ("Size constraints"). */
-static bool may_be_smaller(struct walk *w, const struct query_request *r, uint32_t error)
+static bool may_be_smaller(struct walk *w, const struct transmission_request *r, uint32_t error)
 {
 	uint32_t block = w->session->link.export.block_min;
 
@@ -221,21 +221,21 @@ static bool may_be_smaller(struct walk *w, const struct query_request *r, uint32
 /* One request and its answer, of which map learns. */
 static int ask(struct walk *w, uint64_t offset, struct err *e)
 {
-	struct query *q = &w->session->query;
-	struct query_request r = { .type = NBD_CMD_BLOCK_STATUS, .offset = offset };
+	struct transmission *q = &w->session->query;
+	struct transmission_request r = { .type = NBD_CMD_BLOCK_STATUS, .offset = offset };
 	const uint32_t limit_s = w->o->timeout_s;
-	long long deadline = limit_s ? task_now_ms() + 1000LL * limit_s : LLONG_MAX;
-	struct query_buf buf;
+	long long deadline = limit_s ? monotonic_ms() + 1000LL * limit_s : LLONG_MAX;
+	struct transmission_buf buf;
 	int ret;
 
-	r.length = query_longest(q, r.type, offset);
+	r.length = transmission_longest(q, r.type, offset);
 	if (r.length > w->most)
 		r.length = w->most;
-	ret = query_ask(q, &r, e);
+	ret = transmission_ask(q, &r, e);
 	if (ret < 0)
 		return ret;
-	while ((ret = session_next(w->session, deadline, -1, &buf, e)) == QUERY_EXTENT) {
-		map_extent(&w->map, buf.context, buf.offset, buf.length, buf.flags);
+	while ((ret = client_next(w->session, deadline, -1, &buf, e)) == TRANSMISSION_EXTENT) {
+		extent_map_extent(&w->map, buf.context, buf.offset, buf.length, buf.flags);
 		ret = take_rows(w, e);
 		if (ret)
 			return ret;
@@ -243,21 +243,21 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 	if (ret < 0)
 		return ret;
 	if (!buf.error)
-		return map_answered(&w->map, e) ? link_explain(w->session->rq, &w->session->link, e) : 0;
+		return extent_map_answered(&w->map, e) ? connections_explain(w->session->rq, &w->session->link, e) : 0;
 	if (may_be_smaller(w, &r, buf.error))
 		return 0;
-	query_error(q, e);
-	return link_explain(w->session->rq, &w->session->link, e);
+	transmission_error(q, e);
+	return connections_explain(w->session->rq, &w->session->link, e);
 }
 
 static int say_goodbye(struct walk *w, struct err *e)
 {
-	struct query_buf buf;
+	struct transmission_buf buf;
 	int ret;
 
-	query_disconnect(&w->session->query);
+	transmission_disconnect(&w->session->query);
 	/* all that was to be known is known: whether this arrives does not matter */
-	ret = session_next(w->session, task_now_ms() + 1000, -1, &buf, e);
+	ret = client_next(w->session, monotonic_ms() + 1000, -1, &buf, e);
 	if (ret < 0)
 		err_clear(e);
 	return 0;
@@ -269,7 +269,7 @@ static int go(struct walk *w, struct err *e)
 	int ret;
 
 	print_headings(w);
-	while (map_next(&w->map, &offset)) {
+	while (extent_map_next(&w->map, &offset)) {
 		ret = ask(w, offset, e);
 		if (ret)
 			return ret;
@@ -297,17 +297,17 @@ static int prepare(struct walk *w, struct err *e)
 	const struct export *x = &w->session->link.export;
 	uint32_t block = x->has_block_size ? x->block_min : 1;
 	unsigned contexts = contexts_of(w);
-	size_t room = contexts > 1 ? ROOM : MAP_ROOM_MIN;
+	size_t room = contexts > 1 ? ROOM : EXTENT_MAP_ROOM_MIN;
 	char shown[4 * NBD_MAX_STRING + 1];
 
 	w->size = x->size - x->size % block;
 	w->most = UINT32_MAX;
 	w->extents = calloc(contexts * room, sizeof(*w->extents));
 	if (w->o->totals)
-		w->totals.total = calloc(MAP_TOTALS_MAX, sizeof(*w->totals.total));
+		w->totals.total = calloc(EXTENT_MAP_TOTALS_MAX, sizeof(*w->totals.total));
 	if (!w->extents || (w->o->totals && !w->totals.total))
 		return err_sys(e, ERR_FAILED, ENOMEM, "make a map");
-	map_init(&w->map, w->size, block, contexts, w->extents, room);
+	extent_map_init(&w->map, w->size, block, contexts, w->extents, room);
 	w->width = digits(w->size) < 6 ? 6 : digits(w->size);
 	for (unsigned c = 0; c < contexts; c++) {
 		w->cell[c] = (int)text_escape(shown, sizeof(shown), name_of(w, c), strlen(name_of(w, c)));
@@ -325,7 +325,7 @@ static int prepare(struct walk *w, struct err *e)
 
 int cmd_map(const struct opts *o, struct err *e)
 {
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	struct walk w = { .o = o };
 	int ret;
 
@@ -333,13 +333,13 @@ int cmd_map(const struct opts *o, struct err *e)
 		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	ret = cmd_link_request(o, NEG_GOAL_QUERY, rq, e);
 	if (!ret)
-		ret = session_open(&w.session, rq, -1, e);
+		ret = client_open(&w.session, rq, -1, e);
 	if (!ret)
 		ret = prepare(&w, e);
 	if (!ret)
 		ret = go(&w, e);
-	session_close(w.session);
-	for (unsigned c = 0; c < CONTEXTS_MAX; c++)
+	client_close(w.session);
+	for (unsigned c = 0; c < METACTX_MAX; c++)
 		free(w.json[c]);
 	free(w.extents);
 	free(w.totals.total);

@@ -126,7 +126,7 @@ int main(int argc, char *argv[])
 	open_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	setlocale(LC_CTYPE, "");
-	if (personality_is_meant(argv[0]))
+	if (nbd_client_is_meant(argv[0]))
 		return client(argc, argv);
 	if (cmd_is_generator(argv[0]))
 		return generator(argc, argv);

@@ -73,7 +73,7 @@ struct given {
 	bool list, is_unix, no_fork, persist, swap, mark;
 };
 
-bool personality_is_meant(const char *argv0)
+bool nbd_client_is_meant(const char *argv0)
 {
 	const char *slash = argv0 ? strrchr(argv0, '/') : NULL;
 
@@ -95,7 +95,7 @@ static int add(struct personality *p, struct err *e, const char *a, const char *
 	size_t room = sizeof(p->text) - p->used;
 	int n = snprintf(p->text + p->used, room, "%s%s%s%s", a, b, c, d);
 
-	if (p->word_count == PERSONALITY_WORDS_MAX || (size_t)n >= room)
+	if (p->word_count == NBD_CLIENT_WORDS_MAX || (size_t)n >= room)
 		return err_set(e, ERR_USAGE, E2BIG, "the command line is too long");
 	p->words[p->word_count++] = p->text + p->used;
 	p->used += (unsigned)n + 1;
@@ -205,8 +205,8 @@ static int options(int argc, char *argv[], struct personality *p, struct given *
 				row = &rows[i];
 		*ended = row->kind == CHECK || row->kind == HELP || row->kind == VERSION;
 		p->device = row->kind == CHECK ? optarg : NULL;
-		p->task = row->kind == CHECK ? PERSONALITY_CHECK :
-			  row->kind == HELP ? PERSONALITY_HELP : PERSONALITY_VERSION;
+		p->task = row->kind == CHECK ? NBD_CLIENT_CHECK :
+			  row->kind == HELP ? NBD_CLIENT_HELP : NBD_CLIENT_VERSION;
 		if (*ended)
 			return 0;
 		if (take(p, g, row, optarg, e))
@@ -242,13 +242,13 @@ static int add_operands(struct personality *p, const struct given *g, struct err
 {
 	const char *device = g->operands[2];
 
-	p->any_device = p->task == PERSONALITY_ATTACH && !device;
-	p->default_export = p->task == PERSONALITY_ATTACH && (!g->name || !g->name[0]);
-	if (p->task == PERSONALITY_DETACH || p->task == PERSONALITY_TAB)
-		return add(p, e, p->task == PERSONALITY_DETACH ? g->detach : g->operands[0], "", "", "");
+	p->any_device = p->task == NBD_CLIENT_ATTACH && !device;
+	p->default_export = p->task == NBD_CLIENT_ATTACH && (!g->name || !g->name[0]);
+	if (p->task == NBD_CLIENT_DETACH || p->task == NBD_CLIENT_TAB)
+		return add(p, e, p->task == NBD_CLIENT_DETACH ? g->detach : g->operands[0], "", "", "");
 	if (add_host(p, g, e))
 		return -e->code;
-	if (p->task == PERSONALITY_LIST)
+	if (p->task == NBD_CLIENT_LIST)
 		return 0;
 	if (add(p, e, g->name ? g->name : "", "", "", ""))
 		return -e->code;
@@ -260,17 +260,17 @@ static int add_manner(struct personality *p, const struct given *g, struct err *
 {
 	int ret = 0;
 
-	if (p->task == PERSONALITY_DETACH)
+	if (p->task == NBD_CLIENT_DETACH)
 		return add(p, e, "--detach", "", "", "");
-	if (p->task == PERSONALITY_LIST)
+	if (p->task == NBD_CLIENT_LIST)
 		ret = add(p, e, "--exports", "", "", "");
 	p->supervised = g->persist || g->swap || g->mark;
 	/* the nbdtab has its own "persist" */
-	if (!p->supervised && p->task == PERSONALITY_ATTACH)
+	if (!p->supervised && p->task == NBD_CLIENT_ATTACH)
 		ret = add(p, e, "--no-supervise", "", "", "");
-	if (!ret && p->supervised && g->no_fork && p->task != PERSONALITY_LIST)
+	if (!ret && p->supervised && g->no_fork && p->task != NBD_CLIENT_LIST)
 		ret = add(p, e, "--foreground", "", "", "");
-	if (!ret && p->task == PERSONALITY_ATTACH && !g->operands[2])
+	if (!ret && p->task == NBD_CLIENT_ATTACH && !g->operands[2])
 		ret = add(p, e, "--find", "", "", "");
 	/* nbd-client takes both from one file then */
 	if (!ret && g->key && !g->cert)
@@ -283,15 +283,15 @@ static void keep_for_task(struct personality *p)
 {
 	int n = 1;
 
-	if (p->task == PERSONALITY_ATTACH || p->task == PERSONALITY_TAB)
+	if (p->task == NBD_CLIENT_ATTACH || p->task == NBD_CLIENT_TAB)
 		return;
 	for (int i = 1; i < p->word_count; i++)
-		if (p->task == PERSONALITY_LIST && !strncmp(p->words[i], "--tls", 5))
+		if (p->task == NBD_CLIENT_LIST && !strncmp(p->words[i], "--tls", 5))
 			p->words[n++] = p->words[i];
 	p->word_count = n;
 }
 
-int personality_parse(int argc, char *argv[], struct personality *p, struct err *e)
+int nbd_client_parse(int argc, char *argv[], struct personality *p, struct err *e)
 {
 	struct given g = { 0 };
 	bool ended = false;
@@ -305,10 +305,10 @@ int personality_parse(int argc, char *argv[], struct personality *p, struct err 
 	if (ret || ended)
 		return ret;
 	if (g.detach || g.list) {
-		p->task = g.detach ? PERSONALITY_DETACH : PERSONALITY_LIST;
+		p->task = g.detach ? NBD_CLIENT_DETACH : NBD_CLIENT_LIST;
 	} else {
-		p->task = g.count == 1 && !text_nbd_index(g.operands[0], &index) ? PERSONALITY_TAB :
-										     PERSONALITY_ATTACH;
+		p->task = g.count == 1 && !text_nbd_index(g.operands[0], &index) ? NBD_CLIENT_TAB :
+										     NBD_CLIENT_ATTACH;
 	}
 	if (!g.detach && !g.count)
 		return err_set(e, ERR_USAGE, EINVAL, "no host and no device is given; see nbd-client -help");

@@ -17,40 +17,40 @@
  * A connection that is lost is an I/O error without -persist, -swap or -systemd-mark, as it is there;
  * with one of them it is replaced, which nbd-client 3.24 does not do over netlink.
  */
-#ifndef NBD_ATTACH_PERSONALITY_H
-#define NBD_ATTACH_PERSONALITY_H
+#ifndef NBD_ATTACH_NBD_CLIENT_H
+#define NBD_ATTACH_NBD_CLIENT_H
 
 #include <stdbool.h>
 
 #include "base/err.h"
 
-enum personality_task {
-	PERSONALITY_ATTACH,
-	PERSONALITY_TAB,   /* as the nbdtab has it */
-	PERSONALITY_DETACH,
-	PERSONALITY_CHECK,
-	PERSONALITY_LIST,
-	PERSONALITY_HELP,
-	PERSONALITY_VERSION,
+enum nbd_client_task {
+	NBD_CLIENT_ATTACH,
+	NBD_CLIENT_TAB,   /* as the nbdtab has it */
+	NBD_CLIENT_DETACH,
+	NBD_CLIENT_CHECK,
+	NBD_CLIENT_LIST,
+	NBD_CLIENT_HELP,
+	NBD_CLIENT_VERSION,
 };
 
 enum {
-	PERSONALITY_WORDS_MAX = 32,
-	PERSONALITY_TEXT_MAX = 32768,
+	NBD_CLIENT_WORDS_MAX = 32,
+	NBD_CLIENT_TEXT_MAX = 32768,
 };
 
 /* Points into itself and argv, so that it cannot be copied. */
 struct personality {
-	enum personality_task task;
+	enum nbd_client_task task;
 	bool any_device;     /* of attach: the kernel chooses */
 	bool supervised;
 	bool ioctl_words;    /* -nonetlink */
 	bool old_style;      /* bs= or timeout=, which is worth a warning */
 	bool default_export; /* no name was given, which nbd-client warns of */
 	const char *device;  /* of check, as it was given */
-	char *words[PERSONALITY_WORDS_MAX + 1]; /* from words[0] on, NULL-terminated; but for check, help and version */
+	char *words[NBD_CLIENT_WORDS_MAX + 1]; /* from words[0] on, NULL-terminated; but for check, help and version */
 	int word_count;
-	char text[PERSONALITY_TEXT_MAX];
+	char text[NBD_CLIENT_TEXT_MAX];
 	unsigned used;
 };
 
@@ -59,9 +59,9 @@ struct personality {
  * operands in any order; HOST [PORT] DEVICE, or DEVICE alone; -check ends it. Returns 0, or -EINVAL (ERR_USAGE).
  * What the words say is judged by opts_parse.
  */
-int personality_parse(int argc, char *argv[], struct personality *p, struct err *e);
+int nbd_client_parse(int argc, char *argv[], struct personality *p, struct err *e);
 
 /* True when the program was called as nbd-client, from any directory; a mark of systemd does not count. */
-bool personality_is_meant(const char *argv0);
+bool nbd_client_is_meant(const char *argv0);
 
 #endif

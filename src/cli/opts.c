@@ -269,9 +269,9 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		struct err *e)
 {
 	static const char *const offloads[] = {
-		[LINK_OFFLOAD_AUTO] = "auto",
-		[LINK_OFFLOAD_REQUIRE] = "require",
-		[LINK_OFFLOAD_NO] = "no",
+		[TLS_OFFLOAD_AUTO] = "auto",
+		[TLS_OFFLOAD_REQUIRE] = "require",
+		[TLS_OFFLOAD_NO] = "no",
 	};
 	char shown[80];
 	uint64_t ms;
@@ -339,7 +339,7 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		o->keep = true;
 		return 0;
 	case OPT_PEER_TIMEOUT:
-		return number(row, argument, false, SOCK_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
+		return number(row, argument, false, SOCKOPT_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
 	case OPT_RECONNECT_TIMEOUT:
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->reconnect_timeout_s, e);
 	case OPT_FENCE_DELAY:
@@ -359,7 +359,7 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		for (size_t i = 0; i < sizeof(offloads) / sizeof(offloads[0]); i++) {
 			if (strcmp(argument, offloads[i]))
 				continue;
-			o->offload = (enum link_offload)i;
+			o->offload = (enum tls_offload)i;
 			return 0;
 		}
 		return err_set(e, ERR_USAGE, EINVAL, "--%s needs auto, require or no", row->name);
@@ -390,7 +390,7 @@ static int take_contexts(struct opts *o, const char *argument, struct err *e)
 	for (;;) {
 		size_t len = strcspn(p, ",");
 
-		if (contexts_add(&o->contexts, p, len, e))
+		if (metactx_add(&o->contexts, p, len, e))
 			return err_wrap(e, "--map");
 		if (!p[len])
 			return 0;

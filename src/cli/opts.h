@@ -61,7 +61,7 @@ struct opts {
 	bool totals;
 	const char *columns;   /* of -O, or NULL; points into argv, as do the next two */
 	uint32_t block_size;   /* 0: not given */
-	struct contexts contexts; /* of map, at least one */
+	struct metactx contexts; /* of map, at least one */
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t connect_timeout_ms;
@@ -80,7 +80,7 @@ struct opts {
 	unsigned other_count;
 	struct uri where;      /* of attach, exports, info and map; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
-	enum link_offload offload;
+	enum tls_offload offload;
 	uint32_t tls_renew;    /* records; 0: never */
 	const char *nbdtab;    /* its path, for tab and all */
 	bool persist_counts;   /* of tab: supervise only where the line says "persist", as nbd-client has it */

@@ -36,20 +36,20 @@ enum {
 #define INITIAL_USER_NS 0xEFFFFFFDU
 
 /* What one attach works with. */
-struct session {
+struct attach_ctx {
 	const struct attach_request *rq;
 	int cancel_fd;
 	int sysfd, devfd;
 	struct nbdnl *nl;
 	char backend[PLAN_BACKEND_MAX + 1];
 	struct attach_kept *k;
-	struct link_result *link; /* of k */
+	struct connections *link; /* of k */
 	struct err *e;
 };
 
 void attach_identify(const struct attach_request *rq, char *backend)
 {
-	const struct link_request *l = &rq->servers[0];
+	const struct target *l = &rq->servers[0];
 
 	if (l->command_args)
 		plan_backend_command(l->command, l->command_args, l->where.export, backend);
@@ -104,7 +104,7 @@ int attach_check_kernel(struct err *e)
 	return ret;
 }
 
-static int pause_or_cancel(const struct session *s)
+static int pause_or_cancel(const struct attach_ctx *s)
 {
 	struct pollfd p = { .fd = s->cancel_fd, .events = POLLIN };
 
@@ -114,11 +114,11 @@ static int pause_or_cancel(const struct session *s)
 }
 
 /* Reads the record of what is attached there; false when there is none. */
-static bool recorded(const struct sysfs_device *d, struct state *st)
+static bool recorded(const struct sysfs_device *d, struct record *st)
 {
 	struct err ignored;
 
-	return !state_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && state_fits(st, d);
+	return !record_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && record_fits(st, d);
 }
 
 /*
@@ -126,12 +126,12 @@ static bool recorded(const struct sysfs_device *d, struct state *st)
  * attached to anything else, -EAGAIN when another process is about to attach it to what the
  * request wants.
  */
-static int compare_once(struct session *s, unsigned index)
+static int compare_once(struct attach_ctx *s, unsigned index)
 {
 	const struct attach_request *rq = s->rq;
 	char shown[512];
 	struct sysfs_device d;
-	struct state st;
+	struct record st;
 	int ret = sysfs_device(s->sysfd, index, &d, s->e);
 	bool known;
 
@@ -172,12 +172,12 @@ static int compare_once(struct session *s, unsigned index)
 }
 
 /* As compare_once, but waits for the other process: for what a first read may take it, and taking back what it has done. */
-static int compare(struct session *s, unsigned index)
+static int compare(struct attach_ctx *s, unsigned index)
 {
-	long long deadline = task_now_ms() + s->rq->servers[0].timeout_ms + UNDO_MS;
+	long long deadline = monotonic_ms() + s->rq->servers[0].timeout_ms + UNDO_MS;
 	int ret;
 
-	while ((ret = compare_once(s, index)) == -EAGAIN && task_now_ms() < deadline) {
+	while ((ret = compare_once(s, index)) == -EAGAIN && monotonic_ms() < deadline) {
 		ret = pause_or_cancel(s);
 		if (ret)
 			return ret;
@@ -185,7 +185,7 @@ static int compare(struct session *s, unsigned index)
 	return ret;
 }
 
-static bool is_stale(const struct session *s, const struct sysfs_device *d)
+static bool is_stale(const struct attach_ctx *s, const struct sysfs_device *d)
 {
 	return plan_device_is_stale(&s->k->plan, d->write_zeroes_max, d->minimum_io_size);
 }
@@ -195,7 +195,7 @@ static bool is_stale(const struct session *s, const struct sysfs_device *d)
  * left that the kernel would choose without looking at them. The first fit one then, or the first
  * of the others (which is to be made anew).
  */
-static int pick(struct session *s, int64_t *index)
+static int pick(struct attach_ctx *s, int64_t *index)
 {
 	struct sysfs_device d;
 	unsigned *indices;
@@ -224,7 +224,7 @@ static int pick(struct session *s, int64_t *index)
  * cannot be written (drivers/block/nbd.c sets them and never takes them back), but it forgets a device that is
  * disconnected with NBD_CFLAG_DESTROY_ON_DISCONNECT. -EBUSY when somebody has it.
  */
-static int renew(struct session *s, unsigned index)
+static int renew(struct attach_ctx *s, unsigned index)
 {
 	static const struct plan empty = { .block_size = PLAN_BLOCK_SIZE_MIN };
 	struct sysfs_device d = { .present = true };
@@ -258,19 +258,19 @@ static int renew(struct session *s, unsigned index)
  * What udev makes its links of. Before CONNECT where the device is known, as the kernel's event comes with it. Where
  * this fails there is no link, and that is all. False where there is no name.
  */
-static bool name_for_udev(const struct session *s, unsigned index)
+static bool name_for_udev(const struct attach_ctx *s, unsigned index)
 {
-	char alias[ALIAS_MAX + 1];
+	char alias[UDEV_NAME_MAX + 1];
 	struct err ignored;
 
 	if (s->rq->servers[0].command_args)
 		return false;
-	alias_of(&s->rq->servers[0].where, alias);
-	return !state_write_alias(NBD_ATTACH_STATEDIR, index, getpid(), alias, &ignored);
+	udev_name_of(&s->rq->servers[0].where, alias);
+	return !record_write_udev_name(NBD_ATTACH_STATEDIR, index, getpid(), alias, &ignored);
 }
 
 /* CONNECT of a given index or of any; the device may need to be made anew before. */
-static int connect_once(struct session *s, uint32_t *index)
+static int connect_once(struct attach_ctx *s, uint32_t *index)
 {
 	struct nbdnl_connect c = {
 		.plan = &s->k->plan, .index = s->rq->index, .sockets = s->link->fds,
@@ -300,7 +300,7 @@ static int connect_once(struct session *s, uint32_t *index)
 	name_for_udev(s, (unsigned)c.index);
 	ret = nbdnl_connect(s->nl, &c, index, s->e);
 	if (ret)
-		state_remove_alias(NBD_ATTACH_STATEDIR, (unsigned)c.index, getpid());
+		record_remove_udev_name(NBD_ATTACH_STATEDIR, (unsigned)c.index, getpid());
 	return ret;
 }
 
@@ -308,9 +308,9 @@ static int connect_once(struct session *s, uint32_t *index)
  * EBUSY can mean that udev just looks at the device, EINVAL that it is going away. 1: somebody else
  * attached the same export meanwhile.
  */
-static int connect_device(struct session *s, uint32_t *index)
+static int connect_device(struct attach_ctx *s, uint32_t *index)
 {
-	long long deadline = task_now_ms() + BUSY_RETRY_MS;
+	long long deadline = monotonic_ms() + BUSY_RETRY_MS;
 	struct err last;
 	bool late;
 	int ret;
@@ -320,7 +320,7 @@ static int connect_device(struct session *s, uint32_t *index)
 		if (ret != -EBUSY && ret != -EINVAL)
 			return ret;
 		last = *s->e;
-		late = task_now_ms() >= deadline;
+		late = monotonic_ms() >= deadline;
 		if (!s->rq->find) {
 			ret = compare(s, s->rq->index);
 			if (ret) {
@@ -356,11 +356,11 @@ static void settle(const void *arg, void *out)
 	struct err *e = out;
 
 	if (!sysfs_limits_write(st->sysfd, st->index, &st->limits, e))
-		node_scan_partitions(st->devfd, st->index, BUSY_RETRY_MS, e);
+		devnode_scan_partitions(st->devfd, st->index, BUSY_RETRY_MS, e);
 }
 
 /* Whether any of the connections is; POLLIN is not looked at: what arrives belongs to the kernel. */
-static bool is_hung_up(const struct session *s)
+static bool is_hung_up(const struct attach_ctx *s)
 {
 	struct pollfd p[PLAN_CONNECTIONS_MAX];
 
@@ -369,7 +369,7 @@ static bool is_hung_up(const struct session *s)
 	return poll(p, s->link->count, 0) > 0;
 }
 
-static int hung_up(struct session *s)
+static int hung_up(struct attach_ctx *s)
 {
 	return err_set(s->e, ERR_UNREACHABLE, ECONNRESET,
 		       "the server closed the connection, or sent what the kernel cannot read, "
@@ -381,7 +381,7 @@ static int hung_up(struct session *s)
  * gives up a request that was on its way then only when the request's own time is over. -errno on
  * failure.
  */
-static int open_watch(struct session *s)
+static int open_watch(struct attach_ctx *s)
 {
 	struct epoll_event cancelled = { .events = EPOLLIN }, ended = { .events = EPOLLRDHUP };
 	int fd = epoll_create1(EPOLL_CLOEXEC);
@@ -399,7 +399,7 @@ static int open_watch(struct session *s)
 	return -s->e->code;
 }
 
-static int check_settled(struct session *s, unsigned index)
+static int check_settled(struct attach_ctx *s, unsigned index)
 {
 	struct sysfs_device d;
 	int ret = sysfs_device(s->sysfd, index, &d, s->e);
@@ -420,7 +420,7 @@ static int check_settled(struct session *s, unsigned index)
 	return 0;
 }
 
-static int make_usable(struct session *s, unsigned index)
+static int make_usable(struct attach_ctx *s, unsigned index)
 {
 	struct settle st = {
 		.sysfd = s->sysfd,
@@ -439,7 +439,7 @@ static int make_usable(struct session *s, unsigned index)
 	watch = open_watch(s);
 	if (watch < 0)
 		return watch;
-	ret = task_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms, watch, s->e);
+	ret = blocking_child_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms, watch, s->e);
 	close(watch);
 	if (ret == -ECANCELED && is_hung_up(s))
 		return hung_up(s);
@@ -456,10 +456,10 @@ static int make_usable(struct session *s, unsigned index)
 	return check_settled(s, index);
 }
 
-static int record(struct session *s, unsigned index)
+static int record(struct attach_ctx *s, unsigned index)
 {
-	const struct link_request *l = &s->rq->servers[0];
-	struct state *st = calloc(1, sizeof(*st));
+	const struct target *l = &s->rq->servers[0];
+	struct record *st = calloc(1, sizeof(*st));
 	int ret;
 
 	if (!st)
@@ -478,8 +478,8 @@ static int record(struct session *s, unsigned index)
 	if (s->link->export.has_name)
 		memcpy(st->name, s->link->export.name, sizeof(st->name));
 	memcpy(st->command_line, s->rq->command_line, sizeof(st->command_line));
-	link_endpoint(&s->rq->servers[s->k->server], st->host, sizeof(st->host));
-	ret = state_write(NBD_ATTACH_STATEDIR, index, st, s->e);
+	target_endpoint(&s->rq->servers[s->k->server], st->host, sizeof(st->host));
+	ret = record_write(NBD_ATTACH_STATEDIR, index, st, s->e);
 	free(st);
 	return ret;
 }
@@ -498,7 +498,7 @@ static void disconnect(const void *arg, void *out)
 	if (nbdnl_open(&nl, e))
 		return;
 	if (!nbdnl_disconnect(nl, u->index, e))
-		node_drop_partitions(u->devfd, u->sysfd, u->index, BUSY_RETRY_MS);
+		devnode_drop_partitions(u->devfd, u->sysfd, u->index, BUSY_RETRY_MS);
 	nbdnl_close(nl);
 }
 
@@ -510,13 +510,13 @@ int attach_undo(unsigned index, struct err *e)
 
 	/* Where there is no such directory the disconnection matters all the same. */
 	u.sysfd = sysfs_open("/sys", &inside);
-	u.devfd = node_open_directory("/dev", &inside);
-	ret = task_run(disconnect, &u, &inside, sizeof(inside), UNDO_MS, -1, e);
+	u.devfd = devnode_open_directory("/dev", &inside);
+	ret = blocking_child_run(disconnect, &u, &inside, sizeof(inside), UNDO_MS, -1, e);
 	if (u.sysfd >= 0)
 		close(u.sysfd);
 	if (u.devfd >= 0)
 		close(u.devfd);
-	state_remove(NBD_ATTACH_STATEDIR, index);
+	record_remove(NBD_ATTACH_STATEDIR, index);
 	if (ret)
 		return err_wrap(e, "disconnect nbd%u", index);
 	if (inside.code)
@@ -548,7 +548,7 @@ int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 	return ret;
 }
 
-static int attach_device(struct session *s, struct attach_result *r)
+static int attach_device(struct attach_ctx *s, struct attach_result *r)
 {
 	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
 	char endpoint[512];
@@ -557,7 +557,7 @@ static int attach_device(struct session *s, struct attach_result *r)
 	uint32_t index;
 	int ret;
 
-	link_endpoint(&s->rq->servers[0], endpoint, sizeof(endpoint));
+	target_endpoint(&s->rq->servers[0], endpoint, sizeof(endpoint));
 	plan.connections = s->link->count;
 	plan.supervised = s->rq->supervise;
 	ret = plan_attach(&plan, &s->link->export, &kernel, &s->k->plan, s->e);
@@ -566,7 +566,7 @@ static int attach_device(struct session *s, struct attach_result *r)
 	memcpy(s->k->plan.backend, s->backend, sizeof(s->k->plan.backend));
 	/* So that no request is half sent when its connection dies; else the system's own will do. */
 	for (unsigned i = 0; s->rq->supervise && i < s->link->count; i++)
-		sock_set_send_room(s->link->fds[i], SOCK_SEND_ROOM, &ignored);
+		sockopt_set_send_room(s->link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
 	ret = connect_device(s, &index);
 	if (ret < 0)
 		return ret;
@@ -590,12 +590,12 @@ static int attach_device(struct session *s, struct attach_result *r)
 }
 
 /* Connections to a Unix socket, for a negotiator that has no access to paths. Fewer than wanted may do, one must be. */
-static int connect_unix(const struct link_request *l, int *fds, unsigned *count, struct err *e)
+static int connect_unix(const struct target *l, int *fds, unsigned *count, struct err *e)
 {
 	unsigned wanted = l->multi.wanted > 1 ? l->multi.wanted : 1;
 
 	for (*count = 0; *count < wanted && *count < PLAN_CONNECTIONS_MAX; ++*count) {
-		fds[*count] = stream_unix(l->where.path, e);
+		fds[*count] = dial_unix(l->where.path, e);
 		if (fds[*count] < 0)
 			return *count && l->multi.automatic ? 0 : fds[*count];
 	}
@@ -603,9 +603,9 @@ static int connect_unix(const struct link_request *l, int *fds, unsigned *count,
 }
 
 /* One server, by the negotiator. */
-static int negotiate(struct session *s, unsigned server)
+static int negotiate(struct attach_ctx *s, unsigned server)
 {
-	const struct link_request *l = &s->rq->servers[server];
+	const struct target *l = &s->rq->servers[server];
 	struct negotiator *n = &s->k->negotiator;
 	struct pollfd p[2] = {
 		{ .fd = n->fd, .events = POLLIN }, { .fd = s->cancel_fd, .events = POLLIN },
@@ -632,16 +632,16 @@ static int negotiate(struct session *s, unsigned server)
 	return ret;
 }
 
-static int get_link(struct session *s)
+static int get_link(struct attach_ctx *s)
 {
 	const struct attach_request *rq = s->rq;
 	int ret;
 
 	/* What fails here is told by whoever needs it, and what is built in needs none. */
-	if (rq->servers[0].where.tls && rq->servers[0].offload != LINK_OFFLOAD_NO)
+	if (rq->servers[0].where.tls && rq->servers[0].offload != TLS_OFFLOAD_NO)
 		module_load("tls", &(struct err){ 0 });
 	if (rq->servers[0].command_args)
-		return link_open(&rq->servers[0], s->cancel_fd, NULL, NULL, s->link, s->e);
+		return connect_open(&rq->servers[0], s->cancel_fd, NULL, NULL, s->link, s->e);
 	if (rq->supervise) {
 		s->k->events = nbdevent_open(s->e);
 		if (s->k->events < 0)
@@ -663,7 +663,7 @@ static int get_link(struct session *s)
 
 void attach_let_go(struct attach_kept *k, bool kernel_has_it)
 {
-	link_close(&k->link, kernel_has_it);
+	connections_close(&k->link, kernel_has_it);
 	if (k->negotiator.pid > 0)
 		negotiator_stop(&k->negotiator);
 	k->negotiator.pid = 0;
@@ -675,7 +675,7 @@ void attach_let_go(struct attach_kept *k, bool kernel_has_it)
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
 	       struct attach_kept *k, struct err *e)
 {
-	struct session s = {
+	struct attach_ctx s = {
 		.rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .devfd = -1,
 		.k = k, .link = &k->link, .e = e,
 	};
@@ -690,7 +690,7 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	if (ret)
 		return ret;
 	s.sysfd = sysfs_open("/sys", e);
-	s.devfd = s.sysfd < 0 ? -1 : node_open_directory("/dev", e);
+	s.devfd = s.sysfd < 0 ? -1 : devnode_open_directory("/dev", e);
 	if (s.devfd < 0) {
 		ret = -e->code;
 		goto out;

@@ -17,7 +17,7 @@
 
 struct attach_request {
 	/* Goal NEG_GOAL_GO: replicas of one export, tried in order; the first one names it. */
-	struct link_request *servers;
+	struct target *servers;
 	unsigned server_count;
 	bool supervise; /* lost connections will be replaced */
 	struct negotiator_params negotiator;
@@ -32,12 +32,12 @@ struct attach_result {
 	bool already;         /* it was attached to this export before; nothing was done */
 	bool made_read_only;  /* by the server, not by the user */
 	unsigned connections;
-	char note[512];       /* as in struct link_result */
+	char note[512];       /* as in struct connections */
 };
 
 /* What goes on being needed, by whoever looks after the device. */
 struct attach_kept {
-	struct link_result link;     /* to be let go of by link_close, kernel_has_it */
+	struct connections link;     /* to be let go of by connections_close, kernel_has_it */
 	struct negotiator negotiator; /* pid 0: none */
 	int events;                  /* nbdevent_open, from before CONNECT; -1: none */
 	unsigned server;             /* the one that answered */
@@ -58,7 +58,7 @@ int attach_check_kernel(struct err *e);
  * the server, and the record is written. The same export on the same device is success
  * (already); with another one, or one attached otherwise than asked (read-only, block size), it is ERR_BUSY.
  * The handshake is done by a negotiator, which is confined, but for a command, whose
- * process must be our child. On failure nothing is left: the device is disconnected again. cancel_fd as in link_open.
+ * process must be our child. On failure nothing is left: the device is disconnected again. cancel_fd as in connect_open.
  * k holds what goes on being needed, for attach_let_go, also where there was nothing to do (already).
  */
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,

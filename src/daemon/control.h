@@ -18,12 +18,12 @@
 
 enum control_command {
 	CONTROL_STATUS, /* answered at once */
-	CONTROL_LOOK,   /* is the device still there? One that is not ends the supervisor */
-	CONTROL_CUT,    /* breaks all connections, for a detach that must not wait for the server */
+	CONTROL_RECHECK,   /* is the device still there? One that is not ends the supervisor */
+	CONTROL_ABORT,    /* breaks all connections, for a detach that must not wait for the server */
 	CONTROL_PAUSE,  /* breaks all connections and lets I/O wait */
 	CONTROL_RESUME, /* connects again */
 	CONTROL_RESCAN, /* asks the server for the size */
-	CONTROL_RETIRE, /* ends without a change to the device; the descriptors come with the answer */
+	CONTROL_HAND_OVER, /* ends without a change to the device; the descriptors come with the answer */
 	CONTROL_COMMANDS,
 };
 

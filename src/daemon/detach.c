@@ -47,7 +47,7 @@ static int refuse(unsigned index, const char *why, struct err *e)
 		       "its users get I/O errors", index, why);
 }
 
-static int find_users(unsigned index, struct usage *u, struct err *e)
+static int find_users(unsigned index, struct device_users *u, struct err *e)
 {
 	int procfd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int sysfd = sysfs_open("/sys", e);
@@ -57,7 +57,7 @@ static int find_users(unsigned index, struct usage *u, struct err *e)
 	if (procfd < 0)
 		ret = err_sys(e, ERR_FAILED, errno, "open /proc");
 	if (!ret)
-		ret = usage_find(procfd, sysfd, index, u, e);
+		ret = device_users_find(procfd, sysfd, index, u, e);
 	if (procfd >= 0)
 		close(procfd);
 	if (sysfd >= 0)
@@ -67,7 +67,7 @@ static int find_users(unsigned index, struct usage *u, struct err *e)
 
 static int open_node(const char *node, const struct release *rl, struct err *e)
 {
-	struct usage u;
+	struct device_users u;
 	int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
 	int ret;
 
@@ -95,7 +95,7 @@ static void release(const void *arg, void *out)
 	struct released *r = out;
 	struct nbdnl *nl = NULL;
 	char node[32];
-	struct usage u;
+	struct device_users u;
 	int fd;
 
 	snprintf(node, sizeof(node), "/dev/nbd%u", rl->index);
@@ -134,32 +134,32 @@ static void release(const void *arg, void *out)
 	nbdnl_close(nl);
 	if (fd >= 0)
 		close(fd);
-	node_drop_partitions(rl->devfd, rl->sysfd, rl->index, SIZE_MS);
+	devnode_drop_partitions(rl->devfd, rl->sysfd, rl->index, SIZE_MS);
 	r->done = true;
 }
 
 /* Waits for the task as long as the server finishes requests. */
-static int wait_release(int sysfd, const struct detach_request *rq, struct task *t,
+static int wait_release(int sysfd, const struct detach_request *rq, struct blocking_child *t,
 			struct released *r, struct err *e)
 {
 	struct pollfd p = { .fd = t->fd, .events = POLLIN };
-	long long quiet_since = task_now_ms();
+	long long quiet_since = monotonic_ms();
 	uint64_t before = 0, now;
 	struct err ignored;
 
 	while (poll(&p, 1, TICK_MS) <= 0) {
 		if (!sysfs_finished(sysfd, rq->index, &now, &ignored) && now != before) {
 			before = now;
-			quiet_since = task_now_ms();
-		} else if (task_now_ms() - quiet_since >= rq->silence_ms) {
-			task_abandon(t);
+			quiet_since = monotonic_ms();
+		} else if (monotonic_ms() - quiet_since >= rq->silence_ms) {
+			blocking_child_abandon(t);
 			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
 				       "the server of nbd%u has finished no request for %.3g s, so that "
 				       "nothing can be flushed; nothing was changed (--force gives up "
 				       "what is not written)", rq->index, rq->silence_ms / 1e3);
 		}
 	}
-	return task_collect(t, r, e);
+	return blocking_child_collect(t, r, e);
 }
 
 static bool is_gone(int sysfd, unsigned index)
@@ -181,7 +181,7 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	struct control_answer a;
 	struct sysfs_device d;
 	struct err ignored;
-	struct task t;
+	struct blocking_child t;
 	int sysfd, ret;
 
 	memset(r, 0, sizeof(*r));
@@ -198,21 +198,21 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	ret = attach_check_kernel(e);
 	if (ret)
 		goto out;
-	rl.devfd = node_open_directory("/dev", e);
+	rl.devfd = devnode_open_directory("/dev", e);
 	if (rl.devfd < 0) {
 		ret = rl.devfd;
 		goto out;
 	}
 	rl.sysfd = sysfd;
 	rl.read_only = d.read_only;
-	ret = task_start(&t, release, &rl, sizeof(end), e);
+	ret = blocking_child_start(&t, release, &rl, sizeof(end), e);
 	if (!ret)
 		ret = wait_release(sysfd, rq, &t, &end, e);
 	if (ret && rq->force) {
 		/* The flush hangs; the connections are taken away under it, which ends it. Nobody but a supervisor
 		   can free a sender that waits for the server, and that the kernel would wait for. */
 		r->unflushed = true;
-		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_CUT, CUT_MS, &a, NULL, NULL, &ignored);
+		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_ABORT, CUT_MS, &a, NULL, NULL, &ignored);
 		ret = attach_undo(rq->index, e);
 	} else if (!ret && !end.done) {
 		*e = end.err;
@@ -227,7 +227,7 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	if (r->in_use && !rq->force)
 		ret = err_set(e, ERR_BUSY, EBUSY, "nbd%u was disconnected but does not go away: "
 			      "somebody opened it meanwhile", rq->index);
-	state_remove(NBD_ATTACH_STATEDIR, rq->index);
+	record_remove(NBD_ATTACH_STATEDIR, rq->index);
 out:
 	if (rl.devfd >= 0)
 		close(rl.devfd);

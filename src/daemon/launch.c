@@ -49,7 +49,7 @@ static void leave_terminal(void)
 }
 
 /* Until the command ends: the parent it may want to exit with, and the reader of its log. */
-static void keep_command(struct link_result *rs)
+static void keep_command(struct connections *rs)
 {
 	char dropped[4096];
 
@@ -70,7 +70,7 @@ static void keep_command(struct link_result *rs)
 }
 
 /* What the caller had open (a lock, a pipe) is not for a process that stays. */
-static void keep_only(const struct worker_request *rq, const struct attach_kept *k)
+static void keep_only(const struct launch_request *rq, const struct attach_kept *k)
 {
 	int kept[PLAN_CONNECTIONS_MAX + 4], limit;
 	unsigned count = 0;
@@ -97,8 +97,8 @@ static void keep_only(const struct worker_request *rq, const struct attach_kept 
 	}
 }
 
-static int supervise(const struct worker_request *rq, unsigned index, struct attach_kept *k,
-		     const struct adopt_result *adopted, struct err *e)
+static int supervise(const struct launch_request *rq, unsigned index, struct attach_kept *k,
+		     const struct takeover_result *adopted, struct err *e)
 {
 	struct supervise_request *sr = calloc(1, sizeof(*sr));
 	int ret;
@@ -128,26 +128,26 @@ static int supervise(const struct worker_request *rq, unsigned index, struct att
 	return ret;
 }
 
-static void supervise_alone(const struct worker_request *rq, unsigned index, struct attach_kept *k,
-			    const struct adopt_result *adopted)
+static void supervise_alone(const struct launch_request *rq, unsigned index, struct attach_kept *k,
+			    const struct takeover_result *adopted)
 {
 	struct err e;
 
 	leave_terminal();
 	if (supervise(rq, index, k, adopted, &e))
-		logger_say(rq->logger, LOGGER_ERROR, "nbd%u: %s", index, e.text);
+		log_say(rq->logger, LOG_LEVEL_ERROR, "nbd%u: %s", index, e.text);
 }
 
 /* Before anything is forked that stays. */
-static int become_vital(const struct worker_request *rq, struct err *e)
+static int become_vital(const struct launch_request *rq, struct err *e)
 {
 	if (rq->arg0)
-		vital_mark(rq->arg0);
-	return rq->care.vital ? vital_process(e) : 0;
+		protect_self_mark(rq->arg0);
+	return rq->care.vital ? protect_self(e) : 0;
 }
 
 __attribute__((noreturn))
-static void work(const struct worker_request *rq, int control, const sigset_t *mask)
+static void work(const struct launch_request *rq, int control, const sigset_t *mask)
 {
 	struct report rp = { 0 };
 	struct attach_kept k;
@@ -243,7 +243,7 @@ static void await_end(pid_t child)
 		poll(NULL, 0, 1);
 }
 
-static int tell(const struct worker_request *rq, const struct attach_result *r, struct err *e)
+static int tell(const struct launch_request *rq, const struct attach_result *r, struct err *e)
 {
 	int ret = rq->attached(rq->ctx, r, e);
 	struct err undo;
@@ -280,7 +280,7 @@ static void end_signals(int *signals, const sigset_t *mask)
 	sigprocmask(SIG_SETMASK, mask, NULL);
 }
 
-int worker_attach(const struct worker_request *rq, struct err *e)
+int launch_attach(const struct launch_request *rq, struct err *e)
 {
 	struct report rp = { 0 };
 	struct watch w = { -1, -1, -1 };
@@ -345,7 +345,7 @@ static void guard(const struct attach_request *rq, int control, int death, pid_t
 }
 
 /* attach_run, with a guard beside. caught is blocked. */
-static int attach_here(const struct worker_request *rq, const sigset_t *caught, struct attach_result *r,
+static int attach_here(const struct launch_request *rq, const sigset_t *caught, struct attach_result *r,
 		       struct attach_kept *k, struct err *e)
 {
 	int signals = signalfd(-1, caught, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -379,7 +379,7 @@ static int attach_here(const struct worker_request *rq, const sigset_t *caught, 
 	return ret;
 }
 
-static int take_over(struct attach_request *rq, unsigned index, struct attach_kept *k, struct adopt_result *found,
+static int take_over(struct attach_request *rq, unsigned index, struct attach_kept *k, struct takeover_result *found,
 		     struct err *e)
 {
 	struct control_answer a;
@@ -391,14 +391,14 @@ static int take_over(struct attach_request *rq, unsigned index, struct attach_ke
 	if (!ret)
 		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to this export already, and supervised by "
 			       "process %d", index, (int)a.pid);
-	return ret == -ENOENT ? adopt_run(rq, k, found, e) : ret;
+	return ret == -ENOENT ? takeover_run(rq, k, found, e) : ret;
 }
 
-int worker_stay(const struct worker_request *rq, struct err *e)
+int launch_stay(const struct launch_request *rq, struct err *e)
 {
 	struct attach_request *again = malloc(sizeof(*again));
 	struct attach_result r = { 0 };
-	struct adopt_result found;
+	struct takeover_result found;
 	struct attach_kept k = { .events = -1, .link.command_log = -1 };
 	sigset_t caught;
 	bool taken = false;
@@ -433,16 +433,16 @@ int worker_stay(const struct worker_request *rq, struct err *e)
 /* --- of a device that is attached ----------------------------------------------------------------- */
 
 __attribute__((noreturn))
-static void adopt(const struct worker_request *rq, int control)
+static void adopt(const struct launch_request *rq, int control)
 {
 	struct report rp = { 0 };
-	struct adopt_result found;
+	struct takeover_result found;
 	struct attach_kept k;
 
 	setsid();
 	rp.ret = become_vital(rq, &rp.err);
 	if (!rp.ret)
-		rp.ret = adopt_run(&rq->attach, &k, &found, &rp.err);
+		rp.ret = takeover_run(&rq->attach, &k, &found, &rp.err);
 	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) < 0)
 		rp.ret = rp.ret ? rp.ret : 0;
 	close(control);
@@ -451,7 +451,7 @@ static void adopt(const struct worker_request *rq, int control)
 	_exit(0);
 }
 
-int worker_adopt(const struct worker_request *rq, struct err *e)
+int launch_takeover(const struct launch_request *rq, struct err *e)
 {
 	struct report rp = { 0 };
 	int pair[2], ret;

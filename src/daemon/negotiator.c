@@ -42,9 +42,9 @@ struct question {
 struct answer {
 	uint32_t number;
 	int32_t ret;
-	struct confined confined;
+	struct sandbox_result confined;
 	struct err err;
-	struct link_result rs;
+	struct connections rs;
 };
 
 union control {
@@ -131,14 +131,14 @@ static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsi
 struct child {
 	const struct negotiator_params *p;
 	unsigned count;
-	struct link *links[NEGOTIATOR_SERVERS_MAX];
+	struct connector *links[NEGOTIATOR_SERVERS_MAX];
 	struct err unresolved[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
 };
 
 static int run(struct child *c, const struct question *q, const int *fds, unsigned count,
-	       struct link_result *rs, struct err *e)
+	       struct connections *rs, struct err *e)
 {
-	const struct link_attempt a = {
+	const struct connect_attempt a = {
 		.goal = (enum neg_goal)q->goal,
 		.timeout_ms = q->timeout_ms,
 		.multi = q->multi,
@@ -155,10 +155,10 @@ static int run(struct child *c, const struct question *q, const int *fds, unsign
 		*e = c->unresolved[q->server];
 		return -e->code;
 	}
-	ret = link_run(c->links[q->server], &a, NULL, NULL, rs, e);
+	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
 	/* By the next attempt there may be other addresses. */
 	if (ret && ret != -ECANCELED && !c->p->keep_addresses)
-		link_refresh(c->links[q->server]);
+		connect_refresh(c->links[q->server]);
 	return ret;
 }
 
@@ -178,16 +178,16 @@ static void serve(struct child *c)
 		a.number = q.number;
 		a.ret = run(c, &q, fds, count, &a.rs, &a.err);
 		if (send_message(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, 0) < 0) {
-			link_close(&a.rs, false);
+			connections_close(&a.rs, false);
 			break;
 		}
-		link_close(&a.rs, true);
+		connections_close(&a.rs, true);
 		/* a session of TLS takes as much as all the rest, and there may have been many */
 		malloc_trim(0);
 	}
 	/* Whoever waits for our end waits for theirs too. */
 	for (unsigned i = 0; i < c->count; i++)
-		link_forget_refresh(c->links[i]);
+		connect_forget_refresh(c->links[i]);
 }
 
 /*
@@ -220,14 +220,14 @@ static void serve_by_children(struct child *c)
 	}
 }
 
-static bool has_token(const struct link_request *server)
+static bool has_token(const struct target *server)
 {
 	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
 				     !strncmp(server->tls.cert, "pkcs11:", 7));
 }
 
 /* The servers' credentials, and where they are never to be looked up again, their addresses. */
-static int prepare(struct child *c, const struct link_request *servers, struct err *e)
+static int prepare(struct child *c, const struct target *servers, struct err *e)
 {
 	unsigned found = 0;
 	int ret;
@@ -237,17 +237,17 @@ static int prepare(struct child *c, const struct link_request *servers, struct e
 			return err_set(e, ERR_USAGE, EOPNOTSUPP,
 				       "a key in a token may need files at each handshake, which a device that has "
 				       "them cannot wait for: use a key file");
-		ret = link_prepare(&c->links[i], &servers[i], e);
+		ret = connect_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
 		/* The kernel loads its module for root only. */
-		if (servers[i].where.tls && servers[i].offload != LINK_OFFLOAD_NO)
+		if (servers[i].where.tls && servers[i].offload != TLS_OFFLOAD_NO)
 			ktls_available();
 	}
 	if (!c->p->keep_addresses)
 		return 0;
 	for (unsigned i = 0; i < c->count; i++)
-		if (!link_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
+		if (!connect_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
 			found++;
 	if (found)
 		return 0;
@@ -290,10 +290,10 @@ static int settle(int *fd, struct err *e)
 }
 
 __attribute__((noreturn))
-static void process(int fd, const struct link_request *servers, unsigned count,
+static void process(int fd, const struct target *servers, unsigned count,
 		    const struct negotiator_params *p)
 {
-	struct confine confine = {
+	struct sandbox confine = {
 		.user = p->user,
 		.lookups = !p->keep_addresses,
 		.locked = p->keep_addresses,
@@ -310,7 +310,7 @@ static void process(int fd, const struct link_request *servers, unsigned count,
 	/* what reading keys and certificates has needed */
 	malloc_trim(0);
 	if (!a.ret)
-		a.ret = confine_process(&confine, &a.confined, &a.err);
+		a.ret = sandbox_enter(&confine, &a.confined, &a.err);
 	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret) {
 		if (p->keep_addresses)
 			serve_by_children(&c);
@@ -384,7 +384,7 @@ static bool is_stream(int fd)
 	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX);
 }
 
-static bool take_result(const struct negotiator *n, struct link_result *rs, const int *fds,
+static bool take_result(const struct negotiator *n, struct connections *rs, const int *fds,
 			unsigned count)
 {
 	const struct export *x = &rs->export;
@@ -451,12 +451,12 @@ static int receive(struct negotiator *n, struct answer *a, struct err *e)
 			return gone(e, "talks without being asked");
 		n->stale--;
 	}
-	if (n->busy && task_now_ms() > n->due_ms)
+	if (n->busy && monotonic_ms() > n->due_ms)
 		return gone(e, "does not answer");
 	return -EAGAIN;
 }
 
-int negotiator_answer(struct negotiator *n, struct link_result *rs, struct err *e)
+int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e)
 {
 	struct answer a;
 	int ret;
@@ -508,7 +508,7 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 	n->most = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
 	if (n->most > PLAN_CONNECTIONS_MAX)
 		n->most = PLAN_CONNECTIONS_MAX;
-	n->due_ms = task_now_ms() + timeout_ms + OVERDUE_MS;
+	n->due_ms = monotonic_ms() + timeout_ms + OVERDUE_MS;
 	return 0;
 }
 
@@ -526,7 +526,7 @@ void negotiator_cancel(struct negotiator *n)
 
 void negotiator_stop(struct negotiator *n)
 {
-	const long long end = task_now_ms() + STOP_MS;
+	const long long end = monotonic_ms() + STOP_MS;
 
 	if (n->fd >= 0)
 		close(n->fd);
@@ -536,7 +536,7 @@ void negotiator_stop(struct negotiator *n)
 		return;
 	while (!waitpid(n->pid, NULL, WNOHANG)) {
 		poll(NULL, 0, 1);
-		if (task_now_ms() > end)
+		if (monotonic_ms() > end)
 			kill(n->pid, SIGKILL);
 	}
 	/* A look-up that nobody waits for any more; relays are in groups of their own. */
@@ -552,7 +552,7 @@ static int await_start(struct negotiator *n, struct err *e)
 	int ret;
 
 	do {
-		long long left = n->due_ms - task_now_ms();
+		long long left = n->due_ms - monotonic_ms();
 
 		poll(&p, 1, left > 0 ? (int)left + 1 : 0);
 		ret = receive(n, &a, e);
@@ -570,7 +570,7 @@ static int await_start(struct negotiator *n, struct err *e)
 	return 0;
 }
 
-int negotiator_start(struct negotiator *n, const struct link_request *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
 		     const struct negotiator_params *p, struct err *e)
 {
 	int pair[2], ret;
@@ -584,7 +584,7 @@ int negotiator_start(struct negotiator *n, const struct link_request *servers, u
 	n->servers = count;
 	n->replaced = p->keep_addresses;
 	n->busy = true;
-	n->due_ms = task_now_ms() + START_MS;
+	n->due_ms = monotonic_ms() + START_MS;
 	for (unsigned i = 0; i < count; i++) {
 		if (servers[i].command_args)
 			return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");

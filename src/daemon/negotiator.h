@@ -30,7 +30,7 @@ struct negotiator_params {
 	 * read, and replaces the other when that dies: -ECHILD is the answer then.
 	 */
 	bool keep_addresses;
-	const char *user;    /* whom to become when started as root, see struct confine */
+	const char *user;    /* whom to become when started as root, see struct sandbox */
 	bool lenient;        /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
 };
 
@@ -40,7 +40,7 @@ struct negotiator {
 	bool busy;        /* asked and not answered */
 	bool confined;    /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
 	bool locked;      /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
-	long long due_ms; /* by task_now_ms: it has hung if the answer is not there by then; where busy */
+	long long due_ms; /* by monotonic_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */
 	unsigned servers;
 	bool replaced;    /* there is one behind the one that talks */
@@ -59,13 +59,13 @@ struct negotiator {
  * has none is unreachable for good. Waits for the child's report, START_MS and with keep_addresses the servers'
  * timeouts at most. A process forked later by the caller keeps the child alive by what it has of fd.
  */
-int negotiator_start(struct negotiator *n, const struct link_request *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
 		     const struct negotiator_params *p, struct err *e);
 
 /*
  * Asks for server's connections, as many as m says (NEG_GOAL_GO), or for information only (NEG_GOAL_INFO, m may
  * be NULL). One at a time: -EBUSY. For a Unix socket the caller connects (the child has no access to
- * paths) and gives count connected sockets, of which duplicates are sent; see link_attempt. timeout_ms bounds the
+ * paths) and gives count connected sockets, of which duplicates are sent; see connect_attempt. timeout_ms bounds the
  * whole. -EPIPE: the child is gone, or does not listen.
  */
 int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
@@ -73,11 +73,11 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		   unsigned count, struct err *e);
 
 /*
- * Never waits. 0 and *rs as link_run gives it (command 0, the descriptors the caller's), the attempt's error,
+ * Never waits. 0 and *rs as connect_run gives it (command 0, the descriptors the caller's), the attempt's error,
  * -EAGAIN while there is no answer, or -EPIPE when the child is gone, talks nonsense or is overdue: stop it and
  * start another one. Texts are escaped, but for those of rs->export.
  */
-int negotiator_answer(struct negotiator *n, struct link_result *rs, struct err *e);
+int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e);
 
 /* Gives up what was asked for; if an answer comes all the same it is dropped. The next question can be asked at once. */
 void negotiator_cancel(struct negotiator *n);

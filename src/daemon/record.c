@@ -14,7 +14,7 @@
 #include "base/text.h"
 
 #define ALIAS_LINE_MAX 511
-#define FILE_MAX (4 * (int)sizeof(struct state))
+#define FILE_MAX (4 * (int)sizeof(struct record))
 
 enum kind { NUMBER, TEXT };
 
@@ -25,7 +25,7 @@ static const struct {
 	size_t size;
 } fields[] = {
 #define FIELD(key, kind, member) \
-	{ key, kind, offsetof(struct state, member), sizeof(((struct state *)0)->member) }
+	{ key, kind, offsetof(struct record, member), sizeof(((struct record *)0)->member) }
 	FIELD("pid", NUMBER, pid),
 	FIELD("connections", NUMBER, connections),
 	FIELD("read-only", NUMBER, read_only),
@@ -126,7 +126,7 @@ static bool get_text(const char *s, char *dst, size_t cap)
 	return true;
 }
 
-static void put_fields(struct out *o, const struct state *s)
+static void put_fields(struct out *o, const struct record *s)
 {
 	char text[16];
 	int number;
@@ -147,7 +147,7 @@ static void put_fields(struct out *o, const struct state *s)
 	}
 }
 
-int state_open(const char *dir, struct err *e)
+int record_open(const char *dir, struct err *e)
 {
 	int fd;
 
@@ -179,7 +179,7 @@ static int end_file(struct out *o, int dirfd, const char *dir, const char *name,
 	return o->code ? err_sys(e, ERR_FAILED, o->code, "write %s/%s", dir, name) : 0;
 }
 
-static int write_record(int dirfd, const char *dir, unsigned index, const struct state *s, struct err *e)
+static int write_record(int dirfd, const char *dir, unsigned index, const struct record *s, struct err *e)
 {
 	char name[32], temporary[sizeof(name) + 1];
 	struct out o;
@@ -191,14 +191,14 @@ static int write_record(int dirfd, const char *dir, unsigned index, const struct
 	return end_file(&o, dirfd, dir, name, temporary, e);
 }
 
-int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e)
+int record_write_at(int dirfd, unsigned index, const struct record *s, struct err *e)
 {
 	return write_record(dirfd, "record", index, s, e);
 }
 
-int state_write(const char *dir, unsigned index, const struct state *s, struct err *e)
+int record_write(const char *dir, unsigned index, const struct record *s, struct err *e)
 {
-	int dirfd = state_open(dir, e), ret;
+	int dirfd = record_open(dir, e), ret;
 
 	if (dirfd < 0)
 		return dirfd;
@@ -207,7 +207,7 @@ int state_write(const char *dir, unsigned index, const struct state *s, struct e
 	return ret;
 }
 
-int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e)
+int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e)
 {
 	static const char key[] = "NBD_ATTACH_ALIAS=";
 	char name[64], temporary[sizeof(name) + 1];
@@ -216,7 +216,7 @@ int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *al
 
 	if (strlen(key) + strlen(alias) + 1 > ALIAS_LINE_MAX)
 		return err_sys(e, ERR_FAILED, ENAMETOOLONG, "write the alias of nbd%u", index);
-	dirfd = state_open(dir, e);
+	dirfd = record_open(dir, e);
 	if (dirfd < 0)
 		return dirfd;
 	snprintf(name, sizeof(name), "nbd%u.%d.udev", index, (int)pid);
@@ -229,7 +229,7 @@ int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *al
 	return ret;
 }
 
-void state_remove_alias(const char *dir, unsigned index, pid_t pid)
+void record_remove_udev_name(const char *dir, unsigned index, pid_t pid)
 {
 	char path[4096];
 
@@ -266,7 +266,7 @@ static void remove_aliases(int at, unsigned index)
 	closedir(d);
 }
 
-static int parse_line(struct state *s, const char *key, const char *value)
+static int parse_line(struct record *s, const char *key, const char *value)
 {
 	for (size_t i = 0; i < FIELDS; i++) {
 		char *member = (char *)s + fields[i].offset;
@@ -286,7 +286,7 @@ static int parse_line(struct state *s, const char *key, const char *value)
 	return 0; /* a later version's */
 }
 
-static int parse(struct state *s, char *text)
+static int parse(struct record *s, char *text)
 {
 	char *line, *save = NULL;
 
@@ -303,7 +303,7 @@ static int parse(struct state *s, char *text)
 }
 
 /* path, by which it is told, is relative to dirfd. */
-static int read_record(int dirfd, const char *path, struct state *s, struct err *e)
+static int read_record(int dirfd, const char *path, struct record *s, struct err *e)
 {
 	char *text = NULL;
 	ssize_t n;
@@ -336,7 +336,7 @@ out:
 	return ret;
 }
 
-int state_read(const char *dir, unsigned index, struct state *s, struct err *e)
+int record_read(const char *dir, unsigned index, struct record *s, struct err *e)
 {
 	char path[4096];
 
@@ -344,7 +344,7 @@ int state_read(const char *dir, unsigned index, struct state *s, struct err *e)
 	return read_record(AT_FDCWD, path, s, e);
 }
 
-int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e)
+int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e)
 {
 	char name[32];
 
@@ -352,7 +352,7 @@ int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e)
 	return read_record(dirfd, name, s, e);
 }
 
-bool state_is_there(int dirfd, unsigned index)
+bool record_is_there(int dirfd, unsigned index)
 {
 	char name[32];
 
@@ -360,7 +360,7 @@ bool state_is_there(int dirfd, unsigned index)
 	return !faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW);
 }
 
-void state_remove_at(int dirfd, unsigned index)
+void record_remove_at(int dirfd, unsigned index)
 {
 	char name[32];
 
@@ -370,17 +370,17 @@ void state_remove_at(int dirfd, unsigned index)
 	remove_aliases(dirfd, index);
 }
 
-void state_remove(const char *dir, unsigned index)
+void record_remove(const char *dir, unsigned index)
 {
 	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (dirfd < 0)
 		return;
-	state_remove_at(dirfd, index);
+	record_remove_at(dirfd, index);
 	close(dirfd);
 }
 
-bool state_fits(const struct state *s, const struct sysfs_device *d)
+bool record_fits(const struct record *s, const struct sysfs_device *d)
 {
 	return d->attached && d->pid == s->pid && !strcmp(d->backend, s->backend);
 }

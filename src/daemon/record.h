@@ -2,10 +2,10 @@
 /*
  * state: the record of one attached device below a directory of their own (/run/nbd-attach), one
  * "key=value" a line. A convenience for --list, which is right without it: a record counts only
- * while it fits what sysfs says (state_fits).
+ * while it fits what sysfs says (record_fits).
  */
-#ifndef NBD_ATTACH_STATE_H
-#define NBD_ATTACH_STATE_H
+#ifndef NBD_ATTACH_RECORD_H
+#define NBD_ATTACH_RECORD_H
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -15,7 +15,7 @@
 #include "kernel/sysfs.h"
 #include "proto/uri.h"
 
-struct state {
+struct record {
 	pid_t pid;             /* that did CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
 	int read_only;         /* 1: asked for by the user, whatever the server says */
@@ -36,34 +36,34 @@ struct state {
 };
 
 /* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
-int state_open(const char *dir, struct err *e);
+int record_open(const char *dir, struct err *e);
 
 /*
  * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
  * is allocated.
  */
-int state_write(const char *dir, unsigned index, const struct state *s, struct err *e);
-int state_write_at(int dirfd, unsigned index, const struct state *s, struct err *e);
+int record_write(const char *dir, unsigned index, const struct record *s, struct err *e);
+int record_write_at(int dirfd, unsigned index, const struct record *s, struct err *e);
 
 /*
- * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of alias_of, for udev's rules, which ask for
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's rules, which ask for
  * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
  */
-int state_write_alias(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e);
+int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e);
 
 /* Removes it; that there is none is no error. */
-void state_remove_alias(const char *dir, unsigned index, pid_t pid);
+void record_remove_udev_name(const char *dir, unsigned index, pid_t pid);
 
 /* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
-int state_read(const char *dir, unsigned index, struct state *s, struct err *e);
-int state_read_at(int dirfd, unsigned index, struct state *s, struct err *e);
-bool state_is_there(int dirfd, unsigned index);
+int record_read(const char *dir, unsigned index, struct record *s, struct err *e);
+int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e);
+bool record_is_there(int dirfd, unsigned index);
 
 /* Removes the record, and what there is for udev; that there is none is no error. */
-void state_remove(const char *dir, unsigned index);
-void state_remove_at(int dirfd, unsigned index);
+void record_remove(const char *dir, unsigned index);
+void record_remove_at(int dirfd, unsigned index);
 
 /* Whether the record is about what is attached there now. */
-bool state_fits(const struct state *s, const struct sysfs_device *d);
+bool record_fits(const struct record *s, const struct sysfs_device *d);
 
 #endif

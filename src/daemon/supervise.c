@@ -63,7 +63,7 @@ struct command {
 	int ret;
 	struct err err;
 };
-_Static_assert(sizeof(struct command) <= KCALL_BLOCK_MAX, "fits a kcall");
+_Static_assert(sizeof(struct command) <= BLOCKING_THREAD_BLOCK_MAX, "fits a blocking thread");
 
 struct slot {
 	int fd;            /* our copy of the kernel's; -1: dead, or not known */
@@ -105,7 +105,7 @@ struct supervisor {
 	const struct supervise_request *rq;
 	struct negotiator *n;
 	struct nbdnl *nl;
-	struct kcall *kcall;
+	struct blocking_thread *kcall;
 	int events, sysfd, records, listener, signals;
 	int unix_dirs[NEGOTIATOR_SERVERS_MAX]; /* of servers' sockets, where paths may be gone one day; else -1 */
 	bool calling;             /* a kcall is under way */
@@ -151,14 +151,14 @@ struct supervisor {
 	unsigned same_errors;
 
 	/* here because there may be no memory later */
-	struct state record;      /* pid 0: there is none */
-	struct link_result answer;
+	struct record record;      /* pid 0: there is none */
+	struct connections answer;
 };
 
 #define SAY(s, level, fmt, ...) \
-	logger_say((s)->rq->logger, level, "nbd%u: " fmt, (s)->rq->index, ##__VA_ARGS__)
+	log_say((s)->rq->logger, level, "nbd%u: " fmt, (s)->rq->index, ##__VA_ARGS__)
 
-static const struct link_request *server_of(const struct supervisor *s)
+static const struct target *server_of(const struct supervisor *s)
 {
 	return &s->rq->servers[s->server];
 }
@@ -210,10 +210,10 @@ static void format_time(int64_t seconds, char *buf, size_t cap)
 /* A convenience, of which nothing depends. One that was taken away is not made again: a detach is under way. */
 static void update_record(struct supervisor *s)
 {
-	struct state *st = &s->record;
+	struct record *st = &s->record;
 	struct err e;
 
-	if (!st->pid || !state_is_there(s->records, s->rq->index))
+	if (!st->pid || !record_is_there(s->records, s->rq->index))
 		return;
 	st->supervisor = getpid();
 	st->reconnects = s->reconnects;
@@ -222,9 +222,9 @@ static void update_record(struct supervisor *s)
 	memcpy(st->peer, s->peer, sizeof(st->peer));
 	snprintf(st->last_error, sizeof(st->last_error), "%s", s->last_error);
 	format_time(s->error_time, st->error_time, sizeof(st->error_time));
-	link_endpoint(server_of(s), st->host, sizeof(st->host));
-	if (state_write_at(s->records, s->rq->index, st, &e))
-		SAY(s, LOGGER_WARNING, "%s", e.text);
+	target_endpoint(server_of(s), st->host, sizeof(st->host));
+	if (record_write_at(s->records, s->rq->index, st, &e))
+		SAY(s, LOG_LEVEL_WARNING, "%s", e.text);
 }
 
 /* --- whether the device is still ours ------------------------------------------------------------- */
@@ -248,7 +248,7 @@ static bool is_ours(struct supervisor *s)
 static bool look(struct supervisor *s)
 {
 	if (!s->over && !is_ours(s)) {
-		SAY(s, LOGGER_NOTICE, "detached");
+		SAY(s, LOG_LEVEL_NOTICE, "detached");
 		end(s, 0);
 	}
 	return !s->over;
@@ -290,9 +290,9 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 	struct err ignored;
 
 	if (slot->fd >= 0) {
-		silent = sock_was_silent(slot->fd, s->rq->options.peer_timeout_s);
+		silent = sockopt_was_silent(slot->fd, s->rq->options.peer_timeout_s);
 		/* What the server has not got yet it shall never get: the kernel sends it again. */
-		sock_cut(slot->fd, &ignored);
+		sockopt_cut(slot->fd, &ignored);
 		close(slot->fd);
 	}
 	slot->fd = -1;
@@ -323,7 +323,7 @@ static void tell_losses(struct supervisor *s)
 
 	for (unsigned i = 0; i < s->rq->connections; i++) {
 		if (s->slots[i].untold && !s->paused)
-			SAY(s, LOGGER_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
+			SAY(s, LOG_LEVEL_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
 		any |= s->slots[i].untold;
 		s->slots[i].untold = false;
 	}
@@ -336,7 +336,7 @@ static void find_dead(struct supervisor *s, long long now)
 	for (unsigned i = 0; i < s->rq->connections; i++) {
 		struct slot *slot = &s->slots[i];
 
-		if (slot->fd < 0 || !sock_is_dead(slot->fd))
+		if (slot->fd < 0 || !sockopt_is_dead(slot->fd))
 			continue;
 		lose(s, i, now);
 		slot->untold = true;
@@ -354,7 +354,7 @@ static void explain(struct supervisor *s, long long now)
 			continue;
 		if (s->slots[i].fd >= 0 && s->rq->plan->timeout_s)
 			continue; /* that the kernel had taken it was seen */
-		SAY(s, LOGGER_WARNING, "connection %u of %u is lost, says the kernel", i + 1,
+		SAY(s, LOG_LEVEL_WARNING, "connection %u of %u is lost, says the kernel", i + 1,
 		    s->rq->connections);
 		lose(s, i, now);
 		/* Which one it was is the kernel's secret, and a notice that was lost may have been another device's. */
@@ -371,7 +371,7 @@ static void hear(struct supervisor *s, long long now)
 	while ((event = nbdevent_read(s->events, &index, &e)) != NBDEVENT_NONE) {
 		if (event < 0) {
 			/* Anything may have been missed; a new descriptor may be of more use. */
-			SAY(s, LOGGER_WARNING, "%s", e.text);
+			SAY(s, LOG_LEVEL_WARNING, "%s", e.text);
 			close(s->events);
 			s->events = nbdevent_open(&e);
 			event = NBDEVENT_LOST;
@@ -418,12 +418,12 @@ static void submit(struct supervisor *s, enum job job, int fd, uint64_t size)
 	struct err e;
 
 	memcpy(c.backend, s->rq->plan->backend, sizeof(c.backend));
-	if (kcall_submit(s->kcall, do_command, &c, sizeof(c), &e)) {
-		SAY(s, LOGGER_ERROR, "%s", e.text);
+	if (blocking_thread_submit(s->kcall, do_command, &c, sizeof(c), &e)) {
+		SAY(s, LOG_LEVEL_ERROR, "%s", e.text);
 		return;
 	}
 	s->calling = true;
-	s->call_due = task_now_ms() + COMMAND_MS;
+	s->call_due = monotonic_ms() + COMMAND_MS;
 }
 
 /* Nothing else can be done for the device until it comes back; there is no way to take it back. */
@@ -435,7 +435,7 @@ static void tell_hanging(struct supervisor *s)
 	snprintf(text, sizeof(text), "the kernel has not carried out a command for %d s: another one hangs, or requests "
 		 "that it waits for do", COMMAND_MS / 1000);
 	note_error(s, text);
-	SAY(s, LOGGER_ERROR, "%s", text);
+	SAY(s, LOG_LEVEL_ERROR, "%s", text);
 	tell_status(s);
 	update_record(s);
 }
@@ -447,7 +447,7 @@ static void drop_offer(struct supervisor *s)
 	struct err ignored;
 
 	if (s->offer.fd >= 0) {
-		sock_cut(s->offer.fd, &ignored);
+		sockopt_cut(s->offer.fd, &ignored);
 		close(s->offer.fd);
 	}
 	s->offer.fd = -1;
@@ -471,12 +471,12 @@ static void begin_to_count(struct supervisor *s, unsigned i, bool kernel_tls, ui
 	s->slots[i].kernel_tls = kernel_tls && s->rq->options.tls_renew;
 	s->slots[i].records = records;
 	if (s->slots[i].kernel_tls && s->look_due < 0)
-		s->look_due = task_now_ms() + plan_renewal_ms(s->rq->options.tls_renew);
+		s->look_due = monotonic_ms() + plan_renewal_ms(s->rq->options.tls_renew);
 }
 
 static void not_renewed(struct supervisor *s, long long now, const struct err *why)
 {
-	SAY(s, LOGGER_WARNING, "connection %d of %u cannot be renewed yet: %s", s->renewing + 1,
+	SAY(s, LOG_LEVEL_WARNING, "connection %d of %u cannot be renewed yet: %s", s->renewing + 1,
 	    s->rq->connections, why->text);
 	s->renewing = -1;
 	s->look_due = s->renew_due = now + RENEW_AGAIN_MS;
@@ -556,7 +556,7 @@ static void failed(struct supervisor *s, long long now, const struct err *why)
 	if (!s->same_errors)
 		tell_status(s);
 	if (!(s->same_errors % LOG_EVERY)) {
-		SAY(s, LOGGER_WARNING, "cannot reconnect, trying again: %s", why->text);
+		SAY(s, LOG_LEVEL_WARNING, "cannot reconnect, trying again: %s", why->text);
 		update_record(s);
 	}
 	s->server = (s->server + 1) % s->rq->server_count;
@@ -581,7 +581,7 @@ static void restart_negotiator(struct supervisor *s, long long now)
 {
 	struct err e;
 
-	SAY(s, LOGGER_WARNING, "the negotiator is gone and is started again");
+	SAY(s, LOG_LEVEL_WARNING, "the negotiator is gone and is started again");
 	negotiator_stop(s->n);
 	if (negotiator_start(s->n, s->rq->servers, s->rq->server_count, &s->rq->negotiator, &e))
 		failed(s, now, &e);
@@ -594,19 +594,19 @@ static int connect_unix(const struct supervisor *s, const char *path, struct err
 	int dir = s->unix_dirs[s->server], fd;
 
 	if (dir < 0)
-		return stream_unix(path, e);
+		return dial_unix(path, e);
 	if (fchdir(dir))
 		return err_sys(e, ERR_FAILED, errno, "change to the directory of %s", path);
-	fd = stream_unix(strrchr(path, '/') + 1, e);
+	fd = dial_unix(strrchr(path, '/') + 1, e);
 	/* not to keep a file system busy */
 	if (chdir("/"))
-		SAY(s, LOGGER_WARNING, "cannot change to /: %s", strerror(errno));
+		SAY(s, LOG_LEVEL_WARNING, "cannot change to /: %s", strerror(errno));
 	return fd;
 }
 
 static int ask(struct supervisor *s, enum neg_goal goal, struct err *e)
 {
-	const struct link_request *server = server_of(s);
+	const struct target *server = server_of(s);
 	const struct plan_multi one = { .wanted = 1 };
 	int fd = -1, ret;
 
@@ -665,7 +665,7 @@ static void begin_renewal(struct supervisor *s, long long now)
 		not_renewed(s, now, &e);
 }
 
-static void take_answer(struct supervisor *s, long long now, struct link_result *rs)
+static void take_answer(struct supervisor *s, long long now, struct connections *rs)
 {
 	const struct supervise_request *rq = s->rq;
 	bool renewing = s->renewing >= 0 && first_dead(s) < 0;
@@ -674,7 +674,7 @@ static void take_answer(struct supervisor *s, long long now, struct link_result 
 
 	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "", &rs->export,
 			     &s->offer.grown, &e)) {
-		link_close(rs, false);
+		connections_close(rs, false);
 		if (renewing)
 			not_renewed(s, now, &e);
 		else
@@ -683,7 +683,7 @@ static void take_answer(struct supervisor *s, long long now, struct link_result 
 	}
 	s->renewing = -1;
 	if (slot < 0 || s->paused) {
-		link_close(rs, false);
+		connections_close(rs, false);
 		return;
 	}
 	s->offer.fd = rs->fds[0];
@@ -694,7 +694,7 @@ static void take_answer(struct supervisor *s, long long now, struct link_result 
 	s->offer.quiet = (struct quiet){ .until = renewing ? now + QUIET_MS : 0 };
 	memcpy(s->peer, rs->peer, sizeof(s->peer));
 	/* Where it is not permitted the system's own will do. */
-	sock_set_send_room(s->offer.fd, SOCK_SEND_ROOM, &e);
+	sockopt_set_send_room(s->offer.fd, SOCKOPT_SEND_ROOM, &e);
 }
 
 /* --- offers --------------------------------------------------------------------------------------------- */
@@ -721,7 +721,7 @@ static void settle(struct supervisor *s, long long now)
 	if (count_dead(s)) {
 		schedule(s, now);
 	} else {
-		SAY(s, LOGGER_NOTICE, "connected to %s again after %.3g s", s->peer,
+		SAY(s, LOG_LEVEL_NOTICE, "connected to %s again after %.3g s", s->peer,
 		    (double)(now - s->lost_since) / 1e3);
 		s->lost_since = 0;
 		s->notices = 0;
@@ -756,7 +756,7 @@ static void make_room(struct supervisor *s, long long now)
 		s->offer.due = now + QUIET_LOOK_MS;
 		return;
 	}
-	SAY(s, LOGGER_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
+	SAY(s, LOG_LEVEL_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
 	    is_outdated(s, &s->slots[s->offer.slot]) ? "as the export has grown" : "before its keys are worn out");
 	s->offer.quiet.until = 0;
 	lose(s, s->offer.slot, now);
@@ -765,7 +765,7 @@ static void make_room(struct supervisor *s, long long now)
 
 static void offer(struct supervisor *s, long long now)
 {
-	bool dead = sock_is_dead(s->offer.fd), renews = !s->slots[s->offer.slot].dead;
+	bool dead = sockopt_is_dead(s->offer.fd), renews = !s->slots[s->offer.slot].dead;
 	struct err e;
 
 	if (renews && !dead) {
@@ -795,7 +795,7 @@ static void offer(struct supervisor *s, long long now)
 static bool was_disconnected(struct supervisor *s, const struct command *c)
 {
 	if (c->ret == -EINVAL && look(s)) {
-		SAY(s, LOGGER_NOTICE, "disconnected while somebody has it open: %s", c->err.text);
+		SAY(s, LOG_LEVEL_NOTICE, "disconnected while somebody has it open: %s", c->err.text);
 		end(s, 0);
 	}
 	return s->over;
@@ -818,7 +818,7 @@ static void offered(struct supervisor *s, long long now, const struct command *c
 		return;
 	}
 	s->offer.times++;
-	if (p->timeout_s ? sock_send_timeout_ms(s->offer.fd) > 0 : s->offer.times == OFFERS_BLIND) {
+	if (p->timeout_s ? sockopt_send_timeout_ms(s->offer.fd) > 0 : s->offer.times == OFFERS_BLIND) {
 		settle(s, now);
 		return;
 	}
@@ -853,14 +853,14 @@ static void grow(struct supervisor *s, long long now)
 static void grown(struct supervisor *s, const struct command *c)
 {
 	if (c->ret) {
-		SAY(s, LOGGER_ERROR, "cannot grow to %llu bytes: %s", (unsigned long long)c->size,
+		SAY(s, LOG_LEVEL_ERROR, "cannot grow to %llu bytes: %s", (unsigned long long)c->size,
 		    c->err.text);
 		s->grow_to = s->size;
 		if (s->client.fd >= 0 && s->client.command == CONTROL_RESCAN)
 			answer_waiting(s, &c->err);
 		return;
 	}
-	SAY(s, LOGGER_NOTICE, "the export has grown from %llu to %llu bytes, and so has the device",
+	SAY(s, LOG_LEVEL_NOTICE, "the export has grown from %llu to %llu bytes, and so has the device",
 	    (unsigned long long)s->size, (unsigned long long)c->size);
 	s->size = c->size;
 }
@@ -920,7 +920,7 @@ static void retire(struct supervisor *s, int fd)
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		if (s->slots[i].fd >= 0)
 			fds[count++] = s->slots[i].fd;
-	SAY(s, LOGGER_NOTICE, "another supervisor takes over");
+	SAY(s, LOG_LEVEL_NOTICE, "another supervisor takes over");
 	/* It listens at our place next. */
 	control_remove(s->records, s->rq->index);
 	close(s->listener);
@@ -957,18 +957,18 @@ static void serve(struct supervisor *s, long long now)
 
 	if (fd < 0)
 		return;
-	if (s->client.fd >= 0 && command != CONTROL_STATUS && command != CONTROL_LOOK &&
-	    command != CONTROL_CUT) {
+	if (s->client.fd >= 0 && command != CONTROL_STATUS && command != CONTROL_RECHECK &&
+	    command != CONTROL_ABORT) {
 		err_set(&e, ERR_BUSY, EBUSY, "the supervisor does something for somebody else");
 		answer(s, fd, &e);
 		return;
 	}
 	switch (command) {
-	case CONTROL_LOOK:
+	case CONTROL_RECHECK:
 		look(s);
 		answer(s, fd, NULL);
 		break;
-	case CONTROL_CUT:
+	case CONTROL_ABORT:
 		cut_all(s, now);
 		s->due = now + SILENCE_MS;
 		s->unnoticed = false;
@@ -984,7 +984,7 @@ static void serve(struct supervisor *s, long long now)
 		s->due = -1;
 		tell_status(s);
 		update_record(s);
-		SAY(s, LOGGER_NOTICE, "paused: all I/O waits");
+		SAY(s, LOG_LEVEL_NOTICE, "paused: all I/O waits");
 		wait_for(s, fd, command, now);
 		break;
 	case CONTROL_RESUME:
@@ -1001,7 +1001,7 @@ static void serve(struct supervisor *s, long long now)
 	case CONTROL_RESCAN:
 		begin_rescan(s, fd, now);
 		break;
-	case CONTROL_RETIRE:
+	case CONTROL_HAND_OVER:
 		retire(s, fd);
 		break;
 	default:
@@ -1035,7 +1035,7 @@ static void check_client(struct supervisor *s, long long now)
 	}
 }
 
-static void rescanned(struct supervisor *s, long long now, const struct link_result *rs,
+static void rescanned(struct supervisor *s, long long now, const struct connections *rs,
 		      const struct err *failure)
 {
 	const struct supervise_request *rq = s->rq;
@@ -1071,7 +1071,7 @@ static void rescanned(struct supervisor *s, long long now, const struct link_res
 
 static void answered(struct supervisor *s, long long now)
 {
-	struct link_result *rs = &s->answer;
+	struct connections *rs = &s->answer;
 	bool rescanning = s->rescanning;
 	struct err e;
 	int ret;
@@ -1091,7 +1091,7 @@ static void answered(struct supervisor *s, long long now)
 	} else if (ret != -EAGAIN && rescanning) {
 		rescanned(s, now, rs, ret ? &e : NULL);
 		if (!ret)
-			link_close(rs, false);
+			connections_close(rs, false);
 	} else if (!ret) {
 		take_answer(s, now, rs);
 	} else if (ret != -EAGAIN) {
@@ -1116,7 +1116,7 @@ static void detach_in_child(const struct supervisor *s)
 	int ret = detach_run(&rq, &r, &e);
 
 	if (ret && !s->refused)
-		SAY(s, LOGGER_ERROR, "not detached%s: %s", is_managed(s) ? " yet" : "", e.text);
+		SAY(s, LOG_LEVEL_ERROR, "not detached%s: %s", is_managed(s) ? " yet" : "", e.text);
 	_exit(ret ? 1 : 0);
 }
 
@@ -1126,12 +1126,12 @@ static void stop_politely(struct supervisor *s)
 		return;
 	s->stop_due = -1;
 	if (!s->refused)
-		SAY(s, LOGGER_NOTICE, "asked to stop, detaching");
+		SAY(s, LOG_LEVEL_NOTICE, "asked to stop, detaching");
 	s->detacher = fork();
 	if (!s->detacher)
 		detach_in_child(s);
 	if (s->detacher < 0) {
-		SAY(s, LOGGER_ERROR, "cannot start the detach: %s", strerror(errno));
+		SAY(s, LOG_LEVEL_ERROR, "cannot start the detach: %s", strerror(errno));
 		return;
 	}
 	s->detacher_fd = (int)syscall(SYS_pidfd_open, s->detacher, 0);
@@ -1157,7 +1157,7 @@ static void signalled(struct supervisor *s)
 
 	while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
 		if (s->rq->options.deaf)
-			SAY(s, LOGGER_NOTICE, "asked to stop by a signal, and stays: --detach ends it");
+			SAY(s, LOG_LEVEL_NOTICE, "asked to stop by a signal, and stays: --detach ends it");
 		else
 			stop_politely(s);
 	}
@@ -1167,7 +1167,7 @@ static void called(struct supervisor *s, long long now)
 {
 	struct command c;
 
-	if (kcall_collect(s->kcall, &c) == -EAGAIN)
+	if (blocking_thread_collect(s->kcall, &c) == -EAGAIN)
 		return;
 	s->calling = false;
 	switch (c.job) {
@@ -1290,18 +1290,18 @@ static void wait_and_hear(struct supervisor *s)
 	struct pollfd p[SLOTS + PLAN_CONNECTIONS_MAX] = {
 		[EVENTS] = { .fd = s->events, .events = POLLIN },
 		[NEGOTIATOR] = { .fd = s->n->fd, .events = POLLIN },
-		[KCALL] = { .fd = kcall_fd(s->kcall), .events = POLLIN },
+		[KCALL] = { .fd = blocking_thread_fd(s->kcall), .events = POLLIN },
 		[LISTENER] = { .fd = s->listener, .events = POLLIN },
 		[SIGNALS] = { .fd = s->signals, .events = POLLIN },
 		[DETACHER] = { .fd = s->detacher_fd, .events = POLLIN },
 	};
-	long long when = next_due(s), now = task_now_ms();
+	long long when = next_due(s), now = monotonic_ms();
 
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		p[SLOTS + i] = (struct pollfd){ .fd = s->slots[i].fd, .events = POLLRDHUP };
 	if (poll(p, SLOTS + s->rq->connections, when < 0 ? -1 : when > now ? (int)(when - now) : 0) < 0)
 		return;
-	now = task_now_ms();
+	now = monotonic_ms();
 	find_dead(s, now);
 	if (p[EVENTS].revents)
 		hear(s, now);
@@ -1344,10 +1344,10 @@ static int begin(struct supervisor *s)
 	s->listener = control_listen(NBD_ATTACH_STATEDIR, rq->index, s->e);
 	if (s->listener < 0)
 		return s->listener;
-	s->records = state_open(NBD_ATTACH_STATEDIR, s->e);
+	s->records = record_open(NBD_ATTACH_STATEDIR, s->e);
 	if (s->records < 0)
 		return s->records;
-	if (state_read_at(s->records, rq->index, &s->record, &ignored))
+	if (record_read_at(s->records, rq->index, &s->record, &ignored))
 		s->record.pid = 0;
 	s->sysfd = sysfs_open("/sys", s->e);
 	if (s->sysfd < 0)
@@ -1366,7 +1366,7 @@ static int begin(struct supervisor *s)
 		return err_sys(s->e, ERR_FAILED, errno, "signals");
 	ret = nbdnl_open(&s->nl, s->e);
 	if (!ret)
-		ret = kcall_open(&s->kcall, s->e);
+		ret = blocking_thread_open(&s->kcall, s->e);
 	return ret;
 }
 
@@ -1388,12 +1388,12 @@ static void finish(struct supervisor *s)
 	if (s->listener >= 0) {
 		control_remove(s->records, s->rq->index);
 		close(s->listener);
-		if (!is_ours(s) && !state_read_at(s->records, s->rq->index, &s->record, &ignored) &&
+		if (!is_ours(s) && !record_read_at(s->records, s->rq->index, &s->record, &ignored) &&
 		    s->record.supervisor == getpid())
-			state_remove_at(s->records, s->rq->index);
+			record_remove_at(s->records, s->rq->index);
 	}
 	if (s->kcall)
-		kcall_close(s->kcall);
+		blocking_thread_close(s->kcall);
 	nbdnl_close(s->nl);
 	if (s->signals >= 0)
 		close(s->signals);
@@ -1453,16 +1453,16 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 	s->reconnects = rq->reconnects;
 	ret = begin(s);
 	if (!ret) {
-		take_connections(s, task_now_ms());
+		take_connections(s, monotonic_ms());
 		if (rq->fds[0] >= 0)
-			stream_peer(rq->fds[0], s->peer, sizeof(s->peer));
+			dial_peer_name(rq->fds[0], s->peer, sizeof(s->peer));
 		update_record(s);
 		notify_say(rq->notify, "READY=1");
 		tell_status(s);
 		if (rq->notify && rq->notify->watchdog_ms)
-			s->watchdog_due = task_now_ms();
+			s->watchdog_due = monotonic_ms();
 		while (!s->over) {
-			step(s, task_now_ms());
+			step(s, monotonic_ms());
 			if (!s->over)
 				wait_and_hear(s);
 		}

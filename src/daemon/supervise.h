@@ -36,7 +36,7 @@ struct supervise_options {
 struct supervise_request {
 	unsigned index;
 	struct supervise_options options;
-	const struct link_request *servers; /* those that the negotiator has, in its order */
+	const struct target *servers; /* those that the negotiator has, in its order */
 	unsigned server_count;
 	struct negotiator_params negotiator; /* for the next one, when it dies */
 	unsigned server;        /* of the connections that stand */
@@ -50,7 +50,7 @@ struct supervise_request {
 	bool lost;              /* the only one, not known, does not answer */
 	uint32_t reconnects;    /* so far, of an earlier supervisor */
 	int events;             /* nbdevent_open, from before CONNECT; becomes the supervisor's */
-	const struct logger *logger;
+	const struct log *logger;
 	/*
 	 * Who is told: READY=1 at the beginning, STATUS= whenever something changes, WATCHDOG=1, STOPPING=1 once it is certain
 	 * that we end. May be NULL.

@@ -45,10 +45,10 @@ static bool is_lost(const struct plan *p, unsigned index)
 	struct err ignored;
 	bool good = false;
 
-	return task_run(read_block, arg, &good, sizeof(good), PROBE_MS, -1, &ignored) || !good;
+	return blocking_child_run(read_block, arg, &good, sizeof(good), PROBE_MS, -1, &ignored) || !good;
 }
 
-static int find(const struct attach_request *rq, struct sysfs_device *d, struct state *st, struct err *e)
+static int find(const struct attach_request *rq, struct sysfs_device *d, struct record *st, struct err *e)
 {
 	char backend[PLAN_BACKEND_MAX + 1];
 	int sysfd = sysfs_open("/sys", e), ret;
@@ -64,15 +64,15 @@ static int find(const struct attach_request *rq, struct sysfs_device *d, struct 
 	attach_identify(rq, backend);
 	if (strcmp(backend, d->backend))
 		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to something else", rq->index);
-	ret = state_read(NBD_ATTACH_STATEDIR, rq->index, st, e);
+	ret = record_read(NBD_ATTACH_STATEDIR, rq->index, st, e);
 	if (ret)
 		return ret;
-	if (!state_fits(st, d))
+	if (!record_fits(st, d))
 		return err_set(e, ERR_BUSY, EBUSY, "the record of nbd%u is of an earlier attachment", rq->index);
 	return 0;
 }
 
-static void fill_plan(const struct attach_request *rq, const struct sysfs_device *d, const struct state *st,
+static void fill_plan(const struct attach_request *rq, const struct sysfs_device *d, const struct record *st,
 		      struct plan *p)
 {
 	memset(p, 0, sizeof(*p));
@@ -85,11 +85,11 @@ static void fill_plan(const struct attach_request *rq, const struct sysfs_device
 	attach_identify(rq, p->backend);
 }
 
-int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct adopt_result *r,
+int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct takeover_result *r,
 	      struct err *e)
 {
 	struct sysfs_device *d = malloc(sizeof(*d));
-	struct state *st = malloc(sizeof(*st));
+	struct record *st = malloc(sizeof(*st));
 	struct control_answer a;
 	unsigned count = 0;
 	int ret;
@@ -112,7 +112,7 @@ int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct ado
 	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &rq->negotiator, e);
 	if (ret)
 		goto out;
-	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_RETIRE, RETIRE_MS, &a, k->link.fds, &count,
+	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_HAND_OVER, RETIRE_MS, &a, k->link.fds, &count,
 			  e);
 	if (ret && ret != -ENOENT)
 		goto out;

@@ -3,13 +3,13 @@
  * adopt: what a supervisor needs to know to go on where another one has ended, was killed, or is asked to
  * make room: from the record, from sysfs and from the other one. Changes nothing of the device.
  */
-#ifndef NBD_ATTACH_ADOPT_H
-#define NBD_ATTACH_ADOPT_H
+#ifndef NBD_ATTACH_TAKEOVER_H
+#define NBD_ATTACH_TAKEOVER_H
 
 #include "daemon/attach.h"
 #include "base/err.h"
 
-struct adopt_result {
+struct takeover_result {
 	bool lost;           /* of one connection without a time limit: no read is answered */
 	bool kernel_tls;     /* the kernel encrypts the connections */
 	unsigned reconnects; /* so far */
@@ -21,7 +21,7 @@ struct adopt_result {
  * counts. ERR_ABSENT: not attached. ERR_BUSY: attached to something else, or not by us. On failure an earlier supervisor that was
  * alive has not been asked to go yet, or has gone.
  */
-int adopt_run(const struct attach_request *rq, struct attach_kept *k, struct adopt_result *r,
+int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct takeover_result *r,
 	      struct err *e);
 
 #endif

@@ -12,7 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-struct kcall {
+struct blocking_thread {
 	pthread_t thread;
 	sem_t start;         /* a call is there, or the end */
 	atomic_bool pending; /* a call is there */
@@ -25,12 +25,12 @@ struct kcall {
 	bool given_up;
 
 	/* of the thread from start to done */
-	kcall_fn fn;
+	blocking_thread_fn fn;
 	size_t size;
-	_Alignas(max_align_t) char block[KCALL_BLOCK_MAX];
+	_Alignas(max_align_t) char block[BLOCKING_THREAD_BLOCK_MAX];
 };
 
-static void discard(struct kcall *k)
+static void discard(struct blocking_thread *k)
 {
 	close(k->done_fd);
 	sem_destroy(&k->start);
@@ -40,7 +40,7 @@ static void discard(struct kcall *k)
 static void *serve(void *arg)
 {
 	static const uint64_t one = 1;
-	struct kcall *k = arg;
+	struct blocking_thread *k = arg;
 
 	for (;;) {
 		while (sem_wait(&k->start))
@@ -58,7 +58,7 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static int start_thread(struct kcall *k)
+static int start_thread(struct blocking_thread *k)
 {
 	long smallest = sysconf(_SC_THREAD_STACK_MIN);
 	sigset_t all, mask;
@@ -69,7 +69,7 @@ static int start_thread(struct kcall *k)
 	if (ret)
 		return ret;
 	/* The smallest grows with the libraries' thread variables, for which the stack has to have room. */
-	ret = pthread_attr_setstacksize(&attr, KCALL_STACK + (smallest > 0 ? (size_t)smallest : 0));
+	ret = pthread_attr_setstacksize(&attr, BLOCKING_THREAD_STACK + (smallest > 0 ? (size_t)smallest : 0));
 	if (!ret) {
 		/* The process's signals are for its loop. */
 		sigfillset(&all);
@@ -81,9 +81,9 @@ static int start_thread(struct kcall *k)
 	return ret;
 }
 
-int kcall_open(struct kcall **out, struct err *e)
+int blocking_thread_open(struct blocking_thread **out, struct err *e)
 {
-	struct kcall *k = calloc(1, sizeof(*k));
+	struct blocking_thread *k = calloc(1, sizeof(*k));
 	int code;
 
 	*out = NULL;
@@ -103,7 +103,7 @@ int kcall_open(struct kcall **out, struct err *e)
 	return 0;
 }
 
-void kcall_close(struct kcall *k)
+void blocking_thread_close(struct blocking_thread *k)
 {
 	pthread_t thread;
 
@@ -121,12 +121,12 @@ void kcall_close(struct kcall *k)
 	discard(k);
 }
 
-int kcall_fd(const struct kcall *k)
+int blocking_thread_fd(const struct blocking_thread *k)
 {
 	return k->done_fd;
 }
 
-int kcall_submit(struct kcall *k, kcall_fn fn, const void *block, size_t size, struct err *e)
+int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block, size_t size, struct err *e)
 {
 	if (size > sizeof(k->block))
 		return err_set(e, ERR_FAILED, EINVAL, "a kernel command of %zu bytes", size);
@@ -144,7 +144,7 @@ int kcall_submit(struct kcall *k, kcall_fn fn, const void *block, size_t size, s
 	return 0;
 }
 
-int kcall_collect(struct kcall *k, void *block)
+int blocking_thread_collect(struct blocking_thread *k, void *block)
 {
 	uint64_t count;
 
@@ -157,12 +157,12 @@ int kcall_collect(struct kcall *k, void *block)
 	return k->given_up ? -ETIMEDOUT : 0;
 }
 
-void kcall_give_up(struct kcall *k)
+void blocking_thread_give_up(struct blocking_thread *k)
 {
 	k->given_up = k->busy;
 }
 
-bool kcall_is_hanging(const struct kcall *k)
+bool blocking_thread_is_hanging(const struct blocking_thread *k)
 {
 	return k->busy && k->given_up && !atomic_load_explicit(&k->done, memory_order_acquire);
 }

@@ -24,14 +24,14 @@ struct seek {
 	unsigned index;
 	dev_t devs[1 + DISK_MAX_PARTS];
 	size_t count;
-	struct usage *u;
+	struct device_users *u;
 	pid_t server; /* that serves the device itself, or 0 */
 };
 
 /* One user more; the first one is kept in words: before, name escaped, after. */
 static void note(struct seek *s, const char *before, const char *name, const char *after)
 {
-	struct usage *u = s->u;
+	struct device_users *u = s->u;
 	size_t used = strlen(before), tail = strlen(after) + 1;
 
 	if (u->users++)
@@ -344,7 +344,7 @@ static int seek_processes(struct seek *s, int procfd, struct err *e)
 	return r ? err_sys(e, ERR_FAILED, -r, "search the processes in /proc") : 0;
 }
 
-int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct err *e)
+int device_users_find(int procfd, int sysfd, unsigned index, struct device_users *u, struct err *e)
 {
 	struct seek s = { .index = index, .u = u };
 	struct sysfs_device d;

@@ -5,14 +5,14 @@
  * O_EXCL open decides for mounts in other namespaces and for swap (but not for loop devices and
  * plain descriptors, which claim nothing). Works below descriptors that stand for /proc and /sys.
  */
-#ifndef NBD_ATTACH_USAGE_H
-#define NBD_ATTACH_USAGE_H
+#ifndef NBD_ATTACH_DEVICE_USERS_H
+#define NBD_ATTACH_DEVICE_USERS_H
 
 #include <stddef.h>
 
 #include "base/err.h"
 
-struct usage {
+struct device_users {
 	unsigned users; /* 0: nobody known. A process counts once, however often it has it open. */
 	/*
 	 * The first found, escaped: "mounted on /mnt", "used as swap", "held by dm-0", "used by
@@ -28,6 +28,6 @@ struct usage {
  * device with the number of the disk or of one of its partitions. The process that serves a device
  * set up by ioctl is no user of it. An absent device has no users.
  */
-int usage_find(int procfd, int sysfd, unsigned index, struct usage *u, struct err *e);
+int device_users_find(int procfd, int sysfd, unsigned index, struct device_users *u, struct err *e);
 
 #endif

@@ -11,7 +11,7 @@
 
 enum { POLL_MS = 20 };
 
-int node_open_directory(const char *path, struct err *e)
+int devnode_open_directory(const char *path, struct err *e)
 {
 	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
@@ -33,7 +33,7 @@ static int touch(int devfd, unsigned index)
 	return 0;
 }
 
-int node_scan_partitions(int devfd, unsigned index, unsigned wait_ms, struct err *e)
+int devnode_scan_partitions(int devfd, unsigned index, unsigned wait_ms, struct err *e)
 {
 	int ret;
 
@@ -49,7 +49,7 @@ int node_scan_partitions(int devfd, unsigned index, unsigned wait_ms, struct err
 	return 0;
 }
 
-void node_drop_partitions(int devfd, int sysfd, unsigned index, unsigned wait_ms)
+void devnode_drop_partitions(int devfd, int sysfd, unsigned index, unsigned wait_ms)
 {
 	struct sysfs_device d;
 	struct err ignored;

@@ -42,7 +42,7 @@ static int lock_memory(struct err *e)
 	return mlockall(MCL_CURRENT | MCL_FUTURE) ? err_sys(e, ERR_KERNEL, errno, "lock all memory") : 0;
 }
 
-int vital_process(struct err *e)
+int protect_self(struct err *e)
 {
 	int ret = never_kill(e);
 
@@ -55,7 +55,7 @@ int vital_process(struct err *e)
 	return ret ? err_wrap(e, "become independent of a device (this takes root's capabilities)") : 0;
 }
 
-void vital_mark(char *arg0)
+void protect_self_mark(char *arg0)
 {
 	/* "Killing root storage daemons" of systemd's documentation: the first byte of /proc/PID/cmdline */
 	if (arg0[0])

@@ -248,7 +248,7 @@ static const struct rule rules[] = {
 	ANY(SANITIZER, sigaltstack),
 };
 
-static bool counts(const struct confine *c, enum when when)
+static bool counts(const struct sandbox *c, enum when when)
 {
 	switch (when) {
 	case LOOKUPS:
@@ -264,7 +264,7 @@ static bool counts(const struct confine *c, enum when when)
 	}
 }
 
-static int add_rules(scmp_filter_ctx ctx, const struct confine *c)
+static int add_rules(scmp_filter_ctx ctx, const struct sandbox *c)
 {
 	struct scmp_arg_cmp compare[2];
 	int ret = 0;
@@ -288,7 +288,7 @@ static int add_rules(scmp_filter_ctx ctx, const struct confine *c)
 	return ret;
 }
 
-static int filter(const struct confine *c, struct confined *r, struct err *e)
+static int filter(const struct sandbox *c, struct sandbox_result *r, struct err *e)
 {
 	scmp_filter_ctx ctx;
 	int ret;
@@ -346,7 +346,7 @@ static int find_user(const char *name, uid_t *uid, gid_t *gid, struct err *e)
 	return err_set(e, ERR_USAGE, ENOENT, "there is no user %s in /etc/passwd", shown);
 }
 
-static int limit(const struct confine *c, struct err *e)
+static int limit(const struct sandbox *c, struct err *e)
 {
 	const struct {
 #ifdef __GLIBC__
@@ -413,7 +413,7 @@ static int drop_capabilities(struct err *e)
 	return 0;
 }
 
-int confine_process(const struct confine *c, struct confined *r, struct err *e)
+int sandbox_enter(const struct sandbox *c, struct sandbox_result *r, struct err *e)
 {
 	uid_t uid;
 	gid_t gid;

@@ -4,14 +4,14 @@
  * capabilities, new privileges, memory without limit, a view of it by others, and the kernel's system calls but for a
  * short list (seccomp). A child inherits everything. Not for a process with threads.
  */
-#ifndef NBD_ATTACH_CONFINE_H
-#define NBD_ATTACH_CONFINE_H
+#ifndef NBD_ATTACH_SANDBOX_H
+#define NBD_ATTACH_SANDBOX_H
 
 #include <stdbool.h>
 
 #include "base/err.h"
 
-struct confine {
+struct sandbox {
 	/*
 	 * Whom to become where we are root: a name of /etc/passwd; NULL: "nobody", or 65534 where that is unknown. For
 	 * "root", which needs no file, the user stays and only its powers go, for a process started in an initramfs:
@@ -30,7 +30,7 @@ struct confine {
 };
 
 /* What the kernel has granted. */
-struct confined {
+struct sandbox_result {
 	bool filtered; /* false where it has no seccomp filters, and with lenient or token */
 	bool locked;   /* false without privilege (RLIMIT_MEMLOCK has to be without limit), and where it was not asked for */
 };
@@ -41,6 +41,6 @@ struct confined {
  * the process with SIGSYS. What it has open stays open. Errors are ERR_USAGE for an unknown user, else
  * ERR_FAILED; not all is as it was then.
  */
-int confine_process(const struct confine *c, struct confined *r, struct err *e);
+int sandbox_enter(const struct sandbox *c, struct sandbox_result *r, struct err *e);
 
 #endif

@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-long long task_now_ms(void)
+long long monotonic_ms(void)
 {
 	struct timespec ts;
 
@@ -21,9 +21,9 @@ long long task_now_ms(void)
 }
 
 __attribute__((noreturn))
-static void child(int fd, task_fn fn, const void *arg, size_t size)
+static void child(int fd, blocking_child_fn fn, const void *arg, size_t size)
 {
-	_Alignas(max_align_t) char out[TASK_RESULT_MAX];
+	_Alignas(max_align_t) char out[BLOCKING_CHILD_RESULT_MAX];
 	ssize_t n;
 
 	/* A caller that is killed must not leave a child that goes on opening devices. */
@@ -34,14 +34,14 @@ static void child(int fd, task_fn fn, const void *arg, size_t size)
 	_exit(n == (ssize_t)size ? 0 : 1);
 }
 
-int task_start(struct task *t, task_fn fn, const void *arg, size_t size, struct err *e)
+int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg, size_t size, struct err *e)
 {
 	int fds[2], code;
 
 	t->pid = -1;
 	t->fd = -1;
 	t->size = size;
-	if (size > TASK_RESULT_MAX)
+	if (size > BLOCKING_CHILD_RESULT_MAX)
 		return err_set(e, ERR_FAILED, EINVAL, "start a child: result of %zu bytes", size);
 	if (pipe2(fds, O_CLOEXEC))
 		return err_sys(e, ERR_FAILED, errno, "start a child: pipe");
@@ -67,7 +67,7 @@ static void reap(pid_t pid, int options)
 		;
 }
 
-int task_collect(struct task *t, void *out, struct err *e)
+int blocking_child_collect(struct blocking_child *t, void *out, struct err *e)
 {
 	ssize_t n;
 
@@ -83,7 +83,7 @@ int task_collect(struct task *t, void *out, struct err *e)
 	return 0;
 }
 
-void task_abandon(struct task *t)
+void blocking_child_abandon(struct blocking_child *t)
 {
 	if (t->pid < 0)
 		return;
@@ -96,19 +96,19 @@ void task_abandon(struct task *t)
 	t->pid = -1;
 }
 
-int task_run(task_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
+int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
 	     int cancel_fd, struct err *e)
 {
-	long long deadline = task_now_ms() + timeout_ms;
+	long long deadline = monotonic_ms() + timeout_ms;
 	struct pollfd p[2];
-	struct task t;
+	struct blocking_child t;
 	int ret;
 
-	ret = task_start(&t, fn, arg, size, e);
+	ret = blocking_child_start(&t, fn, arg, size, e);
 	if (ret)
 		return ret;
 	for (;;) {
-		long long left = deadline - task_now_ms();
+		long long left = deadline - monotonic_ms();
 
 		p[0] = (struct pollfd){ .fd = t.fd, .events = POLLIN };
 		p[1] = (struct pollfd){ .fd = cancel_fd, .events = POLLIN };
@@ -116,11 +116,11 @@ int task_run(task_fn fn, const void *arg, void *out, size_t size, unsigned timeo
 		if (ret < 0 && errno == EINTR)
 			continue;
 		if (p[0].revents)
-			return task_collect(&t, out, e);
+			return blocking_child_collect(&t, out, e);
 		if (ret > 0 || left <= 0)
 			break;
 	}
-	task_abandon(&t);
+	blocking_child_abandon(&t);
 	if (ret > 0)
 		return err_set(e, ERR_FAILED, ECANCELED, "interrupted");
 	return err_set(e, ERR_FAILED, ETIMEDOUT, "not done within %.3g s", timeout_ms / 1e3);

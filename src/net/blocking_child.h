@@ -5,8 +5,8 @@
  * deadline. The child gives back one flat result. A child the kernel will not let die is left
  * behind; it ends when its call does.
  */
-#ifndef NBD_ATTACH_TASK_H
-#define NBD_ATTACH_TASK_H
+#ifndef NBD_ATTACH_BLOCKING_CHILD_H
+#define NBD_ATTACH_BLOCKING_CHILD_H
 
 #include <limits.h>
 #include <stddef.h>
@@ -15,38 +15,38 @@
 #include "base/err.h"
 
 /* One atomic write to a pipe, pipe(7). */
-#define TASK_RESULT_MAX PIPE_BUF
+#define BLOCKING_CHILD_RESULT_MAX PIPE_BUF
 
 /* Runs in the child; out is zeroed and as large as the caller said. Must not depend on threads. */
-typedef void (*task_fn)(const void *arg, void *out);
+typedef void (*blocking_child_fn)(const void *arg, void *out);
 
-struct task {
+struct blocking_child {
 	pid_t pid;
 	int fd; /* readable when the result is there or the child is gone */
 	size_t size;
 };
 
-/* Starts fn(arg, out) in a child, out of size bytes (at most TASK_RESULT_MAX). */
-int task_start(struct task *t, task_fn fn, const void *arg, size_t size, struct err *e);
+/* Starts fn(arg, out) in a child, out of size bytes (at most BLOCKING_CHILD_RESULT_MAX). */
+int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg, size_t size, struct err *e);
 
 /*
  * Takes the result when t->fd is readable, blocking until it is, and the child's end. Ends the
  * task in any case. -EIO when the child died without a result.
  */
-int task_collect(struct task *t, void *out, struct err *e);
+int blocking_child_collect(struct blocking_child *t, void *out, struct err *e);
 
 /* Gives the task up: kills the child, does not wait for it beyond an instant. */
-void task_abandon(struct task *t);
+void blocking_child_abandon(struct blocking_child *t);
 
 /*
  * All of it, for at most timeout_ms. cancel_fd (or -1) ends it early when it becomes readable or
  * hangs up. Returns 0, -ETIMEDOUT, -ECANCELED or another -errno; the error text is set but for the caller's
  * context. out is undefined but for 0.
  */
-int task_run(task_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
+int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
 	     int cancel_fd, struct err *e);
 
 /* Milliseconds of CLOCK_MONOTONIC: for deadlines. */
-long long task_now_ms(void);
+long long monotonic_ms(void);
 
 #endif

@@ -8,16 +8,16 @@
 
 #include "net/blocking_child.h"
 
-int session_open(struct session **out, const struct link_request *rq, int cancel_fd, struct err *e)
+int client_open(struct client **out, const struct target *rq, int cancel_fd, struct err *e)
 {
-	struct session *s = calloc(1, sizeof(*s));
-	struct link_attempt a = {
+	struct client *s = calloc(1, sizeof(*s));
+	struct connect_attempt a = {
 		.goal = NEG_GOAL_QUERY,
 		.timeout_ms = rq->timeout_ms,
 		.cancel_fd = cancel_fd,
 	};
-	struct query_params params;
-	struct link *l = NULL;
+	struct transmission_params params;
+	struct connector *l = NULL;
 	int ret;
 
 	*out = NULL;
@@ -25,53 +25,53 @@ int session_open(struct session **out, const struct link_request *rq, int cancel
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
 	s->rq = rq;
 	a.keep = &s->conn;
-	ret = link_prepare(&l, rq, e);
+	ret = connect_prepare(&l, rq, e);
 	if (!ret)
-		ret = link_run(l, &a, NULL, NULL, &s->link, e);
-	link_free(l);
+		ret = connect_run(l, &a, NULL, NULL, &s->link, e);
+	connect_free(l);
 	if (ret) {
 		free(s);
 		return ret;
 	}
-	query_params(&params, &s->link.export, neg_contexts(s->conn.neg));
-	query_init(&s->query, &params);
+	transmission_params(&params, &s->link.export, neg_contexts(s->conn.neg));
+	transmission_init(&s->query, &params);
 	*out = s;
 	return 0;
 }
 
-/* It has been said, or after a breach nothing more is to be: see conn_hang_up. */
-static void no_farewell(struct session *s)
+/* It has been said, or after a breach nothing more is to be: see handshake_hang_up. */
+static void no_farewell(struct client *s)
 {
-	s->conn.stage = CONN_FAILED;
+	s->conn.stage = HANDSHAKE_FAILED;
 }
 
 /* What became of a move: 0 to go on, 1 to wait, or an error of TLS. */
-static int moved(struct session *s, ssize_t n, struct err *e)
+static int moved(struct client *s, ssize_t n, struct err *e)
 {
-	struct query *q = &s->query;
+	struct transmission *q = &s->query;
 	/* A server that closes with our bytes unread resets: the same as an end */
 	bool ended = !n || n == -ECONNRESET || n == -EPIPE;
 
 	if (n > 0)
-		query_moved(q, (size_t)n);
+		transmission_moved(q, (size_t)n);
 	else if (n == -EAGAIN)
 		return 1;
 	else if (s->conn.encrypted && (!ended || !s->conn.answered))
 		return tls_failure(s->conn.tls, e);
 	else
-		query_broken(q, ended ? 0 : (int)-n);
+		transmission_broken(q, ended ? 0 : (int)-n);
 	return 0;
 }
 
 /* Until the connection is ready: 0, 1 at the deadline, or an error. */
-static int wait_for(struct session *s, bool sending, long long deadline, int cancel_fd,
+static int wait_for(struct client *s, bool sending, long long deadline, int cancel_fd,
 		    struct err *e)
 {
 	struct pollfd p[] = {
-		{ .fd = s->conn.fd, .events = conn_wants(&s->conn, sending) },
+		{ .fd = s->conn.fd, .events = handshake_wants(&s->conn, sending) },
 		{ .fd = cancel_fd, .events = POLLIN },
 	};
-	long long left = deadline - task_now_ms();
+	long long left = deadline - monotonic_ms();
 
 	if (left <= 0)
 		return 1;
@@ -80,52 +80,52 @@ static int wait_for(struct session *s, bool sending, long long deadline, int can
 	return p[1].revents ? err_sys(e, ERR_FAILED, ECANCELED, "wait for the server") : 0;
 }
 
-static bool is_event(enum query_want want)
+static bool is_event(enum transmission_want want)
 {
-	return want == QUERY_EXTENT || want == QUERY_DATA || want == QUERY_HOLE ||
-	       want == QUERY_REPLY;
+	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_DATA || want == TRANSMISSION_HOLE ||
+	       want == TRANSMISSION_REPLY;
 }
 
-int session_next(struct session *s, long long deadline, int cancel_fd, struct query_buf *buf,
+int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,
 		 struct err *e)
 {
-	struct query *q = &s->query;
-	enum query_want want;
+	struct transmission *q = &s->query;
+	enum transmission_want want;
 	int ret;
 
-	want = query_want(q, buf);
+	want = transmission_want(q, buf);
 	if (is_event(want)) {
-		query_moved(q, 0);
-		want = query_want(q, buf);
+		transmission_moved(q, 0);
+		want = transmission_want(q, buf);
 	}
-	while (want == QUERY_READ || want == QUERY_WRITE) {
-		ret = moved(s, want == QUERY_READ ? conn_recv(&s->conn, buf->in, buf->len) :
-						    conn_send(&s->conn, buf->out, buf->len), e);
+	while (want == TRANSMISSION_READ || want == TRANSMISSION_WRITE) {
+		ret = moved(s, want == TRANSMISSION_READ ? handshake_recv(&s->conn, buf->in, buf->len) :
+						    handshake_send(&s->conn, buf->out, buf->len), e);
 		/* Also after progress, or a stream of single bytes would never see the deadline. */
 		if (ret > 0)
-			ret = wait_for(s, want == QUERY_WRITE, deadline, cancel_fd, e);
+			ret = wait_for(s, want == TRANSMISSION_WRITE, deadline, cancel_fd, e);
 		else if (!ret)
-			ret = task_now_ms() >= deadline;
+			ret = monotonic_ms() >= deadline;
 		if (ret > 0)
-			query_timed_out(q);
+			transmission_timed_out(q);
 		else if (ret)
-			return link_explain(s->rq, &s->link, e);
-		want = query_want(q, buf);
+			return connections_explain(s->rq, &s->link, e);
+		want = transmission_want(q, buf);
 	}
-	if (want == QUERY_DONE || want == QUERY_FAILED)
+	if (want == TRANSMISSION_DONE || want == TRANSMISSION_FAILED)
 		no_farewell(s);
-	if (want != QUERY_FAILED)
+	if (want != TRANSMISSION_FAILED)
 		return (int)want;
-	*e = *query_failure(q);
-	return link_explain(s->rq, &s->link, e);
+	*e = *transmission_failure(q);
+	return connections_explain(s->rq, &s->link, e);
 }
 
-void session_close(struct session *s)
+void client_close(struct client *s)
 {
 	if (!s)
 		return;
-	conn_hang_up(&s->conn);
-	conn_end(&s->conn);
-	link_close(&s->link, false);
+	handshake_hang_up(&s->conn);
+	handshake_end(&s->conn);
+	connections_close(&s->link, false);
 	free(s);
 }

@@ -3,37 +3,37 @@
  * session: a connection in the transmission phase for a client in user space. link makes it, with all its
  * transports and TLS, query speaks on it, and here the bytes move, each request under a deadline.
  */
-#ifndef NBD_ATTACH_SESSION_H
-#define NBD_ATTACH_SESSION_H
+#ifndef NBD_ATTACH_CLIENT_H
+#define NBD_ATTACH_CLIENT_H
 
 #include "net/handshake.h"
 #include "base/err.h"
 #include "net/connect.h"
 #include "proto/transmission.h"
 
-struct session {
-	const struct link_request *rq;
-	struct link_result link; /* count is 0; its export is that of the params below */
-	struct conn conn;
-	struct query query;      /* for query_ask, query_longest and query_error */
+struct client {
+	const struct target *rq;
+	struct connections link; /* count is 0; its export is that of the params below */
+	struct handshake conn;
+	struct transmission query;      /* for transmission_ask, transmission_longest and transmission_error */
 };
 
 /*
  * Connects as rq says, whose goal is NEG_GOAL_QUERY and which has to outlive the session, and agrees on
- * rq->contexts. *s is the caller's, for session_close; NULL after an error, which is one of link_run's.
+ * rq->contexts. *s is the caller's, for client_close; NULL after an error, which is one of connect_run's.
  */
-int session_open(struct session **s, const struct link_request *rq, int cancel_fd, struct err *e);
+int client_open(struct client **s, const struct target *rq, int cancel_fd, struct err *e);
 
 /*
- * Moves bytes until there is something for the caller: QUERY_EXTENT, QUERY_DATA, QUERY_HOLE, QUERY_REPLY, QUERY_IDLE
- * or QUERY_DONE, with buf as query_want fills it. The next call consumes it. deadline is one of task_now_ms,
- * cancel_fd as in link_open. -errno otherwise: ERR_UNREACHABLE (also for the deadline), ERR_PROTOCOL, ERR_TLS; then
- * only session_close is left.
+ * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_DATA, TRANSMISSION_HOLE, TRANSMISSION_REPLY, TRANSMISSION_IDLE
+ * or TRANSMISSION_DONE, with buf as transmission_want fills it. The next call consumes it. deadline is one of monotonic_ms,
+ * cancel_fd as in connect_open. -errno otherwise: ERR_UNREACHABLE (also for the deadline), ERR_PROTOCOL, ERR_TLS; then
+ * only client_close is left.
  */
-int session_next(struct session *s, long long deadline, int cancel_fd, struct query_buf *buf,
+int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,
 		 struct err *e);
 
-/* Says what the protocol wants to be said, if query_disconnect has not, and ends everything. */
-void session_close(struct session *s);
+/* Says what the protocol wants to be said, if transmission_disconnect has not, and ends everything. */
+void client_close(struct client *s);
 
 #endif

@@ -20,21 +20,21 @@
 #include "net/blocking_child.h"
 #include "base/text.h"
 
-struct link {
-	const struct link_request *rq;
+struct connector {
+	const struct target *rq;
 	struct tls *tls; /* holds the credentials for all, or NULL */
 	struct resolve_result addresses; /* count is 0 until they are known */
-	struct task lookup; /* for new ones, of link_refresh; pid < 0: none */
+	struct blocking_child lookup; /* for new ones, of connect_refresh; pid < 0: none */
 };
 
-/* The deadline of one link_run and what else ends it. */
+/* The deadline of one connect_run and what else ends it. */
 struct limit {
 	unsigned timeout_ms;
 	long long deadline;
 	int cancel_fd;
 };
 
-int link_set_command(struct link_request *rq, char *const argv[], struct err *e)
+int target_set_command(struct target *rq, char *const argv[], struct err *e)
 {
 	size_t used = 0;
 
@@ -42,17 +42,17 @@ int link_set_command(struct link_request *rq, char *const argv[], struct err *e)
 	for (; argv[rq->command_args]; rq->command_args++) {
 		size_t len = strlen(argv[rq->command_args]) + 1;
 
-		if (len > sizeof(rq->command) - used || rq->command_args == LINK_ARGS_MAX)
+		if (len > sizeof(rq->command) - used || rq->command_args == TARGET_ARGS_MAX)
 			return err_set(e, ERR_USAGE, E2BIG,
 				       "the command is longer than %d bytes or %d arguments",
-				       LINK_COMMAND_MAX, LINK_ARGS_MAX);
+				       TARGET_COMMAND_MAX, TARGET_ARGS_MAX);
 		memcpy(rq->command + used, argv[rq->command_args], len);
 		used += len;
 	}
 	return 0;
 }
 
-void link_endpoint(const struct link_request *rq, char *buf, size_t cap)
+void target_endpoint(const struct target *rq, char *buf, size_t cap)
 {
 	if (rq->command_args)
 		text_escape(buf, cap, rq->command, strlen(rq->command));
@@ -66,7 +66,7 @@ void link_endpoint(const struct link_request *rq, char *buf, size_t cap)
  */
 static int wait_for(const struct limit *l, struct pollfd *p, unsigned n, int timeout_ms)
 {
-	long long left = l->deadline - task_now_ms();
+	long long left = l->deadline - monotonic_ms();
 	int ret;
 
 	if (left <= 0)
@@ -88,7 +88,7 @@ static int gave_up(const struct limit *l, int code, const char *doing, struct er
 	return err_sys(e, ERR_FAILED, -code, "%s", doing);
 }
 
-static void query(const struct link *l, struct resolve_query *q)
+static void query(const struct connector *l, struct resolve_query *q)
 {
 	memset(q, 0, sizeof(*q));
 	memcpy(q->host, l->rq->where.host, sizeof(q->host));
@@ -96,13 +96,13 @@ static void query(const struct link *l, struct resolve_query *q)
 	q->vsock = l->rq->where.transport == URI_VSOCK;
 }
 
-static bool has_addresses(const struct link *l)
+static bool has_addresses(const struct connector *l)
 {
 	return !l->rq->command_args && l->rq->where.transport != URI_UNIX;
 }
 
-/* What link_refresh has found, if it is done. */
-static void take_lookup(struct link *l)
+/* What connect_refresh has found, if it is done. */
+static void take_lookup(struct connector *l)
 {
 	struct pollfd p = { .fd = l->lookup.fd, .events = POLLIN };
 	struct resolve_result r;
@@ -116,7 +116,7 @@ static void take_lookup(struct link *l)
 		l->addresses = r;
 }
 
-void link_refresh(struct link *l)
+void connect_refresh(struct connector *l)
 {
 	struct resolve_result r;
 	struct resolve_query q;
@@ -130,12 +130,12 @@ void link_refresh(struct link *l)
 		l->lookup.pid = -1;
 }
 
-static int resolve(struct link *k, const struct limit *l, struct err *e)
+static int resolve(struct connector *k, const struct limit *l, struct err *e)
 {
 	struct resolve_result *r = &k->addresses;
 	struct resolve_query q;
 	struct pollfd p[2];
-	struct task t;
+	struct blocking_child t;
 	int ret;
 
 	take_lookup(k);
@@ -152,7 +152,7 @@ static int resolve(struct link *k, const struct limit *l, struct err *e)
 		ret = wait_for(l, p, 1, -1);
 	} while (!ret && !p[0].revents);
 	if (ret) {
-		task_abandon(&t);
+		blocking_child_abandon(&t);
 		return gave_up(l, ret, "look up its addresses", e);
 	}
 	ret = resolve_finish(&t, &q, r, e);
@@ -161,29 +161,29 @@ static int resolve(struct link *k, const struct limit *l, struct err *e)
 	return ret;
 }
 
-static int with_endpoint(const struct link_request *rq, struct err *e)
+static int with_endpoint(const struct target *rq, struct err *e)
 {
 	char endpoint[512];
 
-	link_endpoint(rq, endpoint, sizeof(endpoint));
+	target_endpoint(rq, endpoint, sizeof(endpoint));
 	return err_wrap(e, "%s", endpoint);
 }
 
-int link_resolve(struct link *l, unsigned timeout_ms, int cancel_fd, struct err *e)
+int connect_resolve(struct connector *l, unsigned timeout_ms, int cancel_fd, struct err *e)
 {
 	const struct limit limit = {
 		.timeout_ms = timeout_ms,
-		.deadline = task_now_ms() + timeout_ms,
+		.deadline = monotonic_ms() + timeout_ms,
 		.cancel_fd = cancel_fd,
 	};
 
 	return resolve(l, &limit, e) ? with_endpoint(l->rq, e) : 0;
 }
 
-static int command(const struct link_request *rq, struct link_result *rs, struct err *e)
+static int command(const struct target *rq, struct connections *rs, struct err *e)
 {
-	char copy[LINK_COMMAND_MAX];
-	char *argv[LINK_ARGS_MAX + 1];
+	char copy[TARGET_COMMAND_MAX];
+	char *argv[TARGET_ARGS_MAX + 1];
 	char *arg = copy;
 
 	/* execvp wants writable strings */
@@ -193,20 +193,20 @@ static int command(const struct link_request *rq, struct link_result *rs, struct
 		arg += strlen(arg) + 1;
 	}
 	argv[rq->command_args] = NULL;
-	return stream_command(argv, &rs->command, &rs->command_log, e);
+	return command_start(argv, &rs->command, &rs->command_log, e);
 }
 
 /* The last words of a command that failed are the best explanation there is. */
-static void quote_log(struct link_result *rs, struct err *e)
+static void quote_log(struct connections *rs, struct err *e)
 {
 	char raw[400], shown[400];
 	size_t len = 0;
 	ssize_t n;
 	struct pollfd p = { .fd = rs->command_log, .events = POLLIN };
-	const long long end = task_now_ms() + 200;
+	const long long end = monotonic_ms() + 200;
 
 	while (len < sizeof(raw)) {
-		long long left = end - task_now_ms();
+		long long left = end - monotonic_ms();
 
 		if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0)
 			break;
@@ -224,7 +224,7 @@ static void quote_log(struct link_result *rs, struct err *e)
 	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
 }
 
-int link_explain(const struct link_request *rq, struct link_result *rs, struct err *e)
+int connections_explain(const struct target *rq, struct connections *rs, struct err *e)
 {
 	if (rs->command)
 		quote_log(rs, e);
@@ -232,7 +232,7 @@ int link_explain(const struct link_request *rq, struct link_result *rs, struct e
 }
 
 /* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
-static void end_command(struct link_result *rs)
+static void end_command(struct connections *rs)
 {
 	static const int signals[] = { 0, SIGTERM, SIGKILL };
 
@@ -263,7 +263,7 @@ static void send_disc(int fd)
 		return;
 }
 
-void link_close(struct link_result *rs, bool kernel_has_it)
+void connections_close(struct connections *rs, bool kernel_has_it)
 {
 	for (unsigned i = 0; i < rs->count; i++) {
 		if (rs->fds[i] < 0)
@@ -282,20 +282,20 @@ void link_close(struct link_result *rs, bool kernel_has_it)
 
 /* --- several connections side by side ------------------------------------------------------------- */
 
-/* All of one link_run. */
+/* All of one connect_run. */
 struct set {
-	const struct link_request *rq;
-	const struct link_attempt *a;
-	struct link *link;
+	const struct target *rq;
+	const struct connect_attempt *a;
+	struct connector *link;
 	struct limit limit;
-	struct link_result *rs;
+	struct connections *rs;
 	void (*item)(void *ctx, const struct neg_item *item);
 	void *ctx;
 	struct resolve_result addresses;
 	unsigned connected;  /* of a->fds, the next one */
 	unsigned wanted;
 	unsigned count;      /* of conns */
-	struct conn *conns;  /* the first to be done is put first */
+	struct handshake *conns;  /* the first to be done is put first */
 	struct pollfd *polled;
 	bool placed;         /* the address is known that all go to */
 	bool judged;         /* by plan_multi, for good */
@@ -305,46 +305,46 @@ struct set {
 	long long patience;  /* automatic: when those that are not done are done without; 0: not yet */
 };
 
-static bool is_done(const struct conn *c)
+static bool is_done(const struct handshake *c)
 {
-	return c->stage == CONN_DONE;
+	return c->stage == HANDSHAKE_DONE;
 }
 
-static bool is_settled(const struct conn *c)
+static bool is_settled(const struct handshake *c)
 {
-	return c->stage == CONN_DONE || c->stage == CONN_FAILED;
+	return c->stage == HANDSHAKE_DONE || c->stage == HANDSHAKE_FAILED;
 }
 
-static void use_connected(struct set *s, struct conn *c)
+static void use_connected(struct set *s, struct handshake *c)
 {
 	int fd;
 
 	if (s->connected == s->a->connected) {
 		err_set(&c->err, ERR_MULTI, EOPNOTSUPP, "no connection is left for one more handshake");
-		c->stage = CONN_FAILED;
+		c->stage = HANDSHAKE_FAILED;
 		return;
 	}
 	fd = s->a->fds[s->connected++];
 	fcntl(fd, F_SETFL, O_NONBLOCK);
-	conn_use(c, fd);
+	handshake_use(c, fd);
 }
 
 static void start(struct set *s, unsigned i)
 {
-	struct conn *c = &s->conns[i];
+	struct handshake *c = &s->conns[i];
 	struct resolve_result one;
 
 	if (s->a->connected) {
 		use_connected(s, c);
 	} else if (s->rq->where.transport == URI_UNIX) {
-		conn_unix(c, s->rq->where.path);
+		handshake_unix(c, s->rq->where.path);
 	} else if (!i && !s->placed) {
-		conn_dial(c, &s->addresses);
+		handshake_dial(c, &s->addresses);
 	} else {
 		/* Where the first one goes, or is likely to go: all have to reach the same server. */
 		one = s->addresses;
 		one.count = 1;
-		conn_dial(c, &one);
+		handshake_dial(c, &one);
 	}
 }
 
@@ -361,22 +361,22 @@ static int prepare(struct set *s, unsigned i, struct err *e)
 		if (ret)
 			return ret;
 	}
-	return conn_init(&s->conns[i], &params, tls, e);
+	return handshake_init(&s->conns[i], &params, tls, e);
 }
 
 /* From the beginning. What fails now fails as that connection. */
 static void restart(struct set *s, unsigned i)
 {
-	struct conn *c = &s->conns[i];
+	struct handshake *c = &s->conns[i];
 	struct err e;
 
-	conn_hang_up(c);
-	conn_end(c);
+	handshake_hang_up(c);
+	handshake_end(c);
 	if (!prepare(s, i, &e)) {
 		start(s, i);
 		return;
 	}
-	c->stage = CONN_FAILED;
+	c->stage = HANDSHAKE_FAILED;
 	c->err = e;
 }
 
@@ -385,7 +385,7 @@ static void place(struct set *s)
 {
 	unsigned winner = s->conns[0].dial.winner;
 
-	if (s->placed || s->conns[0].stage == CONN_DIAL || s->conns[0].stage == CONN_FAILED)
+	if (s->placed || s->conns[0].stage == HANDSHAKE_DIAL || s->conns[0].stage == HANDSHAKE_FAILED)
 		return;
 	s->placed = true;
 	if (!winner)
@@ -397,7 +397,7 @@ static void place(struct set *s)
 
 static void swap(struct set *s, unsigned a, unsigned b)
 {
-	struct conn c = s->conns[a];
+	struct handshake c = s->conns[a];
 
 	s->conns[a] = s->conns[b];
 	s->conns[b] = c;
@@ -416,8 +416,8 @@ static void put_first(struct set *s)
 static void drop(struct set *s, unsigned from)
 {
 	for (unsigned i = from; i < s->count; i++) {
-		conn_hang_up(&s->conns[i]);
-		conn_end(&s->conns[i]);
+		handshake_hang_up(&s->conns[i]);
+		handshake_end(&s->conns[i]);
 	}
 	if (from < s->count)
 		s->count = from;
@@ -441,19 +441,19 @@ static void ask(struct set *s, bool late)
 	const struct export *x = neg_export(s->conns[0].neg);
 	uint32_t len = x->has_block_size && x->block_min > PLAN_BLOCK_SIZE_MIN ? x->block_min :
 									      PLAN_BLOCK_SIZE_MIN;
-	struct conn *c;
+	struct handshake *c;
 	uint32_t error = 0;
 	bool hope = true;
 	int ret = -EAGAIN;
 
 	if (s->asked) {
 		c = &s->conns[s->asked];
-		ret = conn_reply(c, &error);
+		ret = handshake_reply(c, &error);
 	} else {
 		s->asked = find_other(s, &hope);
 		hope |= s->asked;
 		c = &s->conns[s->asked];
-		if (s->asked && conn_request(c, NBD_CMD_CACHE, 0, len))
+		if (s->asked && handshake_request(c, NBD_CMD_CACHE, 0, len))
 			ret = -EPIPE;
 	}
 	if (ret == -EAGAIN && hope && !late)
@@ -471,19 +471,19 @@ static void ask(struct set *s, bool late)
 /* Lets those that have asked for the transmission phase hear the answer, for a moment: they can say goodbye then. */
 static void wind_up(struct set *s)
 {
-	const long long end = task_now_ms() + LINK_GRACE_MS;
+	const long long end = monotonic_ms() + CONNECT_GRACE_MS;
 	long long left;
 
 	for (unsigned i = 1; i < s->count; i++) {
-		struct conn *c = &s->conns[i];
+		struct handshake *c = &s->conns[i];
 
-		while (conn_is_committed(c) && (left = end - task_now_ms()) > 0) {
+		while (handshake_is_committed(c) && (left = end - monotonic_ms()) > 0) {
 			int timeout_ms;
-			unsigned n = conn_poll(c, task_now_ms(), s->polled, &timeout_ms);
+			unsigned n = handshake_poll(c, monotonic_ms(), s->polled, &timeout_ms);
 
 			if (timeout_ms)
 				poll(s->polled, n, (int)left);
-			conn_step(c, task_now_ms(), NULL, NULL);
+			handshake_step(c, monotonic_ms(), NULL, NULL);
 		}
 	}
 	drop(s, 1);
@@ -494,14 +494,14 @@ static int judge(struct set *s, bool late, struct err *e)
 {
 	const struct plan_multi *m = &s->a->multi;
 	const struct export *x = neg_export(s->conns[0].neg);
-	struct link_result *rs = s->rs;
-	long long now = task_now_ms();
+	struct connections *rs = s->rs;
+	long long now = monotonic_ms();
 	enum plan_verdict v;
 
 	if (s->judged)
 		return 0;
 	if (!s->patience)
-		s->patience = 2 * now - s->began + LINK_GRACE_MS;
+		s->patience = 2 * now - s->began + CONNECT_GRACE_MS;
 	v = plan_multi(m, x, s->cache, rs->note, sizeof(rs->note));
 	if (v == PLAN_ASK && s->count > 1) {
 		ask(s, late || (m->automatic && now >= s->patience));
@@ -533,12 +533,12 @@ static bool is_over(const struct set *s, long long now)
 /* One turn for all; 0 to go on, 1 at the end, or an error for the whole. */
 static int turn(struct set *s, struct err *e)
 {
-	long long now = task_now_ms();
+	long long now = monotonic_ms();
 	int ret;
 
 	for (unsigned i = 0; i < s->count; i++)
 		if (!is_settled(&s->conns[i]))
-			conn_step(&s->conns[i], now, s->item, s->ctx);
+			handshake_step(&s->conns[i], now, s->item, s->ctx);
 	place(s);
 	if (!is_done(&s->conns[0]))
 		put_first(s);
@@ -547,25 +547,25 @@ static int turn(struct set *s, struct err *e)
 		if (ret)
 			return ret;
 	}
-	return is_over(s, task_now_ms());
+	return is_over(s, monotonic_ms());
 }
 
 /* Until something can go on: 0, -ETIMEDOUT at the deadline, -ECANCELED. */
 static int wait_for_all(struct set *s)
 {
-	long long now = task_now_ms();
+	long long now = monotonic_ms();
 	int timeout_ms = -1, one;
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < s->count; i++) {
-		n += conn_poll(&s->conns[i], now, s->polled + n, &one);
+		n += handshake_poll(&s->conns[i], now, s->polled + n, &one);
 		if (one >= 0 && (timeout_ms < 0 || one < timeout_ms))
 			timeout_ms = one;
 	}
 	if (s->asked)
 		s->polled[n++] = (struct pollfd){
 			.fd = s->conns[s->asked].fd,
-			.events = conn_wants(&s->conns[s->asked], false),
+			.events = handshake_wants(&s->conns[s->asked], false),
 		};
 	if (s->a->multi.automatic && s->patience) {
 		one = s->patience > now ? (int)(s->patience - now) : 0;
@@ -580,7 +580,7 @@ static void give_up(struct set *s, int code)
 {
 	for (unsigned i = 0; i < s->count; i++)
 		if (!is_settled(&s->conns[i]))
-			conn_give_up(&s->conns[i], code, s->a->timeout_ms);
+			handshake_give_up(&s->conns[i], code, s->a->timeout_ms);
 	if (!is_done(&s->conns[0]))
 		put_first(s);
 }
@@ -648,9 +648,9 @@ static int run(struct set *s, struct err *e)
 /* --- the whole ---------------------------------------------------------------------------------- */
 
 /* Credentials are looked at before anybody is contacted. */
-static int prepare_tls(struct link *l, struct err *e)
+static int prepare_tls(struct connector *l, struct err *e)
 {
-	const struct link_request *rq = l->rq;
+	const struct target *rq = l->rq;
 	struct tls_params params;
 	int ret;
 
@@ -664,7 +664,7 @@ static int prepare_tls(struct link *l, struct err *e)
 	return ret;
 }
 
-static int relay(const struct set *s, struct conn *c, struct tls *tls, bool *relayed, struct err *e)
+static int relay(const struct set *s, struct handshake *c, struct tls *tls, bool *relayed, struct err *e)
 {
 	int fd = relay_start(tls, c->fd, s->a->locked, e);
 
@@ -676,20 +676,20 @@ static int relay(const struct set *s, struct conn *c, struct tls *tls, bool *rel
 }
 
 /* The descriptor with the plain data: c's own, whose records are the kernel's now, or a relay's. */
-static int offload(const struct set *s, struct conn *c, bool *relayed, struct err *e)
+static int offload(const struct set *s, struct handshake *c, bool *relayed, struct err *e)
 {
-	enum link_offload offload = s->rq->offload;
+	enum tls_offload offload = s->rq->offload;
 	int ret = -EOPNOTSUPP;
 
 	if (tls_pending(c->tls))
 		return err_set(e, ERR_PROTOCOL, EPROTO,
 			       "the server breaks the NBD protocol: it sends more after the handshake "
 			       "than it was asked for");
-	if (offload != LINK_OFFLOAD_NO)
+	if (offload != TLS_OFFLOAD_NO)
 		ret = ktls_enable(c->fd, c->tls, e);
 	if (!ret)
 		return c->fd;
-	if (ret != -EOPNOTSUPP || offload == LINK_OFFLOAD_REQUIRE)
+	if (ret != -EOPNOTSUPP || offload == TLS_OFFLOAD_REQUIRE)
 		return ret;
 	return relay(s, c, c->tls, relayed, e);
 }
@@ -697,13 +697,13 @@ static int offload(const struct set *s, struct conn *c, bool *relayed, struct er
 /* From here on the descriptors are for somebody who knows nothing of TLS. */
 static int hand_over(struct set *s, struct err *e)
 {
-	struct link_result *rs = s->rs;
+	struct connections *rs = s->rs;
 
 	for (unsigned i = 0; i < s->count; i++) {
-		struct conn *c = &s->conns[i];
+		struct handshake *c = &s->conns[i];
 		int fd = c->fd;
 
-		if (sock_set_peer_timeout(fd, s->rq->peer_timeout_s, e))
+		if (sockopt_set_peer_timeout(fd, s->rq->peer_timeout_s, e))
 			return -e->code;
 		if (c->encrypted)
 			fd = offload(s, c, &rs->relayed, e);
@@ -711,7 +711,7 @@ static int hand_over(struct set *s, struct err *e)
 			fd = relay(s, c, NULL, &rs->relayed, e);
 		if (fd < 0) {
 			/* Nobody knows what would be encrypted now, and how often: not another byte. */
-			conn_end(c);
+			handshake_end(c);
 			return fd;
 		}
 		fcntl(fd, F_SETFL, 0);
@@ -722,9 +722,9 @@ static int hand_over(struct set *s, struct err *e)
 	return 0;
 }
 
-int link_prepare(struct link **out, const struct link_request *rq, struct err *e)
+int connect_prepare(struct connector **out, const struct target *rq, struct err *e)
 {
-	struct link *l = calloc(1, sizeof(*l));
+	struct connector *l = calloc(1, sizeof(*l));
 
 	*out = NULL;
 	if (!l)
@@ -732,30 +732,30 @@ int link_prepare(struct link **out, const struct link_request *rq, struct err *e
 	l->rq = rq;
 	l->lookup.pid = -1;
 	if (prepare_tls(l, e)) {
-		link_free(l);
+		connect_free(l);
 		return with_endpoint(rq, e);
 	}
 	*out = l;
 	return 0;
 }
 
-void link_free(struct link *l)
+void connect_free(struct connector *l)
 {
 	if (!l)
 		return;
-	task_abandon(&l->lookup);
+	blocking_child_abandon(&l->lookup);
 	tls_free(l->tls);
 	free(l);
 }
 
-void link_forget_refresh(struct link *l)
+void connect_forget_refresh(struct connector *l)
 {
-	task_abandon(&l->lookup);
+	blocking_child_abandon(&l->lookup);
 }
 
 static unsigned wanted(const struct set *s)
 {
-	const struct link_attempt *a = s->a;
+	const struct connect_attempt *a = s->a;
 	unsigned n = a->multi.wanted;
 
 	/* Its process serves one client, and another one would have caches of its own. */
@@ -768,12 +768,12 @@ static unsigned wanted(const struct set *s)
 
 static int begin(struct set *s, struct err *e)
 {
-	const struct link_request *rq = s->rq;
+	const struct target *rq = s->rq;
 	int ret = 0;
 
 	s->wanted = wanted(s);
 	s->conns = calloc(s->wanted, sizeof(*s->conns));
-	s->polled = calloc(s->wanted + CONN_POLL_MAX + 2, sizeof(*s->polled));
+	s->polled = calloc(s->wanted + HANDSHAKE_POLL_MAX + 2, sizeof(*s->polled));
 	if (!s->conns || !s->polled)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
 	for (; !ret && s->count < s->wanted; s->count++)
@@ -787,10 +787,10 @@ static int begin(struct set *s, struct err *e)
 		ret = command(rq, s->rs, e);
 		if (ret < 0)
 			return ret;
-		conn_use(&s->conns[0], ret);
+		handshake_use(&s->conns[0], ret);
 		return 0;
 	}
-	s->began = task_now_ms();
+	s->began = monotonic_ms();
 	for (unsigned i = 0; i < s->count; i++)
 		start(s, i);
 	return 0;
@@ -798,19 +798,19 @@ static int begin(struct set *s, struct err *e)
 
 static void take_answer(struct set *s)
 {
-	struct link_result *rs = s->rs;
-	const struct conn *c = &s->conns[0];
+	struct connections *rs = s->rs;
+	const struct handshake *c = &s->conns[0];
 
-	stream_peer(c->fd, rs->peer, sizeof(rs->peer));
+	dial_peer_name(c->fd, rs->peer, sizeof(rs->peer));
 	rs->export = *neg_export(c->neg);
 	rs->encrypted = c->encrypted;
 	if (c->encrypted)
 		tls_describe(c->tls, &rs->tls);
 }
 
-int link_run(struct link *l, const struct link_attempt *a,
+int connect_run(struct connector *l, const struct connect_attempt *a,
 	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	     struct link_result *rs, struct err *e)
+	     struct connections *rs, struct err *e)
 {
 	struct set s = {
 		.rq = l->rq,
@@ -818,7 +818,7 @@ int link_run(struct link *l, const struct link_attempt *a,
 		.link = l,
 		.limit = {
 			.timeout_ms = a->timeout_ms,
-			.deadline = task_now_ms() + a->timeout_ms,
+			.deadline = monotonic_ms() + a->timeout_ms,
 			.cancel_fd = a->cancel_fd,
 		},
 		.rs = rs,
@@ -842,10 +842,10 @@ int link_run(struct link *l, const struct link_attempt *a,
 		s.count = 0;
 	}
 	if (ret)
-		link_explain(s.rq, rs, e);
+		connections_explain(s.rq, rs, e);
 	drop(&s, 0);
 	if (ret)
-		link_close(rs, false);
+		connections_close(rs, false);
 	if (a->goal != NEG_GOAL_GO && a->goal != NEG_GOAL_QUERY)
 		end_command(rs);
 	while (s.connected < a->connected)
@@ -855,25 +855,25 @@ int link_run(struct link *l, const struct link_attempt *a,
 	return ret;
 }
 
-int link_open(const struct link_request *rq, int cancel_fd,
+int connect_open(const struct target *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	      struct link_result *rs, struct err *e)
+	      struct connections *rs, struct err *e)
 {
-	const struct link_attempt a = {
+	const struct connect_attempt a = {
 		.goal = rq->goal,
 		.timeout_ms = rq->timeout_ms,
 		.multi = rq->multi,
 		.cancel_fd = cancel_fd,
 	};
-	struct link *l;
+	struct connector *l;
 	int ret;
 
 	memset(rs, 0, sizeof(*rs));
 	rs->command_log = -1;
-	ret = link_prepare(&l, rq, e);
+	ret = connect_prepare(&l, rq, e);
 	if (ret)
 		return ret;
-	ret = link_run(l, &a, item, ctx, rs, e);
-	link_free(l);
+	ret = connect_run(l, &a, item, ctx, rs, e);
+	connect_free(l);
 	return ret;
 }

@@ -4,8 +4,8 @@
  * one deadline. Request and result are flat, so that they can become messages between processes;
  * the descriptors and the child of a result belong to whoever holds it. Never touches a device.
  */
-#ifndef NBD_ATTACH_LINK_H
-#define NBD_ATTACH_LINK_H
+#ifndef NBD_ATTACH_CONNECT_H
+#define NBD_ATTACH_CONNECT_H
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -19,30 +19,30 @@
 #include "net/tls.h"
 #include "proto/uri.h"
 
-#define LINK_COMMAND_MAX 8192
-#define LINK_ARGS_MAX 256
+#define TARGET_COMMAND_MAX 8192
+#define TARGET_ARGS_MAX 256
 
 /* Who does the record layer of TLS, once the handshake is done. */
-enum link_offload {
-	LINK_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
-	LINK_OFFLOAD_REQUIRE, /* the kernel, or failure */
-	LINK_OFFLOAD_NO,      /* a relay process */
+enum tls_offload {
+	TLS_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
+	TLS_OFFLOAD_REQUIRE, /* the kernel, or failure */
+	TLS_OFFLOAD_NO,      /* a relay process */
 };
 
-struct link_request {
+struct target {
 	enum neg_goal goal;
 	unsigned timeout_ms;   /* for everything together */
-	unsigned peer_timeout_s; /* as sock_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
+	unsigned peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
 	struct plan_multi multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
 	struct uri where;      /* but for a command's, of which only the export and tls count */
 	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */
-	struct contexts contexts; /* for NEG_GOAL_QUERY */
-	enum link_offload offload;
+	struct metactx contexts; /* for NEG_GOAL_QUERY */
+	enum tls_offload offload;
 	unsigned command_args; /* 0: no command */
-	char command[LINK_COMMAND_MAX]; /* that many NUL-terminated strings */
+	char command[TARGET_COMMAND_MAX]; /* that many NUL-terminated strings */
 };
 
-struct link_result {
+struct connections {
 	unsigned count;    /* connections; 0 for all goals but GO */
 	int fds[PLAN_CONNECTIONS_MAX]; /* that many, blocking */
 	pid_t command;     /* our child that serves the other end, or 0 */
@@ -56,22 +56,22 @@ struct link_result {
 };
 
 /* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
-int link_set_command(struct link_request *rq, char *const argv[], struct err *e);
+int target_set_command(struct target *rq, char *const argv[], struct err *e);
 
 /*
  * What the request means, for messages: "host:port", a path, or the command's name. Escaped, always
  * terminated.
  */
-void link_endpoint(const struct link_request *rq, char *buf, size_t cap);
+void target_endpoint(const struct target *rq, char *buf, size_t cap);
 
 /*
  * A request that is run again and again: its credentials are read once, and the addresses of its host stay known.
  * Neither is shared with anybody.
  */
-struct link;
+struct connector;
 
-/* What one link_run is to do; goal, timeout_ms and multi as in a link_request. */
-struct link_attempt {
+/* What one connect_run is to do; goal, timeout_ms and multi as in a target. */
+struct connect_attempt {
 	enum neg_goal goal;
 	unsigned timeout_ms;
 	struct plan_multi multi;
@@ -79,44 +79,44 @@ struct link_attempt {
 	int cancel_fd;        /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
 	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become
-	 * link_run's; fewer than multi wants are as if it wanted no more, others are for connections that have to
-	 * begin anew (plan_multi's guard). 0: link_run connects.
+	 * connect_run's; fewer than multi wants are as if it wanted no more, others are for connections that have to
+	 * begin anew (plan_multi's guard). 0: connect_run connects.
 	 */
 	unsigned connected;
 	const int *fds;
-	/* For NEG_GOAL_QUERY: where the connection goes, which is the caller's then, for conn_end. */
-	struct conn *keep;
+	/* For NEG_GOAL_QUERY: where the connection goes, which is the caller's then, for handshake_end. */
+	struct handshake *keep;
 };
 
 /*
  * Reads the credentials, so that a mistake in them is found before anybody is contacted. rq must outlive *l, which is
- * the caller's, for link_free, which lets go of all that was made here.
+ * the caller's, for connect_free, which lets go of all that was made here.
  */
-int link_prepare(struct link **l, const struct link_request *rq, struct err *e);
-void link_free(struct link *l);
+int connect_prepare(struct connector **l, const struct target *rq, struct err *e);
+void connect_free(struct connector *l);
 
 /* Looks up the host's addresses now, where it has a name; later runs use those. ERR_UNREACHABLE. */
-int link_resolve(struct link *l, unsigned timeout_ms, int cancel_fd, struct err *e);
+int connect_resolve(struct connector *l, unsigned timeout_ms, int cancel_fd, struct err *e);
 
 /*
  * Begins to look them up once more, beside whatever else is done: for a name whose addresses have all been no
  * good. The next run after that is done uses the new ones; where it fails the old ones stay.
  */
-void link_refresh(struct link *l);
+void connect_refresh(struct connector *l);
 
-/* Ends what link_refresh has begun. */
-void link_forget_refresh(struct link *l);
+/* Ends what connect_refresh has begun. */
+void connect_forget_refresh(struct connector *l);
 
 /*
  * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
  * and nothing after the handshake has been read from them; on success of NEG_GOAL_QUERY a->keep is, and a
- * command goes on until link_close. For other goals the connection is ended in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
+ * command goes on until connections_close. For other goals the connection is ended in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
  * be NULL for other goals. With TLS nothing but the wish for it is sent in plain text, and there is no way
  * back to that.
  *
  * All connections that multi wants begin at once, so that they take the round trips of one. Those
  * beyond the first to be done are a guess until plan_multi has judged that one's answer, and never hold
- * it up: where several are not allowed they are ended (LINK_GRACE_MS for the answer of those that have asked for
+ * it up: where several are not allowed they are ended (CONNECT_GRACE_MS for the answer of those that have asked for
  * the transmission phase, so that they can say goodbye). With multi.automatic they have, after
  * that, as long again as the first took, and those that fail are done without (rs->note); otherwise one that
  * fails, and a server that permits only one, end everything.
@@ -124,23 +124,23 @@ void link_forget_refresh(struct link *l);
  * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_MULTI (also for answers that
  * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and rs holds nothing.
  */
-enum { LINK_GRACE_MS = 100 };
-int link_run(struct link *l, const struct link_attempt *a,
+enum { CONNECT_GRACE_MS = 100 };
+int connect_run(struct connector *l, const struct connect_attempt *a,
 	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	     struct link_result *rs, struct err *e);
+	     struct connections *rs, struct err *e);
 
-/* All of it, once. cancel_fd as in struct link_attempt. */
-int link_open(const struct link_request *rq, int cancel_fd,
+/* All of it, once. cancel_fd as in struct connect_attempt. */
+int connect_open(const struct target *rq, int cancel_fd,
 	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	      struct link_result *rs, struct err *e);
+	      struct connections *rs, struct err *e);
 
 /* Puts to an error met on a connection of rs where that goes, and the last words of its command. Returns -e->code. */
-int link_explain(const struct link_request *rq, struct link_result *rs, struct err *e);
+int connections_explain(const struct target *rq, struct connections *rs, struct err *e);
 
 /*
  * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two
  * seconds to leave by itself. For one whose connections the kernel has taken over, only lets go of them.
  */
-void link_close(struct link_result *rs, bool kernel_has_it);
+void connections_close(struct connections *rs, bool kernel_has_it);
 
 #endif

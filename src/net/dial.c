@@ -15,7 +15,7 @@
 
 #include "base/text.h"
 
-void stream_dial_init(struct stream_dial *d, const struct resolve_result *r)
+void dial_init(struct dial *d, const struct resolve_result *r)
 {
 	memset(d, 0, sizeof(*d));
 	d->addresses = *r;
@@ -36,7 +36,7 @@ static void describe(const union resolve_address *a, char *buf, size_t cap)
 		snprintf(buf, cap, a->sa.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-static void failed(struct stream_dial *d, unsigned i, int code)
+static void failed(struct dial *d, unsigned i, int code)
 {
 	char address[NI_MAXHOST + NI_MAXSERV + 4];
 
@@ -52,13 +52,13 @@ static void failed(struct stream_dial *d, unsigned i, int code)
 	d->next_ms = 0;
 }
 
-static void begin(struct stream_dial *d, long long now)
+static void begin(struct dial *d, long long now)
 {
 	unsigned i = d->next++;
 	const union resolve_address *a = &d->addresses.address[i];
 	int fd, one = 1;
 
-	d->next_ms = now + STREAM_STAGGER_MS;
+	d->next_ms = now + DIAL_STAGGER_MS;
 	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
 		failed(d, i, errno);
@@ -73,7 +73,7 @@ static void begin(struct stream_dial *d, long long now)
 }
 
 /* Whether attempt i is connected; a failed one is closed. */
-static bool is_connected(struct stream_dial *d, unsigned i)
+static bool is_connected(struct dial *d, unsigned i)
 {
 	struct pollfd p = { .fd = d->fd[i], .events = POLLOUT };
 	int code = 0;
@@ -90,7 +90,7 @@ static bool is_connected(struct stream_dial *d, unsigned i)
 	return true;
 }
 
-void stream_peer(int fd, char *buf, size_t cap)
+void dial_peer_name(int fd, char *buf, size_t cap)
 {
 	union resolve_address a;
 	socklen_t len = sizeof(a);
@@ -102,7 +102,7 @@ void stream_peer(int fd, char *buf, size_t cap)
 		snprintf(buf, cap, "local");
 }
 
-int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
+int dial_step(struct dial *d, long long now, struct err *e)
 {
 	int fd;
 
@@ -114,7 +114,7 @@ int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
 			d->fd[i] = -1;
 			d->open--;
 			d->winner = i;
-			stream_dial_cancel(d);
+			dial_cancel(d);
 			return fd;
 		}
 		if (d->next == d->addresses.count || (d->open && now < d->next_ms))
@@ -131,7 +131,7 @@ int stream_dial_step(struct stream_dial *d, long long now, struct err *e)
 	return -e->code;
 }
 
-unsigned stream_dial_poll(const struct stream_dial *d, long long now, struct pollfd *p,
+unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p,
 			  unsigned cap, int *timeout_ms)
 {
 	unsigned n = 0;
@@ -145,7 +145,7 @@ unsigned stream_dial_poll(const struct stream_dial *d, long long now, struct pol
 	return n;
 }
 
-void stream_dial_cancel(struct stream_dial *d)
+void dial_cancel(struct dial *d)
 {
 	for (unsigned i = 0; i < d->next; i++) {
 		if (d->fd[i] >= 0)
@@ -155,7 +155,7 @@ void stream_dial_cancel(struct stream_dial *d)
 	d->open = 0;
 }
 
-int stream_unix(const char *path, struct err *e)
+int dial_unix(const char *path, struct err *e)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	char shown[4 * sizeof(a.sun_path)];
@@ -219,7 +219,7 @@ static void close_all(const int *fds, size_t count)
 			close(fds[i]);
 }
 
-int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e)
+int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
 {
 	/* pair, log pipe, and a pipe that closes at exec or reports its failure */
 	int fds[6] = { -1, -1, -1, -1, -1, -1 };

@@ -4,8 +4,8 @@
  * addresses to answer (RFC 8305 section 5), vsock(7), a Unix socket, or a socket pair to a child that serves
  * on its standard input and output. Knows nothing of NBD.
  */
-#ifndef NBD_ATTACH_STREAM_H
-#define NBD_ATTACH_STREAM_H
+#ifndef NBD_ATTACH_DIAL_H
+#define NBD_ATTACH_DIAL_H
 
 #include <poll.h>
 #include <stdbool.h>
@@ -16,13 +16,13 @@
 #include "net/resolve.h"
 
 /* RFC 8305 section 5: "recommended value for a default delay is 250 milliseconds". */
-enum { STREAM_STAGGER_MS = 250 };
+enum { DIAL_STAGGER_MS = 250 };
 
 /* Attempts at several addresses at a time. */
-struct stream_dial {
+struct dial {
 	struct resolve_result addresses;
 	unsigned next;          /* the address to try next */
-	long long next_ms;      /* when, by task_now_ms */
+	long long next_ms;      /* when, by monotonic_ms */
 	unsigned open;          /* attempts under way */
 	int fd[RESOLVE_MAX];    /* of attempt i, or -1 */
 	unsigned winner;        /* the address that is connected, once one is */
@@ -30,28 +30,28 @@ struct stream_dial {
 	bool unknown;           /* one failed in another way than by a refusal */
 };
 
-void stream_dial_init(struct stream_dial *d, const struct resolve_result *r);
+void dial_init(struct dial *d, const struct resolve_result *r);
 
 /*
  * Begins what is due at now and looks at the attempts under way, of which the caller has polled
- * those that stream_dial_poll named. Returns a connected non-blocking descriptor, which is the caller's (the
+ * those that dial_poll named. Returns a connected non-blocking descriptor, which is the caller's (the
  * other attempts are closed), -EAGAIN while there is hope, or another -errno when every address
  * has failed; with several addresses the text says so. -ECONNREFUSED: all of them are there and have no server.
  */
-int stream_dial_step(struct stream_dial *d, long long now, struct err *e);
+int dial_step(struct dial *d, long long now, struct err *e);
 
 /* Fills at most cap entries to be polled; returns how many. *timeout_ms (>= 0, -1 for none) is when the next attempt is due. */
-unsigned stream_dial_poll(const struct stream_dial *d, long long now, struct pollfd *p,
+unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p,
 			  unsigned cap, int *timeout_ms);
 
 /* Closes what is under way. */
-void stream_dial_cancel(struct stream_dial *d);
+void dial_cancel(struct dial *d);
 
 /* "192.0.2.1:10809" or "[2001:db8::1]:10809" of a connected TCP socket, "vsock:2:10809", "local" of any other. */
-void stream_peer(int fd, char *buf, size_t cap);
+void dial_peer_name(int fd, char *buf, size_t cap);
 
 /* Connects to a Unix socket; a non-blocking descriptor or -errno. */
-int stream_unix(const char *path, struct err *e);
+int dial_unix(const char *path, struct err *e);
 
 /*
  * Starts argv (NULL-terminated, looked up in PATH) with one end of a socket pair as its standard
@@ -60,6 +60,6 @@ int stream_unix(const char *path, struct err *e);
  * A command that cannot be started is -errno (ERR_USAGE), no process is left, *pid and *log are as
  * they were.
  */
-int stream_command(char *const argv[], pid_t *pid, int *log, struct err *e);
+int command_start(char *const argv[], pid_t *pid, int *log, struct err *e);
 
 #endif

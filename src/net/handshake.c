@@ -11,7 +11,7 @@
 /* Of one step, so that a server that never stops talking does not keep the others waiting. */
 enum { MOVES_MAX = 256 };
 
-int conn_init(struct conn *c, const struct neg_params *params, struct tls *tls, struct err *e)
+int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls, struct err *e)
 {
 	memset(c, 0, sizeof(*c));
 	c->fd = -1;
@@ -23,36 +23,36 @@ int conn_init(struct conn *c, const struct neg_params *params, struct tls *tls, 
 	return 0;
 }
 
-static void fail(struct conn *c, const struct err *e)
+static void fail(struct handshake *c, const struct err *e)
 {
 	c->err = *e;
-	c->stage = CONN_FAILED;
+	c->stage = HANDSHAKE_FAILED;
 }
 
-void conn_dial(struct conn *c, const struct resolve_result *addresses)
+void handshake_dial(struct handshake *c, const struct resolve_result *addresses)
 {
-	stream_dial_init(&c->dial, addresses);
-	c->stage = CONN_DIAL;
+	dial_init(&c->dial, addresses);
+	c->stage = HANDSHAKE_DIAL;
 }
 
-void conn_use(struct conn *c, int fd)
+void handshake_use(struct handshake *c, int fd)
 {
 	c->fd = fd;
-	c->stage = CONN_HANDSHAKE;
+	c->stage = HANDSHAKE_HANDSHAKE;
 }
 
-void conn_unix(struct conn *c, const char *path)
+void handshake_unix(struct handshake *c, const char *path)
 {
 	struct err e;
-	int fd = stream_unix(path, &e);
+	int fd = dial_unix(path, &e);
 
 	if (fd >= 0)
-		conn_use(c, fd);
+		handshake_use(c, fd);
 	else
 		fail(c, &e);
 }
 
-ssize_t conn_send(struct conn *c, const void *buf, size_t len)
+ssize_t handshake_send(struct handshake *c, const void *buf, size_t len)
 {
 	ssize_t n;
 
@@ -64,7 +64,7 @@ ssize_t conn_send(struct conn *c, const void *buf, size_t len)
 	return n < 0 ? -errno : n;
 }
 
-ssize_t conn_recv(struct conn *c, void *buf, size_t len)
+ssize_t handshake_recv(struct handshake *c, void *buf, size_t len)
 {
 	ssize_t n;
 
@@ -79,19 +79,19 @@ ssize_t conn_recv(struct conn *c, void *buf, size_t len)
 	return n < 0 ? -errno : n;
 }
 
-short conn_wants(const struct conn *c, bool sending)
+short handshake_wants(const struct handshake *c, bool sending)
 {
-	if (c->encrypted || c->stage == CONN_TLS)
+	if (c->encrypted || c->stage == HANDSHAKE_TLS)
 		sending = tls_wants_write(c->tls);
 	return sending ? POLLOUT : POLLIN;
 }
 
-static void begin_tls(struct conn *c)
+static void begin_tls(struct handshake *c)
 {
 	struct err e;
 	char forged;
 
-	c->stage = CONN_TLS;
+	c->stage = HANDSHAKE_TLS;
 	/* The server speaks second in TLS: who speaks first here is somebody in between. */
 	if (recv(c->fd, &forged, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
 		return;
@@ -101,7 +101,7 @@ static void begin_tls(struct conn *c)
 	fail(c, &e);
 }
 
-static void step_tls(struct conn *c)
+static void step_tls(struct handshake *c)
 {
 	struct err e;
 	int ret = tls_handshake(c->tls, c->fd, &e);
@@ -113,12 +113,12 @@ static void step_tls(struct conn *c)
 		return;
 	}
 	c->encrypted = true;
-	c->stage = CONN_HANDSHAKE;
+	c->stage = HANDSHAKE_HANDSHAKE;
 	neg_moved(c->neg, 0);
 }
 
 /* The connection has ended (0) or broken (-errno) where more was expected. */
-static void broken(struct conn *c, ssize_t why)
+static void broken(struct handshake *c, ssize_t why)
 {
 	/* A server that closes with our bytes unread resets: the same as an end */
 	bool ended = !why || why == -ECONNRESET || why == -EPIPE;
@@ -134,17 +134,17 @@ static void broken(struct conn *c, ssize_t why)
 }
 
 /* One move of what neg wants; false when it has to wait. */
-static bool step_neg(struct conn *c, void (*item)(void *ctx, const struct neg_item *item), void *ctx)
+static bool step_neg(struct handshake *c, void (*item)(void *ctx, const struct neg_item *item), void *ctx)
 {
 	struct neg_buf buf;
 	ssize_t moved;
 
 	switch (neg_want(c->neg, &buf)) {
 	case NEG_WRITE:
-		moved = conn_send(c, buf.out, buf.len);
+		moved = handshake_send(c, buf.out, buf.len);
 		break;
 	case NEG_READ:
-		moved = conn_recv(c, buf.in, buf.len);
+		moved = handshake_recv(c, buf.in, buf.len);
 		break;
 	case NEG_ITEM:
 		if (item)
@@ -157,7 +157,7 @@ static bool step_neg(struct conn *c, void (*item)(void *ctx, const struct neg_it
 		begin_tls(c);
 		return true;
 	case NEG_DONE:
-		c->stage = CONN_DONE;
+		c->stage = HANDSHAKE_DONE;
 		return true;
 	default:
 		fail(c, neg_failure(c->neg));
@@ -170,29 +170,29 @@ static bool step_neg(struct conn *c, void (*item)(void *ctx, const struct neg_it
 	return moved != -EAGAIN;
 }
 
-static void step_dial(struct conn *c, long long now)
+static void step_dial(struct handshake *c, long long now)
 {
 	struct err e;
-	int fd = stream_dial_step(&c->dial, now, &e);
+	int fd = dial_step(&c->dial, now, &e);
 
 	if (fd >= 0)
-		conn_use(c, fd);
+		handshake_use(c, fd);
 	else if (fd != -EAGAIN)
 		fail(c, &e);
 }
 
-bool conn_step(struct conn *c, long long now, void (*item)(void *ctx, const struct neg_item *item),
+bool handshake_step(struct handshake *c, long long now, void (*item)(void *ctx, const struct neg_item *item),
 	       void *ctx)
 {
 	unsigned moves = 0;
 
 	c->hurried = false;
-	if (c->stage == CONN_DIAL)
+	if (c->stage == HANDSHAKE_DIAL)
 		step_dial(c, now);
 	for (;;) {
-		if (c->stage == CONN_TLS)
+		if (c->stage == HANDSHAKE_TLS)
 			step_tls(c);
-		if (c->stage != CONN_HANDSHAKE)
+		if (c->stage != HANDSHAKE_HANDSHAKE)
 			break;
 		if (++moves > MOVES_MAX) {
 			c->hurried = true;
@@ -201,22 +201,22 @@ bool conn_step(struct conn *c, long long now, void (*item)(void *ctx, const stru
 		if (!step_neg(c, item, ctx))
 			break;
 	}
-	return c->stage == CONN_DONE || c->stage == CONN_FAILED;
+	return c->stage == HANDSHAKE_DONE || c->stage == HANDSHAKE_FAILED;
 }
 
-unsigned conn_poll(struct conn *c, long long now, struct pollfd *p, int *timeout_ms)
+unsigned handshake_poll(struct handshake *c, long long now, struct pollfd *p, int *timeout_ms)
 {
 	struct neg_buf buf;
 
 	*timeout_ms = c->hurried ? 0 : -1;
 	switch (c->stage) {
-	case CONN_DIAL:
-		return stream_dial_poll(&c->dial, now, p, CONN_POLL_MAX, timeout_ms);
-	case CONN_TLS:
-	case CONN_HANDSHAKE:
+	case HANDSHAKE_DIAL:
+		return dial_poll(&c->dial, now, p, HANDSHAKE_POLL_MAX, timeout_ms);
+	case HANDSHAKE_TLS:
+	case HANDSHAKE_HANDSHAKE:
 		p[0] = (struct pollfd){
 			.fd = c->fd,
-			.events = conn_wants(c, neg_want(c->neg, &buf) == NEG_WRITE),
+			.events = handshake_wants(c, neg_want(c->neg, &buf) == NEG_WRITE),
 		};
 		return 1;
 	default:
@@ -224,23 +224,23 @@ unsigned conn_poll(struct conn *c, long long now, struct pollfd *p, int *timeout
 	}
 }
 
-void conn_give_up(struct conn *c, int code, unsigned timeout_ms)
+void handshake_give_up(struct handshake *c, int code, unsigned timeout_ms)
 {
-	const char *doing = c->stage == CONN_DIAL ? "connect" :
-			    c->stage == CONN_TLS ? "TLS handshake" : "handshake";
+	const char *doing = c->stage == HANDSHAKE_DIAL ? "connect" :
+			    c->stage == HANDSHAKE_TLS ? "TLS handshake" : "handshake";
 	struct neg_buf buf;
 	struct err e;
 
-	if (c->stage == CONN_HANDSHAKE && code == ETIMEDOUT) {
+	if (c->stage == HANDSHAKE_HANDSHAKE && code == ETIMEDOUT) {
 		neg_timed_out(c->neg);
 		/* Only the farewell may have been outstanding */
 		if (neg_want(c->neg, &buf) == NEG_DONE)
-			c->stage = CONN_DONE;
+			c->stage = HANDSHAKE_DONE;
 		else
 			fail(c, neg_failure(c->neg));
 		return;
 	}
-	stream_dial_cancel(&c->dial);
+	dial_cancel(&c->dial);
 	if (code == ETIMEDOUT)
 		err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "%s: not done within %.3g s", doing,
 			timeout_ms / 1e3);
@@ -249,12 +249,12 @@ void conn_give_up(struct conn *c, int code, unsigned timeout_ms)
 	fail(c, &e);
 }
 
-bool conn_is_committed(const struct conn *c)
+bool handshake_is_committed(const struct handshake *c)
 {
-	return c->stage == CONN_HANDSHAKE && neg_is_committed(c->neg);
+	return c->stage == HANDSHAKE_HANDSHAKE && neg_is_committed(c->neg);
 }
 
-int conn_request(struct conn *c, uint16_t command, uint64_t offset, uint32_t len)
+int handshake_request(struct handshake *c, uint16_t command, uint64_t offset, uint32_t len)
 {
 	uint8_t request[WIRE_REQUEST_SIZE];
 	struct bytes_writer w;
@@ -263,18 +263,18 @@ int conn_request(struct conn *c, uint16_t command, uint64_t offset, uint32_t len
 	bytes_write_init(&w, request, sizeof(request));
 	wire_put_request(&w, 0, command, 0, offset, len);
 	c->got = 0;
-	n = conn_send(c, request, sizeof(request));
+	n = handshake_send(c, request, sizeof(request));
 	return n == (ssize_t)sizeof(request) ? 0 : n < 0 ? (int)n : -EPIPE;
 }
 
-int conn_reply(struct conn *c, uint32_t *error)
+int handshake_reply(struct handshake *c, uint32_t *error)
 {
 	struct wire_simple_reply reply;
 	struct bytes_reader r;
 	ssize_t n;
 
 	while (c->got < sizeof(c->reply)) {
-		n = conn_recv(c, c->reply + c->got, sizeof(c->reply) - c->got);
+		n = handshake_recv(c, c->reply + c->got, sizeof(c->reply) - c->got);
 		if (n <= 0)
 			return n ? (int)n : -ECONNRESET;
 		c->got += (size_t)n;
@@ -285,24 +285,24 @@ int conn_reply(struct conn *c, uint32_t *error)
 	return reply.magic == NBD_SIMPLE_REPLY_MAGIC && !reply.cookie ? 0 : -EPROTO;
 }
 
-static void close_all(struct conn *c)
+static void close_all(struct handshake *c)
 {
-	stream_dial_cancel(&c->dial);
+	dial_cancel(&c->dial);
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
-	c->stage = CONN_IDLE;
+	c->stage = HANDSHAKE_IDLE;
 }
 
-void conn_hang_up(struct conn *c)
+void handshake_hang_up(struct handshake *c)
 {
 	if (c->fd >= 0) {
 		/*
 		 * A courtesy ("Terminating the transmission phase"): a server that is gone needs none. Where
 		 * NBD_OPT_ABORT was due neg has sent it.
 		 */
-		if (c->stage == CONN_DONE && neg_in_transmission(c->neg))
-			conn_request(c, NBD_CMD_DISC, 0, 0);
+		if (c->stage == HANDSHAKE_DONE && neg_in_transmission(c->neg))
+			handshake_request(c, NBD_CMD_DISC, 0, 0);
 		if (c->encrypted)
 			tls_bye(c->tls);
 		/* Not a plain close: bytes of the server still unread would make that a reset. */
@@ -311,7 +311,7 @@ void conn_hang_up(struct conn *c)
 	close_all(c);
 }
 
-void conn_end(struct conn *c)
+void handshake_end(struct handshake *c)
 {
 	if (!c->neg && !c->tls)
 		return;

@@ -9,7 +9,7 @@
 
 #include "base/text.h"
 
-_Static_assert(sizeof(struct resolve_result) <= TASK_RESULT_MAX, "a result is one write");
+_Static_assert(sizeof(struct resolve_result) <= BLOCKING_CHILD_RESULT_MAX, "a result is one write");
 
 socklen_t resolve_length(const union resolve_address *a)
 {
@@ -91,19 +91,19 @@ bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r)
 	return !r->gai && r->count;
 }
 
-int resolve_start(struct task *t, const struct resolve_query *q, struct err *e)
+int resolve_start(struct blocking_child *t, const struct resolve_query *q, struct err *e)
 {
-	return task_start(t, look_up, q, sizeof(struct resolve_result), e);
+	return blocking_child_start(t, look_up, q, sizeof(struct resolve_result), e);
 }
 
-int resolve_finish(struct task *t, const struct resolve_query *q, struct resolve_result *r,
+int resolve_finish(struct blocking_child *t, const struct resolve_query *q, struct resolve_result *r,
 		   struct err *e)
 {
 	char host[2 * URI_HOST_MAX];
 	int ret;
 
 	text_escape(host, sizeof(host), q->host, strlen(q->host));
-	ret = task_collect(t, r, e);
+	ret = blocking_child_collect(t, r, e);
 	if (ret)
 		return err_wrap(e, "look up host %s", host);
 	if (r->gai == EAI_SYSTEM)

@@ -16,7 +16,7 @@ static bool is_tcp(int fd)
 	return !getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) && protocol == IPPROTO_TCP;
 }
 
-int sock_set_peer_timeout(int fd, unsigned seconds, struct err *e)
+int sockopt_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 {
 	/*
 	 * The first probe after a third of the time, five more in the rest. The kernel looks at
@@ -38,9 +38,9 @@ int sock_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 	/* The default is no keepalive, and nobody reads its times then. */
 	size_t count = seconds ? sizeof(options) / sizeof(options[0]) : 2;
 
-	if (seconds > SOCK_PEER_TIMEOUT_MAX)
+	if (seconds > SOCKOPT_PEER_TIMEOUT_MAX)
 		return err_set(e, ERR_USAGE, ERANGE, "time limit of a peer: %u s, more than %d", seconds,
-			       SOCK_PEER_TIMEOUT_MAX);
+			       SOCKOPT_PEER_TIMEOUT_MAX);
 	if (!is_tcp(fd))
 		return 0;
 	for (size_t i = 0; i < count; i++)
@@ -51,7 +51,7 @@ int sock_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 	return 0;
 }
 
-int sock_set_send_room(int fd, int bytes, struct err *e)
+int sockopt_set_send_room(int fd, int bytes, struct err *e)
 {
 	socklen_t len = sizeof(bytes);
 
@@ -63,14 +63,14 @@ int sock_set_send_room(int fd, int bytes, struct err *e)
 	return bytes / 2;
 }
 
-bool sock_is_dead(int fd)
+bool sockopt_is_dead(int fd)
 {
-	struct pollfd p = { .fd = fd, .events = SOCK_DEAD };
+	struct pollfd p = { .fd = fd, .events = SOCKOPT_DEAD };
 
 	return poll(&p, 1, 0) > 0;
 }
 
-bool sock_was_silent(int fd, unsigned seconds)
+bool sockopt_was_silent(int fd, unsigned seconds)
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
@@ -84,7 +84,7 @@ bool sock_was_silent(int fd, unsigned seconds)
 	return info.tcpi_last_ack_recv >= seconds * 600 && info.tcpi_last_data_recv >= seconds * 600;
 }
 
-int sock_cut(int fd, struct err *e)
+int sockopt_cut(int fd, struct err *e)
 {
 	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
 	static const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
@@ -100,7 +100,7 @@ int sock_cut(int fd, struct err *e)
 	return 0;
 }
 
-int sock_send_timeout_ms(int fd)
+int sockopt_send_timeout_ms(int fd)
 {
 	struct timeval tv = { 0 };
 	socklen_t len = sizeof(tv);
@@ -112,7 +112,7 @@ int sock_send_timeout_ms(int fd)
 	return (int)(tv.tv_sec * 1000 + tv.tv_usec / 1000);
 }
 
-int sock_set_send_timeout_ms(int fd, int ms, struct err *e)
+int sockopt_set_send_timeout_ms(int fd, int ms, struct err *e)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 

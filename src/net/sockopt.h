@@ -4,8 +4,8 @@
  * and of which we keep a descriptor to watch it and to cut it. Nothing here moves data or waits.
  * Never poll such a descriptor for POLLIN: what arrives belongs to the driver.
  */
-#ifndef NBD_ATTACH_SOCK_H
-#define NBD_ATTACH_SOCK_H
+#ifndef NBD_ATTACH_SOCKOPT_H
+#define NBD_ATTACH_SOCKOPT_H
 
 #include <poll.h>
 #include <stdbool.h>
@@ -13,12 +13,12 @@
 #include "base/err.h"
 
 enum {
-	SOCK_PEER_TIMEOUT_MAX = 32767, /* seconds; MAX_TCP_KEEPIDLE of the kernel */
+	SOCKOPT_PEER_TIMEOUT_MAX = 32767, /* seconds; MAX_TCP_KEEPIDLE of the kernel */
 	/*
 	 * Room for a few of the largest requests, so that the driver never has one half sent: since 6.13 such
 	 * a request fails when its writer gets a signal and then the connection dies.
 	 */
-	SOCK_SEND_ROOM = 16 << 20,
+	SOCKOPT_SEND_ROOM = 16 << 20,
 };
 
 /*
@@ -29,24 +29,24 @@ enum {
  * nothing. 0: the system's defaults, as they are for a new socket. Other sockets have no silent
  * peers: nothing is done to them.
  */
-int sock_set_peer_timeout(int fd, unsigned seconds, struct err *e);
+int sockopt_set_peer_timeout(int fd, unsigned seconds, struct err *e);
 
 /*
  * Asks for a send buffer of so many bytes, beyond the system's limit where we may (CAP_NET_ADMIN), else
  * within it. Returns what there is, or -errno.
  */
-int sock_set_send_room(int fd, int bytes, struct err *e);
+int sockopt_set_send_room(int fd, int bytes, struct err *e);
 
 /* The events of poll() that say that a connection has ended, or that its peer has ended its half. */
-#define SOCK_DEAD (POLLRDHUP | POLLHUP | POLLERR)
-bool sock_is_dead(int fd);
+#define SOCKOPT_DEAD (POLLRDHUP | POLLHUP | POLLERR)
+bool sockopt_is_dead(int fd);
 
 /*
  * Of a connection that has ended: whether its peer had been silent for about the seconds of its
  * peer timeout by then, so that nobody knows what became of it, rather than having said goodbye or reset it. A peer that
  * lives is heard of at least every third of that time. False for what is no TCP connection.
  */
-bool sock_was_silent(int fd, unsigned seconds);
+bool sockopt_was_silent(int fd, unsigned seconds);
 
 /*
  * Ends the connection at once, for every holder of the socket; who waits in it wakes up. What a TCP
@@ -56,13 +56,13 @@ bool sock_was_silent(int fd, unsigned seconds);
  * the kernel tries once more to send. Ignore it.) Other sockets are shut down. One that has ended
  * already is no error.
  */
-int sock_cut(int fd, struct err *e);
+int sockopt_cut(int fd, struct err *e);
 
 /*
  * SO_SNDTIMEO in milliseconds, 0 for none, or -errno. The driver sets it to the device's time limit when it takes
  * a socket, and that is the only sign that it has.
  */
-int sock_send_timeout_ms(int fd);
-int sock_set_send_timeout_ms(int fd, int ms, struct err *e);
+int sockopt_send_timeout_ms(int fd);
+int sockopt_set_send_timeout_ms(int fd, int ms, struct err *e);
 
 #endif

@@ -5,22 +5,22 @@
 #include <stdio.h>
 #include <string.h>
 
-struct alias {
+struct udev_name {
 	char *buf;
 	size_t len; /* of the whole, also of what does not fit */
 	uint64_t hash;
 };
 
-static void put(struct alias *a, char c)
+static void put(struct udev_name *a, char c)
 {
-	if (a->len < ALIAS_MAX)
+	if (a->len < UDEV_NAME_MAX)
 		a->buf[a->len] = c;
 	a->len++;
 	/* FNV-1a */
 	a->hash = (a->hash ^ (unsigned char)c) * 0x100000001b3;
 }
 
-static void put_text(struct alias *a, const char *s)
+static void put_text(struct udev_name *a, const char *s)
 {
 	static const char digits[] = "0123456789abcdef";
 
@@ -39,9 +39,9 @@ static void put_text(struct alias *a, const char *s)
 	}
 }
 
-void alias_of(const struct uri *u, char *buf)
+void udev_name_of(const struct uri *u, char *buf)
 {
-	struct alias a = { .buf = buf, .hash = 0xcbf29ce484222325 };
+	struct udev_name a = { .buf = buf, .hash = 0xcbf29ce484222325 };
 	char suffix[20];
 	size_t cut;
 
@@ -57,12 +57,12 @@ void alias_of(const struct uri *u, char *buf)
 	if (u->export[0])
 		put(&a, '-');
 	put_text(&a, u->export);
-	if (a.len <= ALIAS_MAX) {
+	if (a.len <= UDEV_NAME_MAX) {
 		buf[a.len] = '\0';
 		return;
 	}
 	snprintf(suffix, sizeof(suffix), "=%016llx", (unsigned long long)a.hash);
-	cut = ALIAS_MAX - strlen(suffix);
+	cut = UDEV_NAME_MAX - strlen(suffix);
 	/* not in the middle of \xNN */
 	for (size_t i = cut - 3; i < cut; i++)
 		if (buf[i] == '\\')

@@ -4,19 +4,19 @@
 #include <errno.h>
 #include <string.h>
 
-void map_init(struct map *m, uint64_t size, uint32_t block, unsigned contexts,
-	      struct map_extent *extents, size_t room)
+void extent_map_init(struct extent_map *m, uint64_t size, uint32_t block, unsigned contexts,
+	      struct extent_map_extent *extents, size_t room)
 {
 	memset(m, 0, sizeof(*m));
 	m->size = size;
 	m->block = block ? block : 1;
-	m->contexts = contexts < CONTEXTS_MAX ? contexts : CONTEXTS_MAX;
+	m->contexts = contexts < METACTX_MAX ? contexts : METACTX_MAX;
 	m->extents = extents;
 	m->room = room;
 }
 
 /* Where something is not known of one context at least */
-static uint64_t known(const struct map *m)
+static uint64_t known(const struct extent_map *m)
 {
 	uint64_t end = m->size;
 
@@ -26,22 +26,22 @@ static uint64_t known(const struct map *m)
 	return end;
 }
 
-bool map_next(struct map *m, uint64_t *offset)
+bool extent_map_next(struct extent_map *m, uint64_t *offset)
 {
 	m->asked = known(m);
 	*offset = m->asked - m->asked % m->block;
 	return m->asked < m->size;
 }
 
-static struct map_extent *extent_at(const struct map *m, unsigned context, size_t i)
+static struct extent_map_extent *extent_at(const struct extent_map *m, unsigned context, size_t i)
 {
 	return &m->extents[context * m->room + (m->of[context].first + i) % m->room];
 }
 
-void map_extent(struct map *m, unsigned context, uint64_t offset, uint64_t length, uint32_t flags)
+void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, uint64_t length, uint32_t flags)
 {
 	uint64_t end = length < m->size - offset ? offset + length : m->size;
-	struct map_extent *last;
+	struct extent_map_extent *last;
 	size_t count;
 
 	/* Known already; or what comes before it did not fit, and will be asked for again. */
@@ -52,7 +52,7 @@ void map_extent(struct map *m, unsigned context, uint64_t offset, uint64_t lengt
 	if (last && last->flags == flags) {
 		last->end = end;
 	} else if (count < m->room) {
-		*extent_at(m, context, count) = (struct map_extent){ .end = end, .flags = flags };
+		*extent_at(m, context, count) = (struct extent_map_extent){ .end = end, .flags = flags };
 		m->of[context].count++;
 	} else {
 		return;
@@ -60,7 +60,7 @@ void map_extent(struct map *m, unsigned context, uint64_t offset, uint64_t lengt
 	m->of[context].end = end;
 }
 
-int map_answered(struct map *m, struct err *e)
+int extent_map_answered(struct extent_map *m, struct err *e)
 {
 	uint64_t end = known(m);
 
@@ -70,7 +70,7 @@ int map_answered(struct map *m, struct err *e)
 			       "that it has not described before; it is broken",
 			       (unsigned long long)(m->asked - m->asked % m->block));
 	m->answers++;
-	if (m->answers > MAP_PATIENCE && end < m->size && end / MAP_ADVANCE_MIN < m->answers)
+	if (m->answers > EXTENT_MAP_PATIENCE && end < m->size && end / EXTENT_MAP_ADVANCE_MIN < m->answers)
 		return err_set(e, ERR_PROTOCOL, EPROTO,
 			       "the server describes %llu bytes in %llu answers, too few to ever come to the end "
 			       "of the export; it is broken",
@@ -79,13 +79,13 @@ int map_answered(struct map *m, struct err *e)
 }
 
 /* The next piece in which nothing changes. False when it is not known of all contexts. */
-static bool next_piece(const struct map *m, struct map_row *piece)
+static bool next_piece(const struct extent_map *m, struct extent_map_row *piece)
 {
 	uint64_t end = m->size;
 
 	memset(piece, 0, sizeof(*piece));
 	for (unsigned c = 0; c < m->contexts; c++) {
-		const struct map_extent *x = extent_at(m, c, 0);
+		const struct extent_map_extent *x = extent_at(m, c, 0);
 
 		if (!m->of[c].count)
 			return false;
@@ -98,7 +98,7 @@ static bool next_piece(const struct map *m, struct map_row *piece)
 	return piece->length;
 }
 
-static void consume(struct map *m, uint64_t end)
+static void consume(struct extent_map *m, uint64_t end)
 {
 	m->done = end;
 	for (unsigned c = 0; c < m->contexts; c++) {
@@ -109,9 +109,9 @@ static void consume(struct map *m, uint64_t end)
 	}
 }
 
-bool map_row(struct map *m, struct map_row *row)
+bool extent_map_row(struct extent_map *m, struct extent_map_row *row)
 {
-	struct map_row piece;
+	struct extent_map_row piece;
 
 	while (next_piece(m, &piece)) {
 		bool grows = m->row.length && !memcmp(m->row.flags, piece.flags, sizeof(piece.flags));
@@ -135,13 +135,13 @@ bool map_row(struct map *m, struct map_row *row)
 
 static int compare(const uint32_t *a, const uint32_t *b)
 {
-	for (size_t i = 0; i < CONTEXTS_MAX; i++)
+	for (size_t i = 0; i < METACTX_MAX; i++)
 		if (a[i] != b[i])
 			return a[i] < b[i] ? -1 : 1;
 	return 0;
 }
 
-int map_add(struct map_totals *t, const struct map_row *row, struct err *e)
+int extent_map_add(struct extent_map_totals *t, const struct extent_map_row *row, struct err *e)
 {
 	size_t low = 0, high = t->count;
 
@@ -154,10 +154,10 @@ int map_add(struct map_totals *t, const struct map_row *row, struct err *e)
 			high = middle;
 	}
 	if (low == t->count || compare(t->total[low].flags, row->flags)) {
-		if (t->count == MAP_TOTALS_MAX)
+		if (t->count == EXTENT_MAP_TOTALS_MAX)
 			return err_set(e, ERR_FAILED, E2BIG,
 				       "the export has more than %d kinds of extents; ask for one meta context, "
-				       "or without --totals", MAP_TOTALS_MAX);
+				       "or without --totals", EXTENT_MAP_TOTALS_MAX);
 		memmove(&t->total[low + 1], &t->total[low], (t->count - low) * sizeof(*t->total));
 		memset(&t->total[low], 0, sizeof(*t->total));
 		memcpy(t->total[low].flags, row->flags, sizeof(row->flags));

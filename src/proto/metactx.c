@@ -10,7 +10,7 @@
 #include "proto/wire.h"
 
 /* Where name i begins; count for the end of the last. */
-static size_t begin_of(const struct contexts *c, unsigned i)
+static size_t begin_of(const struct metactx *c, unsigned i)
 {
 	size_t at = 0;
 
@@ -19,12 +19,12 @@ static size_t begin_of(const struct contexts *c, unsigned i)
 	return at;
 }
 
-static unsigned count_of(const struct contexts *c)
+static unsigned count_of(const struct metactx *c)
 {
-	return c->count < CONTEXTS_MAX ? c->count : CONTEXTS_MAX;
+	return c->count < METACTX_MAX ? c->count : METACTX_MAX;
 }
 
-const char *contexts_name(const struct contexts *c, unsigned i)
+const char *metactx_name(const struct metactx *c, unsigned i)
 {
 	size_t at = begin_of(c, i);
 
@@ -34,10 +34,10 @@ const char *contexts_name(const struct contexts *c, unsigned i)
 	return c->names + at;
 }
 
-int contexts_find(const struct contexts *c, const char *name)
+int metactx_find(const struct metactx *c, const char *name)
 {
 	for (unsigned i = 0; i < count_of(c); i++)
-		if (!strcmp(contexts_name(c, i), name))
+		if (!strcmp(metactx_name(c, i), name))
 			return (int)i;
 	return -1;
 }
@@ -55,7 +55,7 @@ static bool is_name(const char *name, size_t len)
 	return true;
 }
 
-int contexts_add(struct contexts *c, const char *name, size_t len, struct err *e)
+int metactx_add(struct metactx *c, const char *name, size_t len, struct err *e)
 {
 	size_t at = begin_of(c, count_of(c));
 	char shown[256], copy[NBD_MAX_STRING + 1];
@@ -64,14 +64,14 @@ int contexts_add(struct contexts *c, const char *name, size_t len, struct err *e
 	if (!is_name(name, len))
 		return err_set(e, ERR_USAGE, EINVAL, "\"%s\" is no meta context: a name like "
 			       "base:allocation or qemu:dirty-bitmap:NAME is needed", shown);
-	if (len > NBD_MAX_STRING || c->count >= CONTEXTS_MAX || at > sizeof(c->names) ||
+	if (len > NBD_MAX_STRING || c->count >= METACTX_MAX || at > sizeof(c->names) ||
 	    len >= sizeof(c->names) - at)
 		return err_set(e, ERR_USAGE, E2BIG, "meta context \"%s\" is too long or one too many: "
-			       "there may be %d of %d bytes together", shown, CONTEXTS_MAX,
-			       CONTEXTS_BYTES - CONTEXTS_MAX);
+			       "there may be %d of %d bytes together", shown, METACTX_MAX,
+			       METACTX_BYTES - METACTX_MAX);
 	memcpy(copy, name, len);
 	copy[len] = '\0';
-	if (contexts_find(c, copy) >= 0)
+	if (metactx_find(c, copy) >= 0)
 		return err_set(e, ERR_USAGE, EEXIST, "meta context \"%s\" is given twice", shown);
 	memcpy(c->names + at, copy, len + 1);
 	c->count++;
@@ -101,10 +101,10 @@ static void describe_depth(uint32_t depth, char *text)
 	if (depth < 2)
 		strcpy(text, depth ? "local" : "absent");
 	else
-		snprintf(text, CONTEXTS_TEXT_MAX, "backing depth %u", depth);
+		snprintf(text, METACTX_TEXT_MAX, "backing depth %u", depth);
 }
 
-int contexts_describe(const char *name, uint32_t flags, char text[CONTEXTS_TEXT_MAX])
+int metactx_describe(const char *name, uint32_t flags, char text[METACTX_TEXT_MAX])
 {
 	static const struct {
 		const char *name;

@@ -123,9 +123,9 @@ static void send_info(struct neg *n, uint32_t option)
 /* "NBD_OPT_SET_META_CONTEXT" with the contexts as queries; LIST without any lists all. */
 static void send_contexts(struct neg *n, uint32_t option)
 {
-	const struct contexts *c = &n->params.contexts;
+	const struct metactx *c = &n->params.contexts;
 	unsigned count = option == NBD_OPT_SET_META_CONTEXT ? c->count : 0;
-	uint8_t data[4 + NBD_MAX_STRING + 4 + 4 * CONTEXTS_MAX + CONTEXTS_BYTES];
+	uint8_t data[4 + NBD_MAX_STRING + 4 + 4 * METACTX_MAX + METACTX_BYTES];
 	size_t len = strlen(n->params.export);
 	struct bytes_writer w;
 
@@ -134,7 +134,7 @@ static void send_contexts(struct neg *n, uint32_t option)
 	bytes_put(&w, n->params.export, len);
 	bytes_put_u32(&w, count);
 	for (unsigned i = 0; i < count; i++) {
-		const char *name = contexts_name(c, i);
+		const char *name = metactx_name(c, i);
 
 		len = strlen(name);
 		bytes_put_u32(&w, (uint32_t)len);
@@ -256,7 +256,7 @@ static bool all_selected(struct neg *n)
 	for (unsigned i = 0; i < n->params.contexts.count; i++) {
 		if (n->selected[i])
 			continue;
-		missing = contexts_name(&n->params.contexts, i);
+		missing = metactx_name(&n->params.contexts, i);
 		text_escape(name, sizeof(name), missing, strlen(missing));
 		text_escape(export, sizeof(export), n->params.export, strlen(n->params.export));
 		err_set(&n->failure, ERR_REFUSED, ENOENT,
@@ -711,8 +711,8 @@ static void on_context_id(struct neg *n)
 /* "one for each selected metadata context, each with a unique metadata context ID" */
 static void select_context(struct neg *n)
 {
-	struct contexts *c = &n->params.contexts;
-	int place = contexts_find(c, n->item.name);
+	struct metactx *c = &n->params.contexts;
+	int place = metactx_find(c, n->item.name);
 	char name[QUOTED_NAME_MAX];
 
 	text_escape(name, sizeof(name), n->item.name, strlen(n->item.name));
@@ -790,8 +790,8 @@ void neg_init(struct neg *n, const struct neg_params *p)
 	n->params.export[NBD_MAX_STRING] = '\0';
 	if (p->goal != NEG_GOAL_QUERY)
 		n->params.contexts.count = 0;
-	else if (n->params.contexts.count > CONTEXTS_MAX)
-		n->params.contexts.count = CONTEXTS_MAX;
+	else if (n->params.contexts.count > METACTX_MAX)
+		n->params.contexts.count = METACTX_MAX;
 	expect(n, NEG_S_GREETING, WIRE_GREETING_SIZE);
 }
 
@@ -914,7 +914,7 @@ const struct export *neg_export(const struct neg *n)
 	return &n->export;
 }
 
-const struct contexts *neg_contexts(const struct neg *n)
+const struct metactx *neg_contexts(const struct neg *n)
 {
 	return &n->params.contexts;
 }

@@ -58,7 +58,7 @@ struct neg_params {
 	enum neg_goal goal;
 	bool tls; /* required: nothing but NBD_OPT_STARTTLS is sent before it, or the handshake fails */
 	char export[NBD_MAX_STRING + 1];
-	struct contexts contexts; /* of NEG_GOAL_QUERY */
+	struct metactx contexts; /* of NEG_GOAL_QUERY */
 };
 
 enum neg_want {
@@ -119,7 +119,7 @@ struct neg {
 	uint32_t left;        /* of the reply's payload, not yet asked for */
 	uint16_t info;        /* type of the information being read */
 	uint32_t context_id;
-	bool selected[CONTEXTS_MAX]; /* of params.contexts */
+	bool selected[METACTX_MAX]; /* of params.contexts */
 	size_t want;          /* bytes of in[] that the state needs */
 	size_t got;
 	size_t out_len;
@@ -129,7 +129,7 @@ struct neg {
 	struct neg_item item;
 	uint8_t in[NBD_MAX_STRING];
 	uint8_t out[WIRE_CLIENT_FLAGS_SIZE + WIRE_OPTION_SIZE + 4 + NBD_MAX_STRING + 4 +
-		    4 * CONTEXTS_MAX + CONTEXTS_BYTES];
+		    4 * METACTX_MAX + METACTX_BYTES];
 };
 
 void neg_init(struct neg *n, const struct neg_params *p);
@@ -160,7 +160,7 @@ const struct neg_item *neg_item(const struct neg *n);
 const struct export *neg_export(const struct neg *n);
 
 /* The params' with the server's numbers; valid at NEG_DONE of NEG_GOAL_QUERY. */
-const struct contexts *neg_contexts(const struct neg *n);
+const struct metactx *neg_contexts(const struct neg *n);
 
 /*
  * True at NEG_DONE when the connection is in the transmission phase: it is to be given to the

@@ -8,10 +8,10 @@
 
 #include "base/text.h"
 
-static void step(struct query *q);
+static void step(struct transmission *q);
 
 /* The next len bytes belong to state; with none to wait for it is handled at once. */
-static void expect(struct query *q, enum query_state state, size_t len)
+static void expect(struct transmission *q, enum transmission_state state, size_t len)
 {
 	q->state = state;
 	q->want = len;
@@ -20,13 +20,13 @@ static void expect(struct query *q, enum query_state state, size_t len)
 		step(q);
 }
 
-static void expect_header(struct query *q)
+static void expect_header(struct transmission *q)
 {
-	expect(q, QUERY_S_HEADER, WIRE_SIMPLE_REPLY_SIZE);
+	expect(q, TRANSMISSION_S_HEADER, WIRE_SIMPLE_REPLY_SIZE);
 }
 
 /* Payload of the current chunk: len of what is left of it. */
-static void expect_payload(struct query *q, enum query_state state, uint32_t len)
+static void expect_payload(struct transmission *q, enum transmission_state state, uint32_t len)
 {
 	q->left -= len;
 	expect(q, state, len);
@@ -37,19 +37,19 @@ static uint32_t at_most(uint32_t len, uint32_t limit)
 	return len < limit ? len : limit;
 }
 
-static void end(struct query *q)
+static void end(struct transmission *q)
 {
-	q->state = QUERY_S_END;
+	q->state = TRANSMISSION_S_END;
 }
 
-static struct query_slot *current(struct query *q)
+static struct transmission_slot *current(struct transmission *q)
 {
 	return &q->slot[q->current];
 }
 
 /* "Either side MAY initiate a hard disconnect if it detects a violation by the other party" */
 __attribute__((format(printf, 2, 3)))
-static void violation(struct query *q, const char *fmt, ...)
+static void violation(struct transmission *q, const char *fmt, ...)
 {
 	char what[512];
 	va_list ap;
@@ -67,7 +67,7 @@ static void violation(struct query *q, const char *fmt, ...)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static void send_request(struct query *q, const struct query_request *r, uint64_t cookie)
+static void send_request(struct transmission *q, const struct transmission_request *r, uint64_t cookie)
 {
 	struct bytes_writer w;
 
@@ -79,19 +79,19 @@ static void send_request(struct query *q, const struct query_request *r, uint64_
 	q->out_len += w.len;
 }
 
-static uint32_t block(const struct query *q)
+static uint32_t block(const struct transmission *q)
 {
 	return q->params.block_min ? q->params.block_min : 1;
 }
 
-static uint32_t longest_of(const struct query *q, uint16_t type)
+static uint32_t longest_of(const struct transmission *q, uint16_t type)
 {
 	if (type != NBD_CMD_READ)
 		return UINT32_MAX;
 	return q->params.payload_max ? q->params.payload_max : NBD_MAX_BUFFER_SIZE;
 }
 
-uint32_t query_longest(const struct query *q, uint16_t type, uint64_t offset)
+uint32_t transmission_longest(const struct transmission *q, uint16_t type, uint64_t offset)
 {
 	uint32_t longest = longest_of(q, type);
 	/* no odd ones where it can be helped */
@@ -105,7 +105,7 @@ uint32_t query_longest(const struct query *q, uint16_t type, uint64_t offset)
 }
 
 /* "Size constraints": what "the client MUST ensure" */
-static bool may_be_sent(const struct query *q, const struct query_request *r)
+static bool may_be_sent(const struct transmission *q, const struct transmission_request *r)
 {
 	uint16_t flags = 0;
 
@@ -128,16 +128,16 @@ static bool may_be_sent(const struct query *q, const struct query_request *r)
 	       r->offset % block(q) == 0 && r->length % block(q) == 0;
 }
 
-int query_ask(struct query *q, const struct query_request *r, struct err *e)
+int transmission_ask(struct transmission *q, const struct transmission_request *r, struct err *e)
 {
-	if (q->state == QUERY_S_END || q->disconnecting)
+	if (q->state == TRANSMISSION_S_END || q->disconnecting)
 		return err_set(e, ERR_FAILED, EPIPE, "the connection has been ended");
 	if (!may_be_sent(q, r))
 		return err_set(e, ERR_FAILED, EINVAL,
 			       "a request of type %u for %u bytes at %llu with flags 0x%x does not suit the export",
 			       r->type, r->length, (unsigned long long)r->offset, r->flags);
-	for (unsigned i = 0; i < QUERY_REQUESTS; i++) {
-		struct query_slot *s = &q->slot[i];
+	for (unsigned i = 0; i < TRANSMISSION_REQUESTS; i++) {
+		struct transmission_slot *s = &q->slot[i];
 
 		if (s->used)
 			continue;
@@ -149,21 +149,21 @@ int query_ask(struct query *q, const struct query_request *r, struct err *e)
 		send_request(q, r, s->cookie);
 		return (int)i;
 	}
-	return err_set(e, ERR_FAILED, EBUSY, "%d requests are under way already", QUERY_REQUESTS);
+	return err_set(e, ERR_FAILED, EBUSY, "%d requests are under way already", TRANSMISSION_REQUESTS);
 }
 
-static void farewell(struct query *q)
+static void farewell(struct transmission *q)
 {
-	const struct query_request disc = { .type = NBD_CMD_DISC };
+	const struct transmission_request disc = { .type = NBD_CMD_DISC };
 
 	send_request(q, &disc, ++q->cookies);
 	end(q);
 }
 
 /* "SHOULD wait until there are no inflight requests first" */
-void query_disconnect(struct query *q)
+void transmission_disconnect(struct transmission *q)
 {
-	if (q->disconnecting || q->state == QUERY_S_END)
+	if (q->disconnecting || q->state == TRANSMISSION_S_END)
 		return;
 	q->disconnecting = true;
 	if (!q->under_way)
@@ -172,7 +172,7 @@ void query_disconnect(struct query *q)
 
 /* --- replies ---------------------------------------------------------------------------------- */
 
-static const char *request_name(const struct query_slot *s)
+static const char *request_name(const struct transmission_slot *s)
 {
 	switch (s->request.type) {
 	case NBD_CMD_READ:
@@ -185,10 +185,10 @@ static const char *request_name(const struct query_slot *s)
 }
 
 /* The reply is complete. */
-static void on_done(struct query *q)
+static void on_done(struct transmission *q)
 {
-	struct query_slot *s = current(q);
-	const struct query_request *r = &s->request;
+	struct transmission_slot *s = current(q);
+	const struct transmission_request *r = &s->request;
 
 	/* "When no error is detected, the server MUST send enough data chunks to cover the entire region" */
 	if (!s->error && r->type == NBD_CMD_READ &&
@@ -203,10 +203,10 @@ static void on_done(struct query *q)
 		violation(q, "a reply to NBD_CMD_BLOCK_STATUS lacks one of the meta contexts");
 		return;
 	}
-	q->state = QUERY_S_REPLY_EVENT;
+	q->state = TRANSMISSION_S_REPLY_EVENT;
 }
 
-static void chunk_ends(struct query *q)
+static void chunk_ends(struct transmission *q)
 {
 	if (q->flags & NBD_REPLY_FLAG_DONE)
 		on_done(q);
@@ -215,7 +215,7 @@ static void chunk_ends(struct query *q)
 }
 
 /* Of two errors the first has more to do with the cause. */
-static void take_error(struct query_slot *s, uint32_t error, const void *text, size_t len)
+static void take_error(struct transmission_slot *s, uint32_t error, const void *text, size_t len)
 {
 	if (s->error)
 		return;
@@ -227,10 +227,10 @@ static void take_error(struct query_slot *s, uint32_t error, const void *text, s
  * Notes what has come of a read. False when a part of it has come before; a mere mark (of the place of an error)
  * may lie anywhere.
  */
-static bool add_range(struct query *q, uint64_t begin, uint64_t stop, bool mark)
+static bool add_range(struct transmission *q, uint64_t begin, uint64_t stop, bool mark)
 {
-	struct query_slot *s = current(q);
-	struct query_range *r = s->range;
+	struct transmission_slot *s = current(q);
+	struct transmission_range *r = s->range;
 	unsigned i = 0, merged;
 
 	while (i < s->ranges && r[i].end < begin)
@@ -249,19 +249,19 @@ static bool add_range(struct query *q, uint64_t begin, uint64_t stop, bool mark)
 		s->ranges -= merged - i - 1;
 		return true;
 	}
-	if (s->ranges == QUERY_RANGES)
+	if (s->ranges == TRANSMISSION_RANGES)
 		return mark;
 	memmove(&r[i + 1], &r[i], (s->ranges - i) * sizeof(*r));
-	r[i] = (struct query_range){ begin, stop };
+	r[i] = (struct transmission_range){ begin, stop };
 	s->ranges++;
 	return true;
 }
 
 /* A content chunk has to lie within the request and apart from all before. */
-static bool take_content(struct query *q, uint64_t offset, uint32_t len)
+static bool take_content(struct transmission *q, uint64_t offset, uint32_t len)
 {
-	struct query_slot *s = current(q);
-	const struct query_request *r = &s->request;
+	struct transmission_slot *s = current(q);
+	const struct transmission_request *r = &s->request;
 
 	if (offset < r->offset || len > r->length || offset - r->offset > r->length - len) {
 		violation(q, "%u bytes at %llu in reply to a read of %u at %llu", len,
@@ -273,7 +273,7 @@ static bool take_content(struct query *q, uint64_t offset, uint32_t len)
 		return false;
 	}
 	if (!add_range(q, offset, offset + len, false)) {
-		violation(q, s->ranges == QUERY_RANGES ?
+		violation(q, s->ranges == TRANSMISSION_RANGES ?
 			  "the data of a read comes in more than 64 stretches apart from each other" :
 			  "the chunks of a read overlap");
 		return false;
@@ -282,14 +282,14 @@ static bool take_content(struct query *q, uint64_t offset, uint32_t len)
 	return true;
 }
 
-static void expect_data(struct query *q)
+static void expect_data(struct transmission *q)
 {
-	expect_payload(q, QUERY_S_DATA, at_most(q->left, QUERY_PIECE));
+	expect_payload(q, TRANSMISSION_S_DATA, at_most(q->left, TRANSMISSION_PIECE));
 }
 
-static bool find_slot(struct query *q, uint64_t cookie)
+static bool find_slot(struct transmission *q, uint64_t cookie)
 {
-	for (unsigned i = 0; i < QUERY_REQUESTS; i++) {
+	for (unsigned i = 0; i < TRANSMISSION_REQUESTS; i++) {
 		if (!q->slot[i].used || q->slot[i].cookie != cookie)
 			continue;
 		q->current = i;
@@ -301,9 +301,9 @@ static bool find_slot(struct query *q, uint64_t cookie)
 }
 
 /* "Simple reply message" */
-static void on_simple(struct query *q, uint32_t error)
+static void on_simple(struct transmission *q, uint32_t error)
 {
-	struct query_slot *s = current(q);
+	struct transmission_slot *s = current(q);
 	uint16_t type = s->request.type;
 
 	if (s->begun) {
@@ -312,7 +312,7 @@ static void on_simple(struct query *q, uint32_t error)
 		violation(q, "a simple reply to NBD_CMD_READ, although structured ones were agreed on");
 	} else if (error) {
 		take_error(s, error, "", 0);
-		q->state = QUERY_S_REPLY_EVENT;
+		q->state = TRANSMISSION_S_REPLY_EVENT;
 	} else if (type == NBD_CMD_BLOCK_STATUS) {
 		violation(q, "a simple reply without an error to NBD_CMD_BLOCK_STATUS");
 	} else if (type == NBD_CMD_READ) {
@@ -320,11 +320,11 @@ static void on_simple(struct query *q, uint32_t error)
 		if (take_content(q, s->request.offset, s->request.length))
 			expect_data(q);
 	} else {
-		q->state = QUERY_S_REPLY_EVENT;
+		q->state = TRANSMISSION_S_REPLY_EVENT;
 	}
 }
 
-static void on_header(struct query *q)
+static void on_header(struct transmission *q)
 {
 	struct bytes_reader r;
 	uint32_t magic, error;
@@ -344,7 +344,7 @@ static void on_header(struct query *q)
 		q->type = bytes_get_u16(&r);
 		cookie = bytes_get_u64(&r);
 		if (find_slot(q, cookie))
-			expect(q, QUERY_S_CHUNK_REST,
+			expect(q, TRANSMISSION_S_CHUNK_REST,
 			       WIRE_STRUCTURED_REPLY_SIZE - WIRE_SIMPLE_REPLY_SIZE);
 	} else {
 		violation(q, "a reply begins with 0x%08x%s", magic,
@@ -353,40 +353,40 @@ static void on_header(struct query *q)
 	}
 }
 
-static void wrong_length(struct query *q, const char *what)
+static void wrong_length(struct transmission *q, const char *what)
 {
 	violation(q, "%s of %u bytes in reply to %s", what, q->left, request_name(current(q)));
 }
 
-static void on_error_chunk(struct query *q)
+static void on_error_chunk(struct transmission *q)
 {
-	struct query_slot *s = current(q);
+	struct transmission_slot *s = current(q);
 	uint32_t least = q->type == NBD_REPLY_TYPE_ERROR_OFFSET ? 14 : 6;
 
-	if (q->left < least || q->left > QUERY_MAX_ERROR_LENGTH)
+	if (q->left < least || q->left > TRANSMISSION_MAX_ERROR_LENGTH)
 		wrong_length(q, "an error chunk");
-	else if (++s->errors > QUERY_MAX_ERRORS)
-		violation(q, "more than %d error chunks in a reply", QUERY_MAX_ERRORS);
+	else if (++s->errors > TRANSMISSION_MAX_ERRORS)
+		violation(q, "more than %d error chunks in a reply", TRANSMISSION_MAX_ERRORS);
 	else
-		expect_payload(q, QUERY_S_ERROR, 6);
+		expect_payload(q, TRANSMISSION_S_ERROR, 6);
 }
 
-static void on_status_chunk(struct query *q)
+static void on_status_chunk(struct transmission *q)
 {
-	const struct query_request *r = &current(q)->request;
+	const struct transmission_request *r = &current(q)->request;
 
-	if (q->left < 4 + 8 || (q->left - 4) % 8 || (q->left - 4) / 8 > QUERY_MAX_EXTENTS)
+	if (q->left < 4 + 8 || (q->left - 4) % 8 || (q->left - 4) / 8 > TRANSMISSION_MAX_EXTENTS)
 		wrong_length(q, "a block status");
 	else if (r->flags & NBD_CMD_FLAG_REQ_ONE && q->left > 4 + 8)
 		violation(q, "more than one extent, although only one was asked for");
 	else
-		expect_payload(q, QUERY_S_CONTEXT, 4);
+		expect_payload(q, TRANSMISSION_S_CONTEXT, 4);
 }
 
 /* "Structured reply types": length and kind, each where it may come. */
-static void on_chunk_rest(struct query *q)
+static void on_chunk_rest(struct transmission *q)
 {
-	struct query_slot *s = current(q);
+	struct transmission_slot *s = current(q);
 	uint16_t type = s->request.type;
 	struct bytes_reader r;
 
@@ -406,12 +406,12 @@ static void on_chunk_rest(struct query *q)
 		if (q->left < 8 + 1)
 			wrong_length(q, "NBD_REPLY_TYPE_OFFSET_DATA");
 		else
-			expect_payload(q, QUERY_S_DATA_OFFSET, 8);
+			expect_payload(q, TRANSMISSION_S_DATA_OFFSET, 8);
 	} else if (q->type == NBD_REPLY_TYPE_OFFSET_HOLE && type == NBD_CMD_READ) {
 		if (q->left != 12)
 			wrong_length(q, "NBD_REPLY_TYPE_OFFSET_HOLE");
 		else
-			expect_payload(q, QUERY_S_HOLE, 12);
+			expect_payload(q, TRANSMISSION_S_HOLE, 12);
 	} else if (q->type == NBD_REPLY_TYPE_BLOCK_STATUS && type == NBD_CMD_BLOCK_STATUS) {
 		on_status_chunk(q);
 	} else {
@@ -419,7 +419,7 @@ static void on_chunk_rest(struct query *q)
 	}
 }
 
-static void on_data_offset(struct query *q)
+static void on_data_offset(struct transmission *q)
 {
 	struct bytes_reader r;
 
@@ -428,13 +428,13 @@ static void on_data_offset(struct query *q)
 		expect_data(q);
 }
 
-static void on_data(struct query *q)
+static void on_data(struct transmission *q)
 {
 	q->length = (uint32_t)q->got;
-	q->state = QUERY_S_DATA_EVENT;
+	q->state = TRANSMISSION_S_DATA_EVENT;
 }
 
-static void data_used(struct query *q)
+static void data_used(struct transmission *q)
 {
 	q->offset += q->length;
 	if (q->left)
@@ -445,7 +445,7 @@ static void data_used(struct query *q)
 		on_done(q);
 }
 
-static void on_hole(struct query *q)
+static void on_hole(struct transmission *q)
 {
 	struct bytes_reader r;
 	uint64_t offset;
@@ -456,18 +456,18 @@ static void on_hole(struct query *q)
 	if (!q->length)
 		violation(q, "a hole of no bytes");
 	else if (take_content(q, offset, q->length))
-		q->state = QUERY_S_HOLE_EVENT;
+		q->state = TRANSMISSION_S_HOLE_EVENT;
 }
 
-static void expect_extents(struct query *q)
+static void expect_extents(struct transmission *q)
 {
-	expect_payload(q, QUERY_S_EXTENTS, at_most(q->left, QUERY_PIECE));
+	expect_payload(q, TRANSMISSION_S_EXTENTS, at_most(q->left, TRANSMISSION_PIECE));
 }
 
-static void on_context(struct query *q)
+static void on_context(struct transmission *q)
 {
-	const struct contexts *c = &q->params.contexts;
-	struct query_slot *s = current(q);
+	const struct metactx *c = &q->params.contexts;
+	struct transmission_slot *s = current(q);
 	struct bytes_reader r;
 	uint32_t id;
 
@@ -493,9 +493,9 @@ static void on_context(struct query *q)
  * "the sum of the length fields of the first N-1 extents (if any) MUST be less than the requested length, while
  * the length of the final extent MAY result in a sum larger"; what is beyond the export is of no interest.
  */
-static void next_extent(struct query *q)
+static void next_extent(struct transmission *q)
 {
-	const struct query_request *r = &current(q)->request;
+	const struct transmission_request *r = &current(q)->request;
 	bool last = !q->left && q->at + 8 == q->got;
 	uint64_t asked = r->offset + r->length;
 	struct bytes_reader reader;
@@ -514,17 +514,17 @@ static void next_extent(struct query *q)
 	} else {
 		if (q->length > q->params.size - q->offset)
 			q->length = (uint32_t)(q->params.size - q->offset);
-		q->state = QUERY_S_EXTENT_EVENT;
+		q->state = TRANSMISSION_S_EXTENT_EVENT;
 	}
 }
 
-static void on_extents(struct query *q)
+static void on_extents(struct transmission *q)
 {
 	q->at = 0;
 	next_extent(q);
 }
 
-static void extent_used(struct query *q)
+static void extent_used(struct transmission *q)
 {
 	q->offset += q->length;
 	q->at += 8;
@@ -536,7 +536,7 @@ static void extent_used(struct query *q)
 		chunk_ends(q);
 }
 
-static void on_error(struct query *q)
+static void on_error(struct transmission *q)
 {
 	uint32_t after = q->type == NBD_REPLY_TYPE_ERROR_OFFSET ? 8 : 0;
 	struct bytes_reader r;
@@ -550,26 +550,26 @@ static void on_error(struct query *q)
 	else if (message > NBD_MAX_STRING || message + after > q->left)
 		violation(q, "an error chunk with %u bytes left and a text of %u", q->left, message);
 	else
-		expect_payload(q, QUERY_S_ERROR_TEXT, message);
+		expect_payload(q, TRANSMISSION_S_ERROR_TEXT, message);
 }
 
-static void expect_error_skip(struct query *q)
+static void expect_error_skip(struct transmission *q)
 {
-	expect_payload(q, QUERY_S_ERROR_SKIP, at_most(q->left, QUERY_PIECE));
+	expect_payload(q, TRANSMISSION_S_ERROR_SKIP, at_most(q->left, TRANSMISSION_PIECE));
 }
 
-static void on_error_text(struct query *q)
+static void on_error_text(struct transmission *q)
 {
 	take_error(current(q), q->length, q->in, q->got);
 	if (q->type == NBD_REPLY_TYPE_ERROR_OFFSET)
-		expect_payload(q, QUERY_S_ERROR_OFFSET, 8);
+		expect_payload(q, TRANSMISSION_S_ERROR_OFFSET, 8);
 	else
 		expect_error_skip(q);
 }
 
-static void on_error_offset(struct query *q)
+static void on_error_offset(struct transmission *q)
 {
-	const struct query_request *rq = &current(q)->request;
+	const struct transmission_request *rq = &current(q)->request;
 	struct bytes_reader r;
 	uint64_t offset;
 
@@ -587,7 +587,7 @@ static void on_error_offset(struct query *q)
 	expect_error_skip(q);
 }
 
-static void on_error_skip(struct query *q)
+static void on_error_skip(struct transmission *q)
 {
 	if (q->left)
 		expect_error_skip(q);
@@ -595,26 +595,26 @@ static void on_error_skip(struct query *q)
 		chunk_ends(q);
 }
 
-static void step(struct query *q)
+static void step(struct transmission *q)
 {
-	static void (*const handlers[])(struct query *) = {
-		[QUERY_S_HEADER] = on_header,
-		[QUERY_S_CHUNK_REST] = on_chunk_rest,
-		[QUERY_S_DATA_OFFSET] = on_data_offset,
-		[QUERY_S_DATA] = on_data,
-		[QUERY_S_HOLE] = on_hole,
-		[QUERY_S_CONTEXT] = on_context,
-		[QUERY_S_EXTENTS] = on_extents,
-		[QUERY_S_ERROR] = on_error,
-		[QUERY_S_ERROR_TEXT] = on_error_text,
-		[QUERY_S_ERROR_OFFSET] = on_error_offset,
-		[QUERY_S_ERROR_SKIP] = on_error_skip,
+	static void (*const handlers[])(struct transmission *) = {
+		[TRANSMISSION_S_HEADER] = on_header,
+		[TRANSMISSION_S_CHUNK_REST] = on_chunk_rest,
+		[TRANSMISSION_S_DATA_OFFSET] = on_data_offset,
+		[TRANSMISSION_S_DATA] = on_data,
+		[TRANSMISSION_S_HOLE] = on_hole,
+		[TRANSMISSION_S_CONTEXT] = on_context,
+		[TRANSMISSION_S_EXTENTS] = on_extents,
+		[TRANSMISSION_S_ERROR] = on_error,
+		[TRANSMISSION_S_ERROR_TEXT] = on_error_text,
+		[TRANSMISSION_S_ERROR_OFFSET] = on_error_offset,
+		[TRANSMISSION_S_ERROR_SKIP] = on_error_skip,
 	};
 
 	handlers[q->state](q);
 }
 
-static void reply_used(struct query *q)
+static void reply_used(struct transmission *q)
 {
 	current(q)->used = false;
 	q->under_way--;
@@ -626,7 +626,7 @@ static void reply_used(struct query *q)
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
-void query_params(struct query_params *p, const struct export *x, const struct contexts *c)
+void transmission_params(struct transmission_params *p, const struct export *x, const struct metactx *c)
 {
 	memset(p, 0, sizeof(*p));
 	p->size = x->size;
@@ -639,26 +639,26 @@ void query_params(struct query_params *p, const struct export *x, const struct c
 		p->contexts = *c;
 }
 
-void query_init(struct query *q, const struct query_params *p)
+void transmission_init(struct transmission *q, const struct transmission_params *p)
 {
 	memset(q, 0, sizeof(*q));
 	q->params = *p;
-	if (q->params.contexts.count > CONTEXTS_MAX)
-		q->params.contexts.count = CONTEXTS_MAX;
+	if (q->params.contexts.count > METACTX_MAX)
+		q->params.contexts.count = METACTX_MAX;
 	q->end = p->size - p->size % block(q);
 	expect_header(q);
 }
 
-enum query_want query_want(struct query *q, struct query_buf *buf)
+enum transmission_want transmission_want(struct transmission *q, struct transmission_buf *buf)
 {
 	static const struct {
-		enum query_state state;
-		enum query_want want;
+		enum transmission_state state;
+		enum transmission_want want;
 	} events[] = {
-		{ QUERY_S_EXTENT_EVENT, QUERY_EXTENT },
-		{ QUERY_S_DATA_EVENT, QUERY_DATA },
-		{ QUERY_S_HOLE_EVENT, QUERY_HOLE },
-		{ QUERY_S_REPLY_EVENT, QUERY_REPLY },
+		{ TRANSMISSION_S_EXTENT_EVENT, TRANSMISSION_EXTENT },
+		{ TRANSMISSION_S_DATA_EVENT, TRANSMISSION_DATA },
+		{ TRANSMISSION_S_HOLE_EVENT, TRANSMISSION_HOLE },
+		{ TRANSMISSION_S_REPLY_EVENT, TRANSMISSION_REPLY },
 	};
 
 	memset(buf, 0, sizeof(*buf));
@@ -667,16 +667,16 @@ enum query_want query_want(struct query *q, struct query_buf *buf)
 		if (events[i].state != q->state)
 			continue;
 		buf->request = q->current;
-		if (q->state == QUERY_S_REPLY_EVENT) {
+		if (q->state == TRANSMISSION_S_REPLY_EVENT) {
 			buf->error = current(q)->error;
-			return QUERY_REPLY;
+			return TRANSMISSION_REPLY;
 		}
 		buf->offset = q->offset;
 		buf->length = q->length;
-		if (q->state == QUERY_S_EXTENT_EVENT) {
+		if (q->state == TRANSMISSION_S_EXTENT_EVENT) {
 			buf->context = q->context;
 			buf->flags = q->extent_flags;
-		} else if (q->state == QUERY_S_DATA_EVENT) {
+		} else if (q->state == TRANSMISSION_S_DATA_EVENT) {
 			buf->data = q->in;
 		}
 		return events[i].want;
@@ -684,30 +684,30 @@ enum query_want query_want(struct query *q, struct query_buf *buf)
 	if (q->out_done < q->out_len) {
 		buf->out = q->out + q->out_done;
 		buf->len = q->out_len - q->out_done;
-		return QUERY_WRITE;
+		return TRANSMISSION_WRITE;
 	}
-	if (q->state == QUERY_S_END)
-		return q->failure.kind == ERR_NONE ? QUERY_DONE : QUERY_FAILED;
+	if (q->state == TRANSMISSION_S_END)
+		return q->failure.kind == ERR_NONE ? TRANSMISSION_DONE : TRANSMISSION_FAILED;
 	if (!q->under_way)
-		return QUERY_IDLE;
+		return TRANSMISSION_IDLE;
 	buf->in = q->in + q->got;
 	buf->len = q->want - q->got;
-	return QUERY_READ;
+	return TRANSMISSION_READ;
 }
 
-void query_moved(struct query *q, size_t len)
+void transmission_moved(struct transmission *q, size_t len)
 {
 	switch (q->state) {
-	case QUERY_S_EXTENT_EVENT:
+	case TRANSMISSION_S_EXTENT_EVENT:
 		extent_used(q);
 		return;
-	case QUERY_S_DATA_EVENT:
+	case TRANSMISSION_S_DATA_EVENT:
 		data_used(q);
 		return;
-	case QUERY_S_HOLE_EVENT:
+	case TRANSMISSION_S_HOLE_EVENT:
 		chunk_ends(q);
 		return;
-	case QUERY_S_REPLY_EVENT:
+	case TRANSMISSION_S_REPLY_EVENT:
 		reply_used(q);
 		return;
 	default:
@@ -715,7 +715,7 @@ void query_moved(struct query *q, size_t len)
 	}
 	if (q->out_done < q->out_len) {
 		q->out_done += len;
-	} else if (q->state != QUERY_S_END) {
+	} else if (q->state != TRANSMISSION_S_END) {
 		q->got += len;
 		if (q->got == q->want)
 			step(q);
@@ -723,9 +723,9 @@ void query_moved(struct query *q, size_t len)
 }
 
 /* Nothing is lost when a server does not wait for the farewell. */
-static bool only_farewell_is_left(struct query *q)
+static bool only_farewell_is_left(struct transmission *q)
 {
-	bool over = q->state == QUERY_S_END;
+	bool over = q->state == TRANSMISSION_S_END;
 
 	q->out_len = 0;
 	q->out_done = 0;
@@ -733,7 +733,7 @@ static bool only_farewell_is_left(struct query *q)
 	return over;
 }
 
-void query_broken(struct query *q, int code)
+void transmission_broken(struct transmission *q, int code)
 {
 	struct err *e = &q->failure;
 
@@ -748,7 +748,7 @@ void query_broken(struct query *q, int code)
 			"server's log", q->under_way);
 }
 
-void query_timed_out(struct query *q)
+void transmission_timed_out(struct transmission *q)
 {
 	if (only_farewell_is_left(q))
 		return;
@@ -773,10 +773,10 @@ static const struct {
 	{ NBD_ESHUTDOWN, ESHUTDOWN, "it is shutting down (NBD_ESHUTDOWN); try again when it is back" },
 };
 
-int query_error(const struct query *q, struct err *e)
+int transmission_error(const struct transmission *q, struct err *e)
 {
-	const struct query_slot *s = &q->slot[q->current];
-	const struct query_request *r = &s->request;
+	const struct transmission_slot *s = &q->slot[q->current];
+	const struct transmission_request *r = &s->request;
 	const char *text = "an error that this client does not know; see its log";
 	char number[32] = "";
 	int code = EINVAL;
@@ -797,7 +797,7 @@ int query_error(const struct query *q, struct err *e)
 		       s->text[0] ? "; it says: \"" : "", s->text, s->text[0] ? "\"" : "");
 }
 
-const struct err *query_failure(const struct query *q)
+const struct err *transmission_failure(const struct transmission *q)
 {
 	return &q->failure;
 }

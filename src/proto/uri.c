@@ -398,7 +398,7 @@ static int syntax_error(const char *s, size_t at, struct err *e)
 	const char *host = s + scheme_length(s) + 3;
 	const char *host_end = host + strcspn(host, "/?#");
 	const char *path_end = host_end + strcspn(host_end, "?#");
-	const char *query_end = path_end + strcspn(path_end, "#");
+	const char *transmission_end = path_end + strcspn(path_end, "#");
 	const char *part, *start, *end;
 	char quoted[QUOTE_MAX];
 
@@ -410,11 +410,11 @@ static int syntax_error(const char *s, size_t at, struct err *e)
 		return refuse(e, "the URI's host or port", host, (size_t)(host_end - host),
 			      "breaks RFC 3986");
 	}
-	if (s + at > query_end)
+	if (s + at > transmission_end)
 		return refuse_whole(e, fragment);
 	part = s + at <= path_end ? "export name" : "query";
 	start = (s + at <= path_end ? host_end : path_end) + 1;
-	end = s + at <= path_end ? path_end : query_end;
+	end = s + at <= path_end ? path_end : transmission_end;
 	text_escape(quoted, sizeof(quoted), start, (size_t)(end - start));
 	return err_set(e, ERR_USAGE, EINVAL, "the URI's %s \"%s\" breaks RFC 3986 at its byte %td",
 		       part, quoted, s + at - start + 1);

@@ -55,7 +55,7 @@ enum { INDEX = 0, OPEN_MS = 5000, CALL_MS = 20000, RETRY_MS = 20, BUSY_MS = 3000
 
 struct device {
 	struct nbdnl *nl;
-	struct kcall *k;
+	struct blocking_thread *k;
 	int events, sysfd, devfd;
 	struct plan plan;
 	unsigned peer_timeout;
@@ -104,14 +104,14 @@ static void run(void *block)
 
 static int await(struct device *d, int limit_ms, struct err *e)
 {
-	struct pollfd p = { .fd = kcall_fd(d->k), .events = POLLIN };
+	struct pollfd p = { .fd = blocking_thread_fd(d->k), .events = POLLIN };
 	struct command c;
 	int ret;
 
 	poll(&p, 1, limit_ms);
-	ret = kcall_collect(d->k, &c);
+	ret = blocking_thread_collect(d->k, &c);
 	if (ret == -EAGAIN) {
-		kcall_give_up(d->k);
+		blocking_thread_give_up(d->k);
 		return err_set(e, ERR_FAILED, ETIMEDOUT, "the kernel hangs");
 	}
 	*e = c.err;
@@ -125,15 +125,15 @@ static int command(struct device *d, struct command *c, int limit_ms, struct err
 	c->nl = d->nl;
 	if (!c->backend[0])
 		memcpy(c->backend, d->plan.backend, sizeof(c->backend));
-	ret = kcall_submit(d->k, run, c, sizeof(*c), e);
+	ret = blocking_thread_submit(d->k, run, c, sizeof(*c), e);
 	return ret ? ret : await(d, limit_ms, e);
 }
 
 /* --- connections ---------------------------------------------------------------------------------- */
 
-static int dial(const char *port, unsigned count, struct link_result *rs, struct err *e)
+static int dial(const char *port, unsigned count, struct connections *rs, struct err *e)
 {
-	static struct link_request rq;
+	static struct target rq;
 	char host[64];
 	int ret;
 
@@ -143,22 +143,22 @@ static int dial(const char *port, unsigned count, struct link_result *rs, struct
 	rq.multi.wanted = count;
 	snprintf(host, sizeof(host), "127.0.0.1:%s", port);
 	ret = uri_from_host(&rq.where, host, "", e);
-	return ret ? ret : link_open(&rq, -1, NULL, NULL, rs, e);
+	return ret ? ret : connect_open(&rq, -1, NULL, NULL, rs, e);
 }
 
 /* What the supervisor does to each socket before the kernel gets it. */
 static int prepare(const struct device *d, int fd, struct err *e)
 {
-	int ret = sock_set_peer_timeout(fd, d->peer_timeout, e);
+	int ret = sockopt_set_peer_timeout(fd, d->peer_timeout, e);
 
 	if (!ret)
-		ret = sock_set_send_room(fd, SOCK_SEND_ROOM, e);
+		ret = sockopt_set_send_room(fd, SOCKOPT_SEND_ROOM, e);
 	return ret < 0 ? ret : 0;
 }
 
 static int open_spare(struct device *d, const char *port, struct err *e)
 {
-	struct link_result rs;
+	struct connections rs;
 	int ret = dial(port, 1, &rs, e);
 
 	if (ret)
@@ -169,7 +169,7 @@ static int open_spare(struct device *d, const char *port, struct err *e)
 
 static bool is_taken(const struct device *d, int64_t timeout_s)
 {
-	return sock_send_timeout_ms(d->spare) == timeout_s * 1000;
+	return sockopt_send_timeout_ms(d->spare) == timeout_s * 1000;
 }
 
 static int offer(struct device *d, int64_t timeout_s, struct err *e)
@@ -190,7 +190,7 @@ static void take_place(struct device *d, unsigned i)
 static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms, struct err *e)
 {
 	int64_t sign = timeout_s == NBDNL_KEEP ? d->plan.timeout_s : timeout_s;
-	long long deadline = task_now_ms() + limit_ms;
+	long long deadline = monotonic_ms() + limit_ms;
 	int offers = 1, ret;
 
 	for (;; offers++) {
@@ -199,7 +199,7 @@ static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms
 			return ret;
 		if (is_taken(d, sign))
 			break;
-		if (task_now_ms() >= deadline)
+		if (monotonic_ms() >= deadline)
 			return err_set(e, ERR_FAILED, ETIMEDOUT, "%d offers, none was taken", offers);
 		poll(NULL, 0, RETRY_MS);
 	}
@@ -217,7 +217,7 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	};
 	struct sysfs_limits l;
 	long long deadline;
-	struct link_result rs;
+	struct connections rs;
 	uint32_t index;
 	int ret;
 
@@ -239,9 +239,9 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	const struct nbdnl_connect c = {
 		.plan = &d->plan, .index = INDEX, .sockets = d->fds, .count = d->count,
 	};
-	for (deadline = task_now_ms() + BUSY_MS;; poll(NULL, 0, RETRY_MS)) {
+	for (deadline = monotonic_ms() + BUSY_MS;; poll(NULL, 0, RETRY_MS)) {
 		ret = nbdnl_connect(d->nl, &c, &index, e);
-		if (ret != -EBUSY || task_now_ms() >= deadline)
+		if (ret != -EBUSY || monotonic_ms() >= deadline)
 			break;
 	}
 	if (ret)
@@ -251,7 +251,7 @@ static int do_connect(struct device *d, char **w, struct err *e)
 		.rotational = d->plan.rotational, .io_timeout_ms = (uint32_t)atoi(w[3]),
 	};
 	ret = sysfs_limits_write(d->sysfd, INDEX, &l, e);
-	return ret ? ret : node_scan_partitions(d->devfd, INDEX, BUSY_MS, e);
+	return ret ? ret : devnode_scan_partitions(d->devfd, INDEX, BUSY_MS, e);
 }
 
 /* The first offer is not made in the thread, which would cost the time that matters. */
@@ -262,7 +262,7 @@ static int do_race(struct device *d, char **w, struct err *e)
 	for (int i = 0; i < atoi(w[0]); i++) {
 		ret = open_spare(d, w[1], e);
 		if (!ret)
-			ret = sock_cut(d->fds[0], e);
+			ret = sockopt_cut(d->fds[0], e);
 		if (!ret)
 			ret = nbdnl_offer(d->nl, INDEX, d->plan.backend, d->spare, NBDNL_KEEP, e);
 		if (!ret && !is_taken(d, d->plan.timeout_s)) {
@@ -304,7 +304,7 @@ static int do_trial(struct device *d, char **w, struct err *e)
 
 	if (offers < 0)
 		return offers;
-	ret = sock_set_send_timeout_ms(d->fds[i], 0, e);
+	ret = sockopt_set_send_timeout_ms(d->fds[i], 0, e);
 	if (!ret)
 		ret = command(d, &restore, CALL_MS, e);
 	if (!ret)
@@ -352,7 +352,7 @@ static int ktls_pair(int fd[2], struct err *e)
 
 static int do_ktls(char *result, size_t cap, struct err *e)
 {
-	struct pollfd p = { .events = SOCK_DEAD };
+	struct pollfd p = { .events = SOCKOPT_DEAD };
 	int fd[2], ret = ktls_pair(fd, e);
 	char buf[65536];
 	ssize_t n;
@@ -362,10 +362,10 @@ static int do_ktls(char *result, size_t cap, struct err *e)
 	memset(buf, 0, sizeof(buf));
 	while (send(fd[0], buf, sizeof(buf), MSG_DONTWAIT) > 0)
 		;
-	ret = sock_cut(fd[0], e);
+	ret = sockopt_cut(fd[0], e);
 	if (ret)
 		return ret;
-	if (!sock_is_dead(fd[0]))
+	if (!sockopt_is_dead(fd[0]))
 		return err_set(e, ERR_FAILED, EIO, "it lives");
 	p.fd = fd[1];
 	ret = poll(&p, 1, 200);
@@ -397,7 +397,7 @@ static int perform(struct device *d, const char *verb, char **w, char *result, s
 	if (!strcmp(verb, "blind"))
 		return do_blind(d, (unsigned)atoi(w[0]), e);
 	if (!strcmp(verb, "cut"))
-		return sock_cut(d->fds[atoi(w[0])], e);
+		return sockopt_cut(d->fds[atoi(w[0])], e);
 	if (!strcmp(verb, "await"))
 		return await(d, atoi(w[0]), e);
 	if (!strcmp(verb, "drop")) {
@@ -414,7 +414,7 @@ static int perform(struct device *d, const char *verb, char **w, char *result, s
 		snprintf(result, cap, "%d", ret);
 	} else if (!strcmp(verb, "dead")) {
 		for (unsigned i = 0; i < d->count && i + 1 < cap; i++)
-			strcat(result, sock_is_dead(d->fds[i]) ? "1" : "0");
+			strcat(result, sockopt_is_dead(d->fds[i]) ? "1" : "0");
 	} else if (!strcmp(verb, "room")) {
 		int room = atoi(w[0]);
 
@@ -447,13 +447,13 @@ static int set_up(struct device *d, struct err *e)
 	int ret = nbdnl_open(&d->nl, e);
 
 	if (!ret)
-		ret = kcall_open(&d->k, e);
+		ret = blocking_thread_open(&d->k, e);
 	if (!ret)
 		ret = d->events = nbdevent_open(e);
 	if (ret >= 0)
 		ret = d->sysfd = sysfs_open("/sys", e);
 	if (ret >= 0)
-		ret = d->devfd = node_open_directory("/dev", e);
+		ret = d->devfd = devnode_open_directory("/dev", e);
 	return ret;
 }
 

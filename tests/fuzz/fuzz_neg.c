@@ -112,11 +112,11 @@ static void check_export(const struct neg *n)
 /* What was wanted is there, each under a number of its own. */
 static void check_contexts(const struct neg *n, const struct neg_params *params)
 {
-	const struct contexts *c = neg_contexts(n);
+	const struct metactx *c = neg_contexts(n);
 
 	require(c->count == params->contexts.count && (!c->count || neg_export(n)->structured));
 	for (unsigned i = 0; i < c->count; i++) {
-		require(!strcmp(contexts_name(c, i), contexts_name(&params->contexts, i)));
+		require(!strcmp(metactx_name(c, i), metactx_name(&params->contexts, i)));
 		for (unsigned j = 0; j < i; j++)
 			require(c->id[i] != c->id[j]);
 	}
@@ -307,7 +307,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	params->goal = goals[data[0] & 3];
 	params->tls = data[0] & TLS_BIT;
 	for (int i = 0; i < (data[0] >> 3 & 3); i++)
-		require(!contexts_add(&params->contexts, contexts[i], strlen(contexts[i]), &e));
+		require(!metactx_add(&params->contexts, contexts[i], strlen(contexts[i]), &e));
 	name = data[1] == UINT8_MAX ? NBD_MAX_STRING : data[1];
 	/* ESC among the letters: the name is quoted in errors too. */
 	for (size_t i = 0; i < name; i++)

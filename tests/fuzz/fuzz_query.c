@@ -24,8 +24,8 @@ enum {
 };
 
 struct input {
-	struct query_params params;
-	struct query_request request[REQUESTS];
+	struct transmission_params params;
+	struct transmission_request request[REQUESTS];
 	unsigned requests;
 	bool farewell;
 	uint8_t pieces;
@@ -35,14 +35,14 @@ struct input {
 
 /* What one drive did. */
 struct drive {
-	struct query q;
+	struct transmission q;
 	size_t consumed;
 	size_t sent;
 	uint64_t events; /* a hash of them */
-	enum query_want end;
+	enum transmission_want end;
 	int place[REQUESTS]; /* of a request: its number, or -1 when it is over */
-	uint64_t next[REQUESTS][CONTEXTS_MAX]; /* where its next extent has to be */
-	bool over[REQUESTS][CONTEXTS_MAX];
+	uint64_t next[REQUESTS][METACTX_MAX]; /* where its next extent has to be */
+	bool over[REQUESTS][METACTX_MAX];
 	uint32_t covered[REQUESTS];
 	uint8_t seen[REQUESTS][LENGTH_MAX]; /* bytes of its data */
 };
@@ -76,15 +76,15 @@ static void check_safe(const char *s, size_t cap)
 	}
 }
 
-static void check_end(struct query *q)
+static void check_end(struct transmission *q)
 {
-	const struct query_request r = { .type = NBD_CMD_CACHE, .length = 1 };
-	struct query_buf buf;
-	enum query_want end = query_want(q, &buf);
-	struct err before = *query_failure(q), e;
+	const struct transmission_request r = { .type = NBD_CMD_CACHE, .length = 1 };
+	struct transmission_buf buf;
+	enum transmission_want end = transmission_want(q, &buf);
+	struct err before = *transmission_failure(q), e;
 
-	require(end == QUERY_DONE || end == QUERY_FAILED);
-	if (end == QUERY_FAILED) {
+	require(end == TRANSMISSION_DONE || end == TRANSMISSION_FAILED);
+	if (end == TRANSMISSION_FAILED) {
 		require(before.kind == ERR_PROTOCOL || before.kind == ERR_UNREACHABLE);
 		require(before.code > 0);
 		check_safe(before.text, sizeof(before.text));
@@ -92,31 +92,31 @@ static void check_end(struct query *q)
 		require(before.kind == ERR_NONE);
 	}
 	for (int i = 0; i < 5; i++) {
-		require(query_want(q, &buf) == end && !buf.len && !buf.in && !buf.out);
-		require(!strcmp(before.text, query_failure(q)->text));
-		require(query_ask(q, &r, &e) == -EPIPE);
+		require(transmission_want(q, &buf) == end && !buf.len && !buf.in && !buf.out);
+		require(!strcmp(before.text, transmission_failure(q)->text));
+		require(transmission_ask(q, &r, &e) == -EPIPE);
 		if (i == 0)
-			query_moved(q, 0);
+			transmission_moved(q, 0);
 		else if (i == 1)
-			query_broken(q, 0);
+			transmission_broken(q, 0);
 		else if (i == 2)
-			query_timed_out(q);
+			transmission_timed_out(q);
 		else
-			query_disconnect(q);
+			transmission_disconnect(q);
 	}
 }
 
 static void check_giving_up(const struct drive *d)
 {
-	static struct query copy;
-	struct query *q = &copy;
+	static struct transmission copy;
+	struct transmission *q = &copy;
 
 	for (int i = 0; i < 3; i++) {
 		memcpy(q, &d->q, sizeof(*q));
 		if (i == 2)
-			query_timed_out(q);
+			transmission_timed_out(q);
 		else
-			query_broken(q, i ? ECONNRESET : 0);
+			transmission_broken(q, i ? ECONNRESET : 0);
 		check_end(q);
 	}
 }
@@ -131,22 +131,22 @@ static unsigned request_of(const struct drive *d, const struct input *in, unsign
 	return i;
 }
 
-static void on_event(struct drive *d, const struct input *in, enum query_want want,
-		     const struct query_buf *buf)
+static void on_event(struct drive *d, const struct input *in, enum transmission_want want,
+		     const struct transmission_buf *buf)
 {
 	unsigned i = request_of(d, in, buf->request);
-	const struct query_request *r = &in->request[i];
+	const struct transmission_request *r = &in->request[i];
 	uint64_t asked = r->offset + r->length;
 	struct err e;
 
 	require(!buf->in && !buf->out && !buf->len);
-	require(want == QUERY_REPLY || buf->length);
+	require(want == TRANSMISSION_REPLY || buf->length);
 	hash(&d->events, &want, sizeof(want));
 	hash(&d->events, &buf->request, sizeof(buf->request));
 	hash(&d->events, &buf->offset, sizeof(buf->offset));
 	hash(&d->events, &buf->length, sizeof(buf->length));
 	switch (want) {
-	case QUERY_EXTENT:
+	case TRANSMISSION_EXTENT:
 		require(r->type == NBD_CMD_BLOCK_STATUS && buf->context < in->params.contexts.count);
 		require(buf->offset == d->next[i][buf->context] && buf->offset < asked);
 		require(buf->length <= EXPORT_SIZE - buf->offset);
@@ -156,20 +156,20 @@ static void on_event(struct drive *d, const struct input *in, enum query_want wa
 		d->over[i][buf->context] = buf->offset + buf->length >= asked;
 		hash(&d->events, &buf->flags, sizeof(buf->flags));
 		break;
-	case QUERY_DATA:
-	case QUERY_HOLE:
+	case TRANSMISSION_DATA:
+	case TRANSMISSION_HOLE:
 		require(r->type == NBD_CMD_READ);
 		require(buf->offset >= r->offset && buf->offset < asked);
 		require(buf->length <= asked - buf->offset);
 		for (uint32_t at = 0; at < buf->length; at++)
 			require(!d->seen[i][buf->offset - r->offset + at]++);
 		d->covered[i] += buf->length;
-		if (want == QUERY_DATA)
+		if (want == TRANSMISSION_DATA)
 			hash(&d->events, buf->data, buf->length);
 		break;
 	default:
 		if (buf->error) {
-			require(query_error(&d->q, &e) == -e.code && e.code > 0);
+			require(transmission_error(&d->q, &e) == -e.code && e.code > 0);
 			require(e.kind == ERR_REFUSED);
 			check_safe(e.text, sizeof(e.text));
 			hash(&d->events, e.text, strlen(e.text));
@@ -190,9 +190,9 @@ static void begin(struct drive *d, const struct input *in)
 	struct err e;
 
 	memset(d, 0, sizeof(*d));
-	query_init(&d->q, &in->params);
+	transmission_init(&d->q, &in->params);
 	for (unsigned i = 0; i < in->requests; i++) {
-		const struct query_request *r = &in->request[i];
+		const struct transmission_request *r = &in->request[i];
 		bool status = r->type == NBD_CMD_BLOCK_STATUS;
 		bool good = r->length <= EXPORT_SIZE - r->offset;
 
@@ -200,13 +200,13 @@ static void begin(struct drive *d, const struct input *in)
 			good = false;
 		if (r->flags == NBD_CMD_FLAG_DF && !in->params.structured)
 			good = false;
-		d->place[i] = query_ask(&d->q, r, &e);
+		d->place[i] = transmission_ask(&d->q, r, &e);
 		require((d->place[i] >= 0) == good);
-		for (unsigned c = 0; c < CONTEXTS_MAX; c++)
+		for (unsigned c = 0; c < METACTX_MAX; c++)
 			d->next[i][c] = r->offset;
 	}
 	if (in->farewell)
-		query_disconnect(&d->q);
+		transmission_disconnect(&d->q);
 }
 
 /* pieces: 0 for all at once, or the seed of how many bytes move at a time. */
@@ -217,8 +217,8 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 
 	begin(d, in);
 	for (;;) {
-		struct query_buf buf;
-		enum query_want want = query_want(&d->q, &buf);
+		struct transmission_buf buf;
+		enum transmission_want want = transmission_want(&d->q, &buf);
 		size_t len = buf.len;
 
 		d->end = want;
@@ -231,7 +231,7 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 				pieces = 1;
 		}
 		switch (want) {
-		case QUERY_READ:
+		case TRANSMISSION_READ:
 			require(len > 0 && buf.in && !buf.out);
 			require(buf.in >= d->q.in && buf.in + buf.len <= d->q.in + sizeof(d->q.in));
 			if (len > in->size - d->consumed)
@@ -243,23 +243,23 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 			memcpy(buf.in, in->stream + d->consumed, len);
 			d->consumed += len;
 			break;
-		case QUERY_WRITE:
+		case TRANSMISSION_WRITE:
 			require(len > 0 && buf.out && !buf.in);
 			d->sent += len;
 			require(d->sent <= (in->requests + in->farewell) * (size_t)WIRE_REQUEST_SIZE);
 			break;
-		case QUERY_IDLE:
+		case TRANSMISSION_IDLE:
 			require(!in->farewell);
 			for (unsigned i = 0; i < in->requests; i++)
 				require(d->place[i] < 0);
-			query_disconnect(&d->q);
-			require(query_want(&d->q, &buf) == QUERY_WRITE && buf.len == WIRE_REQUEST_SIZE);
-			query_moved(&d->q, buf.len);
+			transmission_disconnect(&d->q);
+			require(transmission_want(&d->q, &buf) == TRANSMISSION_WRITE && buf.len == WIRE_REQUEST_SIZE);
+			transmission_moved(&d->q, buf.len);
 			check_end(&d->q);
 			return;
-		case QUERY_DONE:
-		case QUERY_FAILED:
-			require(want == QUERY_FAILED || in->farewell);
+		case TRANSMISSION_DONE:
+		case TRANSMISSION_FAILED:
+			require(want == TRANSMISSION_FAILED || in->farewell);
 			check_end(&d->q);
 			return;
 		default:
@@ -268,7 +268,7 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 		}
 		if (steps % 2048 == 0)
 			check_giving_up(d);
-		query_moved(&d->q, len);
+		transmission_moved(&d->q, len);
 	}
 }
 
@@ -276,7 +276,7 @@ static void check_same(const struct drive *a, const struct drive *b)
 {
 	require(a->consumed == b->consumed && a->sent == b->sent && a->events == b->events);
 	require(a->end == b->end);
-	require(!strcmp(query_failure(&a->q)->text, query_failure(&b->q)->text));
+	require(!strcmp(transmission_failure(&a->q)->text, transmission_failure(&b->q)->text));
 }
 
 static bool take(const uint8_t **data, size_t *size, uint8_t *to, size_t len)
@@ -304,14 +304,14 @@ static bool parse(struct input *in, const uint8_t *data, size_t size)
 	in->params.size = EXPORT_SIZE;
 	in->params.structured = head[0] & 1;
 	for (int i = 0; i < (head[0] >> 1 & 3); i++) {
-		require(!contexts_add(&in->params.contexts, names[i], strlen(names[i]), &e));
+		require(!metactx_add(&in->params.contexts, names[i], strlen(names[i]), &e));
 		in->params.contexts.id[i] = ids[i];
 	}
 	in->requests = 1 + (head[0] >> 3 & 3);
 	in->farewell = head[0] & 0x20;
 	in->pieces = head[1];
 	for (unsigned i = 0; i < in->requests; i++) {
-		struct query_request *q = &in->request[i];
+		struct transmission_request *q = &in->request[i];
 
 		if (!take(&data, &size, r, sizeof(r)))
 			return false;

@@ -8,11 +8,11 @@
 
 struct heard {
 	unsigned lines;
-	enum logger_level level;
+	enum log_level level;
 	char text[2048];
 };
 
-static void hear(void *ctx, enum logger_level level, const char *text)
+static void hear(void *ctx, enum log_level level, const char *text)
 {
 	struct heard *h = ctx;
 
@@ -24,11 +24,11 @@ static void hear(void *ctx, enum logger_level level, const char *text)
 START_TEST(a_line_is_passed_on)
 {
 	struct heard h = { 0 };
-	const struct logger l = { .line = hear, .ctx = &h };
+	const struct log l = { .line = hear, .ctx = &h };
 
-	logger_say(&l, LOGGER_WARNING, "nbd%u: %s", 7, "lost");
+	log_say(&l, LOG_LEVEL_WARNING, "nbd%u: %s", 7, "lost");
 	ck_assert_uint_eq(h.lines, 1);
-	ck_assert_int_eq(h.level, LOGGER_WARNING);
+	ck_assert_int_eq(h.level, LOG_LEVEL_WARNING);
 	ck_assert_str_eq(h.text, "nbd7: lost");
 }
 END_TEST
@@ -36,22 +36,22 @@ END_TEST
 START_TEST(a_long_line_is_cut)
 {
 	struct heard h = { 0 };
-	const struct logger l = { .line = hear, .ctx = &h };
+	const struct log l = { .line = hear, .ctx = &h };
 	char text[2000];
 
 	memset(text, 'x', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
-	logger_say(&l, LOGGER_ERROR, "%s", text);
+	log_say(&l, LOG_LEVEL_ERROR, "%s", text);
 	ck_assert_uint_eq(strlen(h.text), 1023);
 }
 END_TEST
 
 START_TEST(nobody_may_listen)
 {
-	const struct logger deaf = { 0 };
+	const struct log deaf = { 0 };
 
-	logger_say(NULL, LOGGER_NOTICE, "x");
-	logger_say(&deaf, LOGGER_NOTICE, "x");
+	log_say(NULL, LOG_LEVEL_NOTICE, "x");
+	log_say(&deaf, LOG_LEVEL_NOTICE, "x");
 }
 END_TEST
 

@@ -323,7 +323,7 @@ START_TEST(entries)
 }
 END_TEST
 
-START_TEST(contexts_of_a_map)
+START_TEST(metactx_of_a_map)
 {
 	struct words w;
 	struct opts o;
@@ -331,17 +331,17 @@ START_TEST(contexts_of_a_map)
 
 	ck_assert_int_eq(PARSE(&w, "--map host x", &o, &e), 0);
 	ck_assert_uint_eq(o.contexts.count, 1);
-	ck_assert_str_eq(contexts_name(&o.contexts, 0), "base:allocation");
+	ck_assert_str_eq(metactx_name(&o.contexts, 0), "base:allocation");
 	ck_assert(!o.totals);
 	ck_assert_int_eq(PARSE(&w, "--map=qemu:dirty-bitmap:b,x: --totals host x", &o, &e), 0);
 	ck_assert_uint_eq(o.contexts.count, 2);
-	ck_assert_str_eq(contexts_name(&o.contexts, 0), "qemu:dirty-bitmap:b");
-	ck_assert_str_eq(contexts_name(&o.contexts, 1), "x:");
+	ck_assert_str_eq(metactx_name(&o.contexts, 0), "qemu:dirty-bitmap:b");
+	ck_assert_str_eq(metactx_name(&o.contexts, 1), "x:");
 	ck_assert(o.totals);
 	/* the last one counts */
 	ck_assert_int_eq(PARSE(&w, "--map=a:b --map host x", &o, &e), 0);
 	ck_assert_uint_eq(o.contexts.count, 1);
-	ck_assert_str_eq(contexts_name(&o.contexts, 0), "base:allocation");
+	ck_assert_str_eq(metactx_name(&o.contexts, 0), "base:allocation");
 	ck_assert_int_eq(PARSE(&w, "--info host x", &o, &e), 0);
 	ck_assert_uint_eq(o.contexts.count, 0);
 }
@@ -484,13 +484,13 @@ START_TEST(tls_without_a_text)
 	ck_assert_str_eq(o.tls_directory, "/d");
 	for (size_t i = 0; i < TLS_TEXTS; i++)
 		ck_assert_str_eq(tls_text(&o, i), "");
-	ck_assert_int_eq((int)o.offload, LINK_OFFLOAD_AUTO);
+	ck_assert_int_eq((int)o.offload, TLS_OFFLOAD_AUTO);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload auto host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_AUTO);
+	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_AUTO);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload require host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_REQUIRE);
+	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_REQUIRE);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload no host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == LINK_OFFLOAD_NO);
+	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_NO);
 }
 END_TEST
 
@@ -551,7 +551,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, values);
 	tcase_add_test(t, entries);
-	tcase_add_test(t, contexts_of_a_map);
+	tcase_add_test(t, metactx_of_a_map);
 	tcase_add_test(t, command_words);
 	tcase_add_test(t, long_export);
 	tcase_add_loop_test(t, tls_text_goes_to_its_place, 0, TLS_TEXTS);

@@ -64,7 +64,7 @@ static void say_all(struct script *s, uint16_t flags)
 
 /* --- requests ----------------------------------------------------------------------------------- */
 
-static void request(struct link_request *rq, const struct loopback *l)
+static void request(struct target *rq, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->timeout_ms = LONG_MS;
@@ -81,7 +81,7 @@ static bool under_valgrind(void)
 	return preload && strstr(preload, "vgpreload");
 }
 
-static int try(struct negotiator *n, const struct link_request *servers, unsigned count, bool keep,
+static int try(struct negotiator *n, const struct target *servers, unsigned count, bool keep,
 	       struct err *e)
 {
 	const struct negotiator_params p = { .keep_addresses = keep, .lenient = under_valgrind() };
@@ -90,7 +90,7 @@ static int try(struct negotiator *n, const struct link_request *servers, unsigne
 	return negotiator_start(n, servers, count, &p, e);
 }
 
-static void start(struct negotiator *n, const struct link_request *servers, unsigned count, bool keep)
+static void start(struct negotiator *n, const struct target *servers, unsigned count, bool keep)
 {
 	struct err e;
 
@@ -100,7 +100,7 @@ static void start(struct negotiator *n, const struct link_request *servers, unsi
 	ck_assert(n->confined != under_valgrind());
 }
 
-static void expect_no_start(const struct link_request *servers, unsigned count, bool keep, int code,
+static void expect_no_start(const struct target *servers, unsigned count, bool keep, int code,
 			    enum err_kind kind, const char *part)
 {
 	unsigned before = leak_fds();
@@ -127,22 +127,22 @@ static void ask(struct negotiator *n, unsigned server, enum neg_goal goal, unsig
 	ck_assert(n->busy);
 }
 
-static int await(struct negotiator *n, struct link_result *rs, struct err *e)
+static int await(struct negotiator *n, struct connections *rs, struct err *e)
 {
-	const long long end = task_now_ms() + SOON_MS;
+	const long long end = monotonic_ms() + SOON_MS;
 	struct pollfd p = { .fd = n->fd, .events = POLLIN };
 	int ret = -EAGAIN;
 
 	memset(e, 0, sizeof(*e));
 	memset(rs, 0x5a, sizeof(*rs));
-	while (ret == -EAGAIN && task_now_ms() < end) {
+	while (ret == -EAGAIN && monotonic_ms() < end) {
 		poll(&p, 1, 1000);
 		ret = negotiator_answer(n, rs, e);
 	}
 	return ret;
 }
 
-static void expect_answer(struct negotiator *n, struct link_result *rs)
+static void expect_answer(struct negotiator *n, struct connections *rs)
 {
 	struct err e;
 
@@ -152,7 +152,7 @@ static void expect_answer(struct negotiator *n, struct link_result *rs)
 
 static void expect_gone(struct negotiator *n, const char *part)
 {
-	struct link_result rs;
+	struct connections rs;
 	struct err e;
 	int ret = await(n, &rs, &e);
 
@@ -187,8 +187,8 @@ static void expect_disk(const struct export *x)
 START_TEST(connections)
 {
 	unsigned before = leak_fds(), wanted = _i % 2 ? 4 : 1;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;
@@ -213,7 +213,7 @@ START_TEST(connections)
 			ck_assert_int_ne(fcntl(rs.fds[i], F_GETFD) & FD_CLOEXEC, 0);
 			ck_assert_int_eq(send(rs.fds[i], "x", 1, MSG_NOSIGNAL), 1);
 		}
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	negotiator_stop(&n);
 	server_end(server);
@@ -226,8 +226,8 @@ END_TEST
 START_TEST(information)
 {
 	static struct script s;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
@@ -261,8 +261,8 @@ START_TEST(connected_unix_sockets)
 	char dir[512], path[600];
 	int fds[5], listener;
 	const struct plan_multi m = { .wanted = 4, .read_only = true };
-	struct link_request rq = { .where.transport = URI_UNIX };
-	struct link_result rs;
+	struct target rq = { .where.transport = URI_UNIX };
+	struct connections rs;
 	struct negotiator n;
 	struct script s;
 	struct err e;
@@ -279,7 +279,7 @@ START_TEST(connected_unix_sockets)
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, NULL, 0, &e), -EINVAL);
 	for (unsigned given = 3; given < 6; given++) {
 		for (unsigned i = 0; i < given; i++) {
-			fds[i] = stream_unix(path, &e);
+			fds[i] = dial_unix(path, &e);
 			ck_assert_int_ge(fds[i], 0);
 		}
 		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, fds, given, &e), 0);
@@ -289,7 +289,7 @@ START_TEST(connected_unix_sockets)
 		ck_assert_uint_eq(rs.count, given < 4 ? given : 4);
 		expect_disk(&rs.export);
 		ck_assert_str_eq(rs.peer, "local");
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	negotiator_stop(&n);
 	server_end(server);
@@ -301,8 +301,8 @@ END_TEST
 START_TEST(errors_come_with_their_text)
 {
 	static struct script s;
-	struct link_request rq[2];
-	struct link_result rs;
+	struct target rq[2];
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l, closed;
 	struct err e;
@@ -335,8 +335,8 @@ END_TEST
 
 START_TEST(nobody_is_asked_twice_at_once)
 {
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
@@ -366,8 +366,8 @@ START_TEST(given_up_at_work)
 {
 	unsigned before = leak_fds();
 	struct loopback silent, l;
-	struct link_request rq[2];
-	struct link_result rs;
+	struct target rq[2];
+	struct connections rs;
 	struct negotiator n;
 	struct script s;
 	long long began;
@@ -381,7 +381,7 @@ START_TEST(given_up_at_work)
 	request(&rq[1], &l);
 	start(&n, rq, 2, false);
 	negotiator_cancel(&n); /* nothing */
-	began = task_now_ms();
+	began = monotonic_ms();
 	for (int again = 0; again < 3; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		/* also when it has barely begun */
@@ -392,9 +392,9 @@ START_TEST(given_up_at_work)
 		expect_answer(&n, &rs);
 		ck_assert_uint_eq(rs.count, 4);
 		ck_assert_str_eq(rs.peer, l.text);
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
-	ck_assert_int_lt(task_now_ms() - began, SOON_MS);
+	ck_assert_int_lt(monotonic_ms() - began, SOON_MS);
 	negotiator_stop(&n);
 	server_end(server);
 	close(l.fd);
@@ -406,8 +406,8 @@ END_TEST
 START_TEST(given_up_when_it_was_done)
 {
 	unsigned before = leak_fds();
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;
@@ -437,7 +437,7 @@ START_TEST(given_up_when_it_was_done)
 	ask(&n, 0, NEG_GOAL_GO, 4, LONG_MS);
 	expect_answer(&n, &rs);
 	ck_assert_uint_eq(rs.count, 4);
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	negotiator_stop(&n);
 	server_end(server);
 	close(l.fd);
@@ -450,7 +450,7 @@ END_TEST
 START_TEST(killed)
 {
 	unsigned before = leak_fds();
-	struct link_request rq;
+	struct target rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
@@ -495,8 +495,8 @@ static pid_t wait_for_child(pid_t pid, pid_t other)
 START_TEST(replaced)
 {
 	unsigned before = leak_fds();
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l, silent;
 	struct script s;
@@ -518,7 +518,7 @@ START_TEST(replaced)
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		expect_answer(&n, &rs);
 		ck_assert_uint_eq(rs.count, 1);
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	negotiator_stop(&n);
 	ck_assert(kill(child, 0) && errno == ESRCH);
@@ -549,7 +549,7 @@ END_TEST
 
 START_TEST(hung)
 {
-	struct link_request rq;
+	struct target rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e = { 0 };
@@ -561,8 +561,8 @@ START_TEST(hung)
 	start(&n, &rq, 1, false);
 	ck_assert_int_eq(kill(n.pid, SIGSTOP), 0);
 	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
-	ck_assert_int_ge(n.due_ms, task_now_ms() + LIMIT_MS);
-	n.due_ms = task_now_ms() - 1;
+	ck_assert_int_ge(n.due_ms, monotonic_ms() + LIMIT_MS);
+	n.due_ms = monotonic_ms() - 1;
 	expect_gone(&n, "does not answer");
 	/* one that is always given up does not fill the memory */
 	for (int i = 0; i < 100000 && !ret; i++) {
@@ -570,9 +570,9 @@ START_TEST(hung)
 		ret = negotiator_ask(&n, 0, NEG_GOAL_GO, NULL, LIMIT_MS, NULL, 0, &e);
 	}
 	ck_assert_msg(ret == -EPIPE && strstr(e.text, "does not listen"), "%d: %s", ret, e.text);
-	began = task_now_ms();
+	began = monotonic_ms();
 	negotiator_stop(&n);
-	ck_assert_int_lt(task_now_ms() - began, SOON_MS);
+	ck_assert_int_lt(monotonic_ms() - began, SOON_MS);
 	ck_assert(leak_no_child());
 	close(l.fd);
 }
@@ -581,7 +581,7 @@ END_TEST
 /* At the hang-up, also in the middle of an attempt. */
 START_TEST(ends_by_itself)
 {
-	struct link_request rq;
+	struct target rq;
 	struct negotiator n;
 	struct loopback l;
 	int status;
@@ -623,7 +623,7 @@ static void expect_status(const char *status, const char *line)
 
 START_TEST(has_nothing_but_its_socket)
 {
-	struct link_request rq;
+	struct target rq;
 	struct negotiator n;
 	struct loopback l;
 	char status[8192], path[64], c;
@@ -666,7 +666,7 @@ END_TEST
 
 START_TEST(starts_that_fail)
 {
-	struct link_request rq[NEGOTIATOR_SERVERS_MAX + 1];
+	struct target rq[NEGOTIATOR_SERVERS_MAX + 1];
 	struct loopback l = { .port = "1" };
 
 	for (unsigned i = 0; i <= NEGOTIATOR_SERVERS_MAX; i++)
@@ -689,8 +689,8 @@ END_TEST
 
 START_TEST(names)
 {
-	struct link_request rq[2];
-	struct link_result rs;
+	struct target rq[2];
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;
@@ -716,7 +716,7 @@ START_TEST(names)
 		ask(&n, 1, NEG_GOAL_GO, 4, LONG_MS);
 		expect_answer(&n, &rs);
 		ck_assert_uint_eq(rs.count, 4);
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	/* the addresses known are no good any more, until they are again */
 	server_end(server);
@@ -814,8 +814,8 @@ START_TEST(tls_with_a_key)
 {
 	char dir[512], path[600], other[600];
 	struct peer_spec spec = { .psk_file = other };
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	pid_t server;
@@ -829,7 +829,7 @@ START_TEST(tls_with_a_key)
 	server = tls_server_start(l.fd, &spec);
 	request(&rq, &l);
 	rq.where.tls = true;
-	rq.offload = LINK_OFFLOAD_NO;
+	rq.offload = TLS_OFFLOAD_NO;
 	snprintf(rq.tls.psk_file, sizeof(rq.tls.psk_file), "%s", path);
 	start(&n, &rq, 1, _i);
 	ck_assert_int_eq(unlink(path), 0);
@@ -846,7 +846,7 @@ START_TEST(tls_with_a_key)
 			negotiator_stop(&n);
 			expect_echo(rs.fds[0]);
 		}
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	server_end(server);
 	close(l.fd);
@@ -865,8 +865,8 @@ START_TEST(tls_with_certificates)
 		.until = _i > 1 ? 1000000000 : 0,
 	};
 	const struct peer_spec spec = { .cert = &cert };
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
@@ -893,7 +893,7 @@ START_TEST(tls_with_certificates)
 		ck_assert(rs.encrypted);
 		ck_assert_ptr_nonnull(strstr(rs.tls.peer, "localhost"));
 		expect_echo(rs.fds[0]);
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	negotiator_stop(&n);
 	server_end(server);
@@ -943,7 +943,7 @@ static void say(int fd, const void *message, size_t len, const int *fds, unsigne
 }
 
 /* What a good child says to the question of fake(); its first question too. */
-static size_t record(uint8_t *message, const struct link_request *rq)
+static size_t record(uint8_t *message, const struct target *rq)
 {
 	struct negotiator n;
 	struct pollfd p;
@@ -962,7 +962,7 @@ static size_t record(uint8_t *message, const struct link_request *rq)
 
 /* The answer to message: ret, and that nothing is left. */
 static int reply(bool tls, const void *message, size_t len, const int *fds, unsigned count,
-		 struct link_result *rs, struct err *e)
+		 struct connections *rs, struct err *e)
 {
 	struct negotiator n;
 	int peer = fake(&n, tls), ret;
@@ -975,7 +975,7 @@ static int reply(bool tls, const void *message, size_t len, const int *fds, unsi
 	return ret;
 }
 
-static bool is_sane(const struct link_result *rs)
+static bool is_sane(const struct connections *rs)
 {
 	const bool *flags[] = {
 		&rs->encrypted, &rs->relayed, &rs->export.has_block_size, &rs->export.has_name,
@@ -1002,8 +1002,8 @@ START_TEST(nonsense)
 {
 	static uint8_t message[MESSAGE_MAX + 1], changed[MESSAGE_MAX];
 	static const uint8_t values[] = { 0xff, 0x1b, 0x02 };
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct loopback l;
 	struct script s;
 	struct err e;
@@ -1026,7 +1026,7 @@ START_TEST(nonsense)
 
 	ck_assert_msg(!reply(false, message, len, good, 2, &rs, &e), "%s", e.text);
 	ck_assert(is_sane(&rs));
-	link_close(&rs, true);
+	connections_close(&rs, true);
 	/* in plain text where TLS was wanted */
 	ck_assert_int_eq(reply(true, message, len, good, 2, &rs, &e), -EPIPE);
 	/* descriptors */
@@ -1049,7 +1049,7 @@ START_TEST(nonsense)
 		ret = reply(false, changed, len, good, 2, &rs, &e);
 		ck_assert_msg(ret == -EPIPE || (!ret && is_sane(&rs)), "byte %zu: %d", i, ret);
 		if (!ret)
-			link_close(&rs, true);
+			connections_close(&rs, true);
 		ret ? refused++ : accepted++;
 	}
 	ck_assert_uint_gt(accepted, refused);
@@ -1065,8 +1065,8 @@ START_TEST(talks_without_being_asked)
 {
 	unsigned before = leak_fds();
 	static uint8_t message[MESSAGE_MAX];
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;

@@ -50,7 +50,7 @@ static const char *entries(int fd)
 	return text;
 }
 
-static void sample(struct state *s)
+static void sample(struct record *s)
 {
 	memset(s, 0, sizeof(*s));
 	s->pid = 4321;
@@ -72,7 +72,7 @@ static void sample(struct state *s)
 	strcpy(s->command_line, "nbd-attach\nserver\ndisk\nnbd0\n/root\n");
 }
 
-static void expect_equal(const struct state *a, const struct state *b)
+static void expect_equal(const struct record *a, const struct record *b)
 {
 	ck_assert_int_eq(a->pid, b->pid);
 	ck_assert_uint_eq(a->connections, b->connections);
@@ -94,17 +94,17 @@ static void expect_equal(const struct state *a, const struct state *b)
 }
 
 /* Written and read again, over memory that has other contents. */
-static void round_trip(const struct state *s)
+static void round_trip(const struct record *s)
 {
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
 	unsigned before = leak_fds();
-	struct state got;
+	struct record got;
 
-	ck_assert_msg(!state_write(path, 3, s, &e), "%s", e.text);
+	ck_assert_msg(!record_write(path, 3, s, &e), "%s", e.text);
 	memset(&got, 0x5a, sizeof(got));
-	ck_assert_msg(!state_read(path, 3, &got, &e), "%s", e.text);
+	ck_assert_msg(!record_read(path, 3, &got, &e), "%s", e.text);
 	expect_equal(&got, s);
 	ck_assert_str_eq(entries(fd), "nbd3 ");
 	ck_assert_uint_eq(leak_fds(), before);
@@ -113,7 +113,7 @@ static void round_trip(const struct state *s)
 
 START_TEST(round_trip_of_a_sample)
 {
-	struct state s;
+	struct record s;
 
 	sample(&s);
 	round_trip(&s);
@@ -122,7 +122,7 @@ END_TEST
 
 START_TEST(round_trip_of_nothing)
 {
-	struct state s = { .pid = 1 };
+	struct record s = { .pid = 1 };
 
 	round_trip(&s);
 }
@@ -130,7 +130,7 @@ END_TEST
 
 START_TEST(round_trip_of_hostile_bytes)
 {
-	struct state s;
+	struct record s;
 	size_t n = 0;
 
 	sample(&s);
@@ -146,7 +146,7 @@ END_TEST
 
 START_TEST(round_trip_of_the_longest)
 {
-	struct state s;
+	struct record s;
 
 	memset(&s, 0, sizeof(s));
 	s.pid = INT_MAX;
@@ -167,11 +167,11 @@ START_TEST(file_has_one_key_a_line)
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 
 	sample(&s);
 	strcpy(s.export, "my disk=100%\n");
-	ck_assert_int_eq(state_write(path, 0, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 0, &s, &e), 0);
 	ck_assert_str_eq(tree_text(fd, "nbd0"),
 			 "pid=4321\n"
 			 "connections=2\n"
@@ -208,14 +208,14 @@ START_TEST(modes)
 	char path[PATH_MAX], below[PATH_MAX + 8];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 	mode_t old;
 
 	sample(&s);
 	snprintf(below, sizeof(below), "%s/made", path);
 	old = umask(0);
-	ck_assert_msg(!state_write(below, 15, &s, &e), "%s", e.text);
-	ck_assert_msg(!state_write(below, 15, &s, &e), "%s", e.text);
+	ck_assert_msg(!record_write(below, 15, &s, &e), "%s", e.text);
+	ck_assert_msg(!record_write(below, 15, &s, &e), "%s", e.text);
 	umask(old);
 	ck_assert_uint_eq(mode_of(fd, "made"), S_IFDIR | 0755);
 	ck_assert_uint_eq(mode_of(fd, "made/nbd15"), S_IFREG | 0600);
@@ -229,16 +229,16 @@ START_TEST(write_replaces)
 	char path[PATH_MAX];
 	int fd = new_dir(path), reader;
 	struct err e = { 0 };
-	struct state s, got;
+	struct record s, got;
 	char old[16] = "";
 
 	tree_put(fd, "nbd1", "old contents");
 	reader = openat(fd, "nbd1", O_RDONLY | O_CLOEXEC);
 	sample(&s);
-	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 1, &s, &e), 0);
 	ck_assert_int_eq(read(reader, old, sizeof(old) - 1), 12);
 	ck_assert_str_eq(old, "old contents");
-	ck_assert_int_eq(state_read(path, 1, &got, &e), 0);
+	ck_assert_int_eq(record_read(path, 1, &got, &e), 0);
 	expect_equal(&got, &s);
 	ck_assert_str_eq(entries(fd), "nbd1 ");
 	close(reader);
@@ -251,17 +251,17 @@ START_TEST(write_follows_no_link)
 	char path[PATH_MAX], temporary[64];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 
 	sample(&s);
 	tree_put(fd, "victim", "untouched");
 	/* the record's own name is replaced, the name it is written under is not followed */
 	tree_link(fd, "nbd1", "victim");
-	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 1, &s, &e), 0);
 	ck_assert_uint_eq(mode_of(fd, "nbd1"), S_IFREG | 0600);
 	snprintf(temporary, sizeof(temporary), ".nbd2");
 	tree_link(fd, temporary, "victim");
-	ck_assert_int_eq(state_write(path, 2, &s, &e), -ELOOP);
+	ck_assert_int_eq(record_write(path, 2, &s, &e), -ELOOP);
 	ck_assert_str_eq(tree_text(fd, "victim"), "untouched");
 	close(fd);
 }
@@ -275,42 +275,42 @@ START_TEST(aliases)
 	unsigned before = leak_fds();
 	mode_t old = umask(0);
 
-	ck_assert_int_eq(state_write_alias(path, 1, 44, "h:1-a\\x2fb", &e), 0);
+	ck_assert_int_eq(record_write_udev_name(path, 1, 44, "h:1-a\\x2fb", &e), 0);
 	umask(old);
 	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
 	ck_assert_str_eq(tree_text(fd, "nbd1.44.udev"), "NBD_ATTACH_ALIAS=h:1-a\\x2fb\n");
 	ck_assert_uint_eq(mode_of(fd, "nbd1.44.udev"), S_IFREG | 0600);
 	/* each process has its own */
-	state_remove_alias(path, 1, 4);
-	state_remove_alias(path, 11, 44);
+	record_remove_udev_name(path, 1, 4);
+	record_remove_udev_name(path, 11, 44);
 	ck_assert_str_eq(entries(fd), "nbd1.44.udev ");
-	state_remove_alias(path, 1, 44);
+	record_remove_udev_name(path, 1, 44);
 	ck_assert_str_eq(entries(fd), "");
 
 	/* with the record all of its device go, and no other's */
 	tree_put(fd, "nbd1.3.udev", "");
 	tree_put(fd, ".nbd1.4.udev", "");
 	tree_put(fd, "nbd1.ctl", "");
-	state_remove(path, 1);
+	record_remove(path, 1);
 	ck_assert_str_eq(entries(fd), "nbd1.ctl ");
 	unlinkat(fd, "nbd1.ctl", 0);
 	tree_put(fd, "nbd11.3.udev", "");
-	state_remove(path, 1);
+	record_remove(path, 1);
 	ck_assert_str_eq(entries(fd), "nbd11.3.udev ");
-	state_remove(path, 11);
+	record_remove(path, 11);
 
 	tree_put(fd, "victim", "untouched");
 	tree_link(fd, ".nbd2.1.udev", "victim");
-	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -ELOOP);
+	ck_assert_int_eq(record_write_udev_name(path, 2, 1, "x", &e), -ELOOP);
 	ck_assert_str_eq(tree_text(fd, "victim"), "untouched");
 	ck_assert_str_eq(entries(fd), "victim ");
 	memset(longest, 'x', sizeof(longest) - 1);
-	ck_assert_int_eq(state_write_alias(path, 2, 1, longest, &e), -ENAMETOOLONG);
+	ck_assert_int_eq(record_write_udev_name(path, 2, 1, longest, &e), -ENAMETOOLONG);
 	tree_mkdir(fd, "nbd2.1.udev");
-	ck_assert_int_eq(state_write_alias(path, 2, 1, "x", &e), -EISDIR);
+	ck_assert_int_eq(record_write_udev_name(path, 2, 1, "x", &e), -EISDIR);
 	ck_assert_ptr_nonnull(strstr(e.text, "/nbd2.1.udev: Is a directory"));
 	snprintf(where, sizeof(where), "%s/no/such", path);
-	ck_assert_int_eq(state_write_alias(where, 2, 1, "x", &e), -ENOENT);
+	ck_assert_int_eq(record_write_udev_name(where, 2, 1, "x", &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, "make directory"));
 	ck_assert_uint_eq(leak_fds(), before);
 	close(fd);
@@ -323,22 +323,22 @@ START_TEST(write_errors)
 	int fd = new_dir(path);
 	struct err e = { 0 };
 	unsigned before = leak_fds();
-	struct state s;
+	struct record s;
 
 	sample(&s);
 	snprintf(where, sizeof(where), "%s/no/such", path);
-	ck_assert_int_eq(state_write(where, 1, &s, &e), -ENOENT);
+	ck_assert_int_eq(record_write(where, 1, &s, &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, "make directory"));
 	ck_assert_ptr_nonnull(strstr(e.text, where));
 
 	tree_put(fd, "file", "");
 	snprintf(where, sizeof(where), "%s/file", path);
-	ck_assert_int_eq(state_write(where, 1, &s, &e), -ENOTDIR);
+	ck_assert_int_eq(record_write(where, 1, &s, &e), -ENOTDIR);
 	ck_assert_ptr_nonnull(strstr(e.text, "open directory"));
 
 	/* what cannot be replaced: nothing is left of the attempt */
 	tree_mkdir(fd, "nbd4");
-	ck_assert_int_eq(state_write(path, 4, &s, &e), -EISDIR);
+	ck_assert_int_eq(record_write(path, 4, &s, &e), -EISDIR);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_ptr_nonnull(strstr(e.text, "write "));
 	ck_assert_ptr_nonnull(strstr(e.text, "/nbd4: Is a directory"));
@@ -357,7 +357,7 @@ START_TEST(write_to_a_full_disk)
 	int fd = new_dir(path);
 	struct rlimit old, little;
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 	int ret;
 
 	sample(&s);
@@ -367,7 +367,7 @@ START_TEST(write_to_a_full_disk)
 	little = old;
 	little.rlim_cur = 100;
 	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &little), 0);
-	ret = state_write(path, 1, &s, &e);
+	ret = record_write(path, 1, &s, &e);
 	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
 	signal(SIGXFSZ, SIG_DFL);
 	ck_assert_int_lt(ret, 0);
@@ -383,16 +383,16 @@ START_TEST(read_errors)
 	int fd = new_dir(path);
 	struct err e = { 0 };
 	unsigned before = leak_fds();
-	struct state s;
+	struct record s;
 
-	ck_assert_int_eq(state_read(path, 1, &s, &e), -ENOENT);
+	ck_assert_int_eq(record_read(path, 1, &s, &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, "/nbd1: No such file"));
-	ck_assert_int_eq(state_read("/no/such/directory", 1, &s, &e), -ENOENT);
+	ck_assert_int_eq(record_read("/no/such/directory", 1, &s, &e), -ENOENT);
 	tree_put(fd, "other", "pid=1\n");
 	tree_link(fd, "nbd2", "other");
-	ck_assert_int_eq(state_read(path, 2, &s, &e), -ELOOP);
+	ck_assert_int_eq(record_read(path, 2, &s, &e), -ELOOP);
 	tree_mkdir(fd, "nbd3");
-	ck_assert_int_eq(state_read(path, 3, &s, &e), -EISDIR);
+	ck_assert_int_eq(record_read(path, 3, &s, &e), -EISDIR);
 	ck_assert_uint_eq(leak_fds(), before);
 	close(fd);
 }
@@ -404,10 +404,10 @@ START_TEST(read_what_is_for_root)
 	int fd = new_dir(path), ret;
 	bool was_root = !geteuid();
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 
 	sample(&s);
-	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 1, &s, &e), 0);
 	if (was_root) {
 		/* the way there is open, as /run is */
 		ck_assert_int_eq(fchmod(fd, 0755), 0);
@@ -418,7 +418,7 @@ START_TEST(read_what_is_for_root)
 	} else {
 		ck_assert_int_eq(fchmodat(fd, "nbd1", 0, 0), 0);
 	}
-	ret = state_read(path, 1, &s, &e);
+	ret = record_read(path, 1, &s, &e);
 	if (was_root)
 		ck_assert_int_eq(seteuid(0), 0);
 	ck_assert_int_eq(ret, -EACCES);
@@ -458,11 +458,11 @@ START_TEST(corrupt)
 	int fd = new_dir(path);
 	struct err e = { 0 };
 	unsigned before = leak_fds();
-	struct state s;
+	struct record s;
 	int ret;
 
 	tree_put(fd, "nbd0", table[_i].text);
-	ret = state_read(path, 0, &s, &e);
+	ret = record_read(path, 0, &s, &e);
 	ck_assert_msg(ret == -EBADMSG, "%s: %d", table[_i].what, ret);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_ptr_nonnull(strstr(e.text, "not a record of nbd-attach"));
@@ -488,7 +488,7 @@ START_TEST(corrupt_by_length)
 	char path[PATH_MAX], text[8192];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		for (size_t more = 0; more < 2; more++) {
@@ -497,7 +497,7 @@ START_TEST(corrupt_by_length)
 			memset(text + used, 'x', table[i].max + more);
 			strcpy(text + used + table[i].max + more, "\n");
 			tree_put(fd, "nbd0", text);
-			ck_assert_msg(state_read(path, 0, &s, &e) == (more ? -EBADMSG : 0),
+			ck_assert_msg(record_read(path, 0, &s, &e) == (more ? -EBADMSG : 0),
 				      "%s of %zu bytes", table[i].key, table[i].max + more);
 		}
 	}
@@ -507,11 +507,11 @@ END_TEST
 
 START_TEST(corrupt_by_size)
 {
-	static char text[4 * sizeof(struct state) + 2000];
+	static char text[4 * sizeof(struct record) + 2000];
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 	size_t used;
 
 	/* only its size is wrong with it */
@@ -519,10 +519,10 @@ START_TEST(corrupt_by_size)
 	memset(text + used, 'x', 4 * sizeof(s) + 1000);
 	strcpy(text + used + 4 * sizeof(s) + 1000, "\n");
 	tree_put(fd, "nbd0", text);
-	ck_assert_int_eq(state_read(path, 0, &s, &e), -EBADMSG);
+	ck_assert_int_eq(record_read(path, 0, &s, &e), -EBADMSG);
 	strcpy(text + used + 8000, "\n");
 	tree_put(fd, "nbd0", text);
-	ck_assert_msg(!state_read(path, 0, &s, &e), "%s", e.text);
+	ck_assert_msg(!record_read(path, 0, &s, &e), "%s", e.text);
 	close(fd);
 }
 END_TEST
@@ -532,10 +532,10 @@ START_TEST(keys_of_a_later_version_are_ignored)
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s;
+	struct record s;
 
 	tree_put(fd, "nbd0", "version=7\nexport=a\npid=12\nlater=%not%encoded\npids=99\npeer=p\n=\n");
-	ck_assert_msg(!state_read(path, 0, &s, &e), "%s", e.text);
+	ck_assert_msg(!record_read(path, 0, &s, &e), "%s", e.text);
 	ck_assert_int_eq(s.pid, 12);
 	ck_assert_uint_eq(s.connections, 0);
 	ck_assert_int_eq(s.read_only, 0);
@@ -552,22 +552,22 @@ START_TEST(records_are_apart_and_removed_one_by_one)
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
-	struct state s, got;
+	struct record s, got;
 
 	sample(&s);
-	ck_assert_int_eq(state_write(path, 1, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 1, &s, &e), 0);
 	s.pid = 99;
-	ck_assert_int_eq(state_write(path, 11, &s, &e), 0);
+	ck_assert_int_eq(record_write(path, 11, &s, &e), 0);
 	/* with what a process that was killed in the middle has left */
 	tree_put(fd, ".nbd1", "pid=");
-	state_remove(path, 1);
+	record_remove(path, 1);
 	ck_assert_str_eq(entries(fd), "nbd11 ");
-	ck_assert_int_eq(state_read(path, 1, &got, &e), -ENOENT);
-	ck_assert_int_eq(state_read(path, 11, &got, &e), 0);
+	ck_assert_int_eq(record_read(path, 1, &got, &e), -ENOENT);
+	ck_assert_int_eq(record_read(path, 11, &got, &e), 0);
 	ck_assert_int_eq(got.pid, 99);
-	state_remove(path, 1);
-	state_remove("/no/such/directory", 1);
-	state_remove(path, 11);
+	record_remove(path, 1);
+	record_remove("/no/such/directory", 1);
+	record_remove(path, 11);
 	ck_assert_str_eq(entries(fd), "");
 	close(fd);
 }
@@ -589,14 +589,14 @@ START_TEST(fits)
 		{ true, 4321, "nbd://server:10809/disk2", false },
 		{ true, 4321, "", false },
 	};
-	struct state s;
+	struct record s;
 
 	sample(&s);
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		struct sysfs_device d = { .attached = table[i].attached, .pid = table[i].pid };
 
 		strcpy(d.backend, table[i].backend);
-		ck_assert_msg(state_fits(&s, &d) == table[i].fits, "row %zu", i);
+		ck_assert_msg(record_fits(&s, &d) == table[i].fits, "row %zu", i);
 	}
 }
 END_TEST

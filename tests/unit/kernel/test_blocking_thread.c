@@ -18,20 +18,20 @@
 
 enum { SOON_MS = 20000 };
 
-static struct kcall *opened(void)
+static struct blocking_thread *opened(void)
 {
 	struct err e = { 0 };
-	struct kcall *k;
-	int ret = kcall_open(&k, &e);
+	struct blocking_thread *k;
+	int ret = blocking_thread_open(&k, &e);
 
 	ck_assert_msg(!ret, "%s", e.text);
 	ck_assert_ptr_nonnull(k);
 	return k;
 }
 
-static bool is_readable(const struct kcall *k, int timeout_ms)
+static bool is_readable(const struct blocking_thread *k, int timeout_ms)
 {
-	struct pollfd p = { .fd = kcall_fd(k), .events = POLLIN };
+	struct pollfd p = { .fd = blocking_thread_fd(k), .events = POLLIN };
 
 	return poll(&p, 1, timeout_ms) == 1 && p.revents == POLLIN;
 }
@@ -67,27 +67,27 @@ static void hang(void *block)
 START_TEST(one_call_after_the_other)
 {
 	unsigned before = leak_fds();
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct err e = { 0 };
 	struct sum s = { 0 };
 
 	ck_assert(!is_readable(k, 0));
-	ck_assert_int_eq(kcall_collect(k, &s), -EAGAIN);
+	ck_assert_int_eq(blocking_thread_collect(k, &s), -EAGAIN);
 	for (int i = 0; i < 2000; i++) {
 		s = (struct sum){ .a = i, .b = 7 };
-		ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
+		ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
 		/* what is worked on is a copy */
 		s.a = -1000000;
 		ck_assert(is_readable(k, SOON_MS));
-		ck_assert(!kcall_is_hanging(k));
-		ck_assert_int_eq(kcall_collect(k, &s), 0);
+		ck_assert(!blocking_thread_is_hanging(k));
+		ck_assert_int_eq(blocking_thread_collect(k, &s), 0);
 		ck_assert_int_eq(s.result, i + 7);
 		ck_assert(!pthread_equal(s.thread, pthread_self()));
 		ck_assert(!is_readable(k, 0));
-		ck_assert_int_eq(kcall_collect(k, &s), -EAGAIN);
+		ck_assert_int_eq(blocking_thread_collect(k, &s), -EAGAIN);
 		ck_assert_int_eq(s.result, i + 7);
 	}
-	kcall_close(k);
+	blocking_thread_close(k);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
@@ -95,27 +95,27 @@ END_TEST
 /* Collected without a look at the descriptor, by a caller that is as fast as it can be. */
 START_TEST(collect_by_trying)
 {
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct err e = { 0 };
 
 	for (int i = 0; i < 2000; i++) {
 		struct sum s = { .a = i, .b = i };
 		int ret;
 
-		ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
-		while ((ret = kcall_collect(k, &s)) == -EAGAIN)
+		ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
+		while ((ret = blocking_thread_collect(k, &s)) == -EAGAIN)
 			sched_yield();
 		ck_assert_int_eq(ret, 0);
 		ck_assert_int_eq(s.result, 2 * i);
 		ck_assert(!is_readable(k, 0));
 	}
-	kcall_close(k);
+	blocking_thread_close(k);
 }
 END_TEST
 
 START_TEST(one_at_a_time)
 {
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct hang h = { 0 };
 	struct sum s = { 0 };
 	struct err e = { 0 };
@@ -123,25 +123,25 @@ START_TEST(one_at_a_time)
 
 	ck_assert_int_eq(pipe(fds), 0);
 	h.fd = fds[0];
-	ck_assert_int_eq(kcall_submit(k, hang, &h, sizeof(h), &e), 0);
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), -EBUSY);
+	ck_assert_int_eq(blocking_thread_submit(k, hang, &h, sizeof(h), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), -EBUSY);
 	ck_assert_int_eq(e.kind, ERR_KERNEL);
 	ck_assert_str_eq(e.text, "an earlier kernel command is under way");
 	ck_assert(!is_readable(k, 50));
-	ck_assert(!kcall_is_hanging(k));
-	ck_assert_int_eq(kcall_collect(k, &h), -EAGAIN);
+	ck_assert(!blocking_thread_is_hanging(k));
+	ck_assert_int_eq(blocking_thread_collect(k, &h), -EAGAIN);
 	ck_assert_int_eq(write(fds[1], "x", 1), 1);
 	ck_assert(is_readable(k, SOON_MS));
 	/* it has come back, but nobody knows what it did */
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), -EBUSY);
-	ck_assert_int_eq(kcall_collect(k, &h), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), -EBUSY);
+	ck_assert_int_eq(blocking_thread_collect(k, &h), 0);
 	ck_assert_int_eq(h.result, 'x');
 	s = (struct sum){ .a = 1, .b = 2 };
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
 	ck_assert(is_readable(k, SOON_MS));
-	ck_assert_int_eq(kcall_collect(k, &s), 0);
+	ck_assert_int_eq(blocking_thread_collect(k, &s), 0);
 	ck_assert_int_eq(s.result, 3);
-	kcall_close(k);
+	blocking_thread_close(k);
 	close(fds[0]);
 	close(fds[1]);
 }
@@ -149,7 +149,7 @@ END_TEST
 
 START_TEST(call_that_hangs)
 {
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct hang h = { 0 };
 	struct sum s = { .a = 20, .b = 3 };
 	struct err e = { 0 };
@@ -157,32 +157,32 @@ START_TEST(call_that_hangs)
 
 	ck_assert_int_eq(pipe(fds), 0);
 	h.fd = fds[0];
-	kcall_give_up(k);
-	ck_assert(!kcall_is_hanging(k));
-	ck_assert_int_eq(kcall_submit(k, hang, &h, sizeof(h), &e), 0);
-	ck_assert(!kcall_is_hanging(k));
+	blocking_thread_give_up(k);
+	ck_assert(!blocking_thread_is_hanging(k));
+	ck_assert_int_eq(blocking_thread_submit(k, hang, &h, sizeof(h), &e), 0);
+	ck_assert(!blocking_thread_is_hanging(k));
 	ck_assert(!is_readable(k, 100));
-	kcall_give_up(k);
-	ck_assert(kcall_is_hanging(k));
+	blocking_thread_give_up(k);
+	ck_assert(blocking_thread_is_hanging(k));
 	ck_assert(!is_readable(k, 0));
-	ck_assert_int_eq(kcall_collect(k, &h), -EAGAIN);
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), -EBUSY);
+	ck_assert_int_eq(blocking_thread_collect(k, &h), -EAGAIN);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), -EBUSY);
 	ck_assert_str_eq(e.text, "an earlier kernel command still hangs");
 	/* it comes back, and what it did is told */
 	ck_assert_int_eq(write(fds[1], "y", 1), 1);
 	ck_assert(is_readable(k, SOON_MS));
-	ck_assert(!kcall_is_hanging(k));
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), -EBUSY);
-	ck_assert_int_eq(kcall_collect(k, &h), -ETIMEDOUT);
+	ck_assert(!blocking_thread_is_hanging(k));
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), -EBUSY);
+	ck_assert_int_eq(blocking_thread_collect(k, &h), -ETIMEDOUT);
 	ck_assert_int_eq(h.result, 'y');
 	/* and all is as before */
 	ck_assert(!is_readable(k, 0));
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
 	ck_assert(is_readable(k, SOON_MS));
-	ck_assert(!kcall_is_hanging(k));
-	ck_assert_int_eq(kcall_collect(k, &s), 0);
+	ck_assert(!blocking_thread_is_hanging(k));
+	ck_assert_int_eq(blocking_thread_collect(k, &s), 0);
 	ck_assert_int_eq(s.result, 23);
-	kcall_close(k);
+	blocking_thread_close(k);
 	close(fds[0]);
 	close(fds[1]);
 }
@@ -192,16 +192,16 @@ END_TEST
 START_TEST(give_up_too_late)
 {
 	struct sum s = { .a = 20, .b = 3 };
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct err e = { 0 };
 
-	ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
 	ck_assert(is_readable(k, SOON_MS));
-	kcall_give_up(k);
-	ck_assert(!kcall_is_hanging(k));
-	ck_assert_int_eq(kcall_collect(k, &s), -ETIMEDOUT);
+	blocking_thread_give_up(k);
+	ck_assert(!blocking_thread_is_hanging(k));
+	ck_assert_int_eq(blocking_thread_collect(k, &s), -ETIMEDOUT);
 	ck_assert_int_eq(s.result, 23);
-	kcall_close(k);
+	blocking_thread_close(k);
 }
 END_TEST
 
@@ -216,14 +216,14 @@ START_TEST(close_before_it_begins)
 	ck_assert_int_eq(pipe(fds), 0);
 	h.fd = fds[0];
 	for (int i = 0; i < 200; i++) {
-		long long limit = task_now_ms() + SOON_MS;
-		struct kcall *k = opened();
+		long long limit = monotonic_ms() + SOON_MS;
+		struct blocking_thread *k = opened();
 		int left = 1;
 
 		ck_assert_int_eq(write(fds[1], "x", 1), 1);
-		ck_assert_int_eq(kcall_submit(k, hang, &h, sizeof(h), &e), 0);
-		kcall_close(k);
-		while (!ioctl(fds[0], FIONREAD, &left) && left && task_now_ms() < limit)
+		ck_assert_int_eq(blocking_thread_submit(k, hang, &h, sizeof(h), &e), 0);
+		blocking_thread_close(k);
+		while (!ioctl(fds[0], FIONREAD, &left) && left && monotonic_ms() < limit)
 			sched_yield();
 		ck_assert_int_eq(left, 0);
 	}
@@ -239,22 +239,22 @@ END_TEST
 START_TEST(close_while_one_hangs)
 {
 	unsigned before = leak_fds();
-	long long limit = task_now_ms() + SOON_MS;
+	long long limit = monotonic_ms() + SOON_MS;
 	bool given_up = _i;
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct hang h = { 0 };
 	struct err e = { 0 };
 	int fds[2];
 
 	ck_assert_int_eq(pipe(fds), 0);
 	h.fd = fds[0];
-	ck_assert_int_eq(kcall_submit(k, hang, &h, sizeof(h), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, hang, &h, sizeof(h), &e), 0);
 	if (given_up)
-		kcall_give_up(k);
-	kcall_close(k);
+		blocking_thread_give_up(k);
+	blocking_thread_close(k);
 	ck_assert_uint_eq(leak_fds(), before + 3);
 	ck_assert_int_eq(write(fds[1], "z", 1), 1);
-	while (leak_fds() != before + 2 && task_now_ms() < limit)
+	while (leak_fds() != before + 2 && monotonic_ms() < limit)
 		poll(NULL, 0, 1);
 	close(fds[0]);
 	close(fds[1]);
@@ -269,20 +269,20 @@ START_TEST(close_what_was_not_collected)
 	unsigned before = leak_fds();
 	struct sum s = { 0 };
 	struct err e = { 0 };
-	struct kcall *k;
+	struct blocking_thread *k;
 
 	for (int i = 0; i < 200; i++) {
 		k = opened();
-		ck_assert_int_eq(kcall_submit(k, add, &s, sizeof(s), &e), 0);
+		ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
 		if (i % 2)
 			ck_assert(is_readable(k, SOON_MS));
-		kcall_close(k);
+		blocking_thread_close(k);
 	}
 	for (int i = 0; i < 200 && leak_fds() != before; i++)
 		poll(NULL, 0, 10);
 	ck_assert_uint_eq(leak_fds(), before);
 	poll(NULL, 0, 100);
-	kcall_close(NULL);
+	blocking_thread_close(NULL);
 }
 END_TEST
 
@@ -290,25 +290,25 @@ static void fill(void *block)
 {
 	char *c = block;
 
-	for (int i = 0; i < KCALL_BLOCK_MAX; i++)
+	for (int i = 0; i < BLOCKING_THREAD_BLOCK_MAX; i++)
 		c[i]++;
 }
 
 START_TEST(size_of_a_block)
 {
-	static char block[KCALL_BLOCK_MAX + 2];
-	struct kcall *k = opened();
+	static char block[BLOCKING_THREAD_BLOCK_MAX + 2];
+	struct blocking_thread *k = opened();
 	struct err e = { 0 };
 
 	memset(block, 'a', sizeof(block));
-	ck_assert_int_eq(kcall_submit(k, fill, block, KCALL_BLOCK_MAX + 1, &e), -EINVAL);
+	ck_assert_int_eq(blocking_thread_submit(k, fill, block, BLOCKING_THREAD_BLOCK_MAX + 1, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "8193 bytes"));
-	ck_assert_int_eq(kcall_submit(k, fill, block, KCALL_BLOCK_MAX, &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, fill, block, BLOCKING_THREAD_BLOCK_MAX, &e), 0);
 	ck_assert(is_readable(k, SOON_MS));
-	ck_assert_int_eq(kcall_collect(k, block), 0);
-	for (int i = 0; i < KCALL_BLOCK_MAX + 2; i++)
-		ck_assert_int_eq(block[i], i < KCALL_BLOCK_MAX ? 'b' : 'a');
-	kcall_close(k);
+	ck_assert_int_eq(blocking_thread_collect(k, block), 0);
+	for (int i = 0; i < BLOCKING_THREAD_BLOCK_MAX + 2; i++)
+		ck_assert_int_eq(block[i], i < BLOCKING_THREAD_BLOCK_MAX ? 'b' : 'a');
+	blocking_thread_close(k);
 }
 END_TEST
 
@@ -335,26 +335,26 @@ static void look(void *block)
 /* All of the stack is locked in memory for the life of a supervisor. */
 START_TEST(thread_is_small_and_takes_no_signals)
 {
-	struct kcall *k = opened();
+	struct blocking_thread *k = opened();
 	struct view v = { 0 };
 	struct err e = { 0 };
 	sigset_t mask;
 
-	ck_assert_int_eq(kcall_submit(k, look, &v, sizeof(v), &e), 0);
+	ck_assert_int_eq(blocking_thread_submit(k, look, &v, sizeof(v), &e), 0);
 	ck_assert(is_readable(k, SOON_MS));
-	ck_assert_int_eq(kcall_collect(k, &v), 0);
-	ck_assert_uint_ge(v.stack, KCALL_STACK);
-	ck_assert_uint_le(v.stack, 4 * KCALL_STACK);
+	ck_assert_int_eq(blocking_thread_collect(k, &v), 0);
+	ck_assert_uint_ge(v.stack, BLOCKING_THREAD_STACK);
+	ck_assert_uint_le(v.stack, 4 * BLOCKING_THREAD_STACK);
 	ck_assert(v.blocked[0] && v.blocked[1]);
 	pthread_sigmask(SIG_BLOCK, NULL, &mask);
 	ck_assert(!sigismember(&mask, SIGTERM));
-	kcall_close(k);
+	blocking_thread_close(k);
 }
 END_TEST
 
 START_TEST(open_without_descriptors)
 {
-	struct kcall *k = (struct kcall *)&k;
+	struct blocking_thread *k = (struct blocking_thread *)&k;
 	struct rlimit old, few;
 	struct err e = { 0 };
 	int ret;
@@ -363,7 +363,7 @@ START_TEST(open_without_descriptors)
 	few = old;
 	few.rlim_cur = 0;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-	ret = kcall_open(&k, &e);
+	ret = blocking_thread_open(&k, &e);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 	ck_assert_int_eq(ret, -EMFILE);
 	ck_assert_ptr_nonnull(strstr(e.text, "thread"));
@@ -376,12 +376,12 @@ START_TEST(open_without_a_thread)
 	unsigned before = leak_fds();
 	struct err e = { 0 };
 	struct no_fork nf;
-	struct kcall *k;
+	struct blocking_thread *k;
 	int ret;
 
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = kcall_open(&k, &e);
+	ret = blocking_thread_open(&k, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	ck_assert_ptr_null(k);

@@ -37,13 +37,13 @@ static int new_proc(void)
 
 static void assert_usage(int proc, int sys, unsigned index, unsigned users, const char *text)
 {
-	struct usage u;
+	struct device_users u;
 	struct err e;
 	int r;
 
 	memset(&u, 0xa5, sizeof(u));
 	err_clear(&e);
-	r = usage_find(proc, sys, index, &u, &e);
+	r = device_users_find(proc, sys, index, &u, &e);
 	ck_assert_msg(r == 0, "%d: %s", r, e.text);
 	ck_assert_str_eq(u.text, text);
 	ck_assert_uint_eq(u.users, users);
@@ -51,11 +51,11 @@ static void assert_usage(int proc, int sys, unsigned index, unsigned users, cons
 
 static void assert_error(int proc, int sys, int code, const char *words)
 {
-	struct usage u;
+	struct device_users u;
 	struct err e;
 
 	err_clear(&e);
-	ck_assert_int_eq(usage_find(proc, sys, 0, &u, &e), -code);
+	ck_assert_int_eq(device_users_find(proc, sys, 0, &u, &e), -code);
 	ck_assert_int_eq(e.code, code);
 	ck_assert_msg(strstr(e.text, words) != NULL, "\"%s\" without \"%s\"", e.text, words);
 }
@@ -164,7 +164,7 @@ START_TEST(long_lines)
 	static const size_t lengths[] = { 65000, 65534, 65535, 65536, 65537, 131072, 200000 };
 	int proc = new_proc(), sys = tree_recorded("sysfs/partitions");
 	static char lines[300000];
-	struct usage u;
+	struct device_users u;
 	struct err e;
 
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
@@ -199,7 +199,7 @@ START_TEST(long_lines)
 	strcpy(lines + 100000, " rw - ext4 x rw\n");
 	tree_put(proc, "4242/mountinfo", lines);
 	err_clear(&e);
-	ck_assert_int_eq(usage_find(proc, sys, 0, &u, &e), 0);
+	ck_assert_int_eq(device_users_find(proc, sys, 0, &u, &e), 0);
 	ck_assert_uint_eq(u.users, 1);
 	ck_assert_uint_lt(strlen(u.text), sizeof(u.text));
 	ck_assert_int_eq(strncmp(u.text, "mounted on /\\x01\\x01", 20), 0);
@@ -433,7 +433,7 @@ START_TEST(real_process)
 	ck_assert_int_eq(read(from_child[0], &c, 1), 1);
 	opened = c == 'y';
 	if (opened) {
-		struct usage u;
+		struct device_users u;
 		struct err e;
 		int r;
 
@@ -443,7 +443,7 @@ START_TEST(real_process)
 		/* Its name is not the same under valgrind or libtool. */
 		snprintf(want, sizeof(want), "open in process %d (", child);
 		err_clear(&e);
-		r = usage_find(proc, sys_with(dev[0], dev[0]), 0, &u, &e);
+		r = device_users_find(proc, sys_with(dev[0], dev[0]), 0, &u, &e);
 		ck_assert_msg(r == 0, "%d: %s", r, e.text);
 		ck_assert_uint_eq(u.users, 1);
 		ck_assert_msg(!strncmp(u.text, want, strlen(want)), "%s", u.text);
@@ -455,7 +455,7 @@ START_TEST(real_process)
 		assert_usage(proc, by_ioctl, 0, 0, "");
 		tree_put(by_ioctl, "block/nbd0/backend", "\n");
 		err_clear(&e);
-		ck_assert_int_eq(usage_find(proc, by_ioctl, 0, &u, &e), 0);
+		ck_assert_int_eq(device_users_find(proc, by_ioctl, 0, &u, &e), 0);
 		ck_assert_uint_eq(u.users, 1);
 	} else {
 		printf("# SKIP real_process: may not open %s\n", path[0]);
@@ -552,7 +552,7 @@ START_TEST(no_descriptors)
 	ck_assert_int_ge(spare, 0);
 	close(spare);
 	for (rlim_t room = 0; room < 5; room++) {
-		struct usage u;
+		struct device_users u;
 		struct err e;
 		int r;
 
@@ -560,7 +560,7 @@ START_TEST(no_descriptors)
 		low.rlim_cur = (rlim_t)spare + room;
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
 		err_clear(&e);
-		r = usage_find(proc, sys, 0, &u, &e);
+		r = device_users_find(proc, sys, 0, &u, &e);
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 		ck_assert_msg(r == -EMFILE || (r == 0 && u.users == 1), "%d %u", r, u.users);
 		ck_assert(room < 4 || r == 0);

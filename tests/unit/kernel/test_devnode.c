@@ -31,7 +31,7 @@ static void dev_open(struct dev *d, const char *name)
 	if (name)
 		tree_put(fd, name, "");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	d->fd = node_open_directory(path, &e);
+	d->fd = devnode_open_directory(path, &e);
 	ck_assert_int_ge(d->fd, 0);
 	ck_assert(fcntl(d->fd, F_GETFD) & FD_CLOEXEC);
 	d->witness = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
@@ -71,9 +71,9 @@ START_TEST(no_directory)
 {
 	struct err e = { 0 };
 
-	ck_assert_int_eq(node_open_directory("/proc/self/none", &e), -ENOENT);
+	ck_assert_int_eq(devnode_open_directory("/proc/self/none", &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, "open /proc/self/none"));
-	ck_assert_int_eq(node_open_directory("/proc/self/stat", &e), -ENOTDIR);
+	ck_assert_int_eq(devnode_open_directory("/proc/self/stat", &e), -ENOTDIR);
 }
 END_TEST
 
@@ -84,7 +84,7 @@ START_TEST(scan)
 	struct dev d;
 
 	dev_open(&d, "nbd17");
-	ck_assert_int_eq(node_scan_partitions(d.fd, 17, 0, &e), 0);
+	ck_assert_int_eq(devnode_scan_partitions(d.fd, 17, 0, &e), 0);
 	ck_assert_uint_eq(opens(&d), 1);
 	dev_close(&d);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -105,10 +105,10 @@ START_TEST(scan_of_a_late_node)
 		poll(NULL, 0, 200);
 		_exit(mknodat(d.fd, "nbd3", S_IFREG | 0600, 0) != 0);
 	}
-	begin = task_now_ms();
-	ck_assert_int_eq(node_scan_partitions(d.fd, 3, 20000, &e), 0);
-	ck_assert_int_ge(task_now_ms() - begin, 190);
-	ck_assert_int_lt(task_now_ms() - begin, 10000);
+	begin = monotonic_ms();
+	ck_assert_int_eq(devnode_scan_partitions(d.fd, 3, 20000, &e), 0);
+	ck_assert_int_ge(monotonic_ms() - begin, 190);
+	ck_assert_int_lt(monotonic_ms() - begin, 10000);
 	ck_assert_int_eq(waitpid(maker, NULL, 0), maker);
 	dev_close(&d);
 }
@@ -121,16 +121,16 @@ START_TEST(scan_of_no_node)
 	struct dev d;
 
 	dev_open(&d, NULL);
-	begin = task_now_ms();
-	ck_assert_int_eq(node_scan_partitions(d.fd, 3, 100, &e), -ENOENT);
-	ck_assert_int_ge(task_now_ms() - begin, 100);
+	begin = monotonic_ms();
+	ck_assert_int_eq(devnode_scan_partitions(d.fd, 3, 100, &e), -ENOENT);
+	ck_assert_int_ge(monotonic_ms() - begin, 100);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_str_eq(e.text, "open /dev/nbd3: No such file or directory");
 	/* what waiting does not cure */
 	tree_link(d.fd, "nbd4", "nbd4");
-	begin = task_now_ms();
-	ck_assert_int_eq(node_scan_partitions(d.fd, 4, 60000, &e), -ELOOP);
-	ck_assert_int_lt(task_now_ms() - begin, 30000);
+	begin = monotonic_ms();
+	ck_assert_int_eq(devnode_scan_partitions(d.fd, 4, 60000, &e), -ELOOP);
+	ck_assert_int_lt(monotonic_ms() - begin, 30000);
 	dev_close(&d);
 }
 END_TEST
@@ -143,7 +143,7 @@ START_TEST(scan_of_a_node_without_a_disk)
 
 	dev_open(&d, NULL);
 	ck_assert_int_eq(mknodat(d.fd, "nbd5", S_IFSOCK | 0600, 0), 0);
-	ck_assert_int_eq(node_scan_partitions(d.fd, 5, 50, &e), -ENXIO);
+	ck_assert_int_eq(devnode_scan_partitions(d.fd, 5, 50, &e), -ENXIO);
 	dev_close(&d);
 }
 END_TEST
@@ -157,10 +157,10 @@ START_TEST(drop)
 	struct dev d;
 
 	dev_open(&d, "nbd0");
-	node_drop_partitions(d.fd, sys, 0, 0);
+	devnode_drop_partitions(d.fd, sys, 0, 0);
 	ck_assert_uint_eq(opens(&d), 1);
 	/* one that went away altogether may have left its node; or not */
-	node_drop_partitions(d.fd, sys, 1, 60000);
+	devnode_drop_partitions(d.fd, sys, 1, 60000);
 	dev_close(&d);
 	close(sys);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -181,10 +181,10 @@ START_TEST(drop_waits_for_the_size)
 		tree_put(sys, "block/nbd0/size.new", "0\n");
 		_exit(renameat(sys, "block/nbd0/size.new", sys, SIZE) != 0);
 	}
-	begin = task_now_ms();
-	node_drop_partitions(d.fd, sys, 0, 60000);
-	ck_assert_int_ge(task_now_ms() - begin, 190);
-	ck_assert_int_lt(task_now_ms() - begin, 30000);
+	begin = monotonic_ms();
+	devnode_drop_partitions(d.fd, sys, 0, 60000);
+	ck_assert_int_ge(monotonic_ms() - begin, 190);
+	ck_assert_int_lt(monotonic_ms() - begin, 30000);
 	ck_assert_uint_eq(opens(&d), 1);
 	ck_assert_int_eq(waitpid(other, NULL, 0), other);
 	dev_close(&d);
@@ -199,12 +199,12 @@ START_TEST(drop_not_while_there_is_a_size)
 	struct dev d;
 
 	dev_open(&d, "nbd0");
-	node_drop_partitions(d.fd, sys, 0, 100);
+	devnode_drop_partitions(d.fd, sys, 0, 100);
 	ck_assert_uint_eq(opens(&d), 0);
 	/* nor when nobody knows whether there is one */
 	tree_put(sys, SIZE, "many\n");
-	node_drop_partitions(d.fd, sys, 0, 60000);
-	node_drop_partitions(d.fd, -1, 0, 60000);
+	devnode_drop_partitions(d.fd, sys, 0, 60000);
+	devnode_drop_partitions(d.fd, -1, 0, 60000);
 	ck_assert_uint_eq(opens(&d), 0);
 	dev_close(&d);
 	close(sys);

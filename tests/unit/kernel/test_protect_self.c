@@ -52,7 +52,7 @@ static int become_vital(void)
 	long before;
 	char *p;
 
-	if (vital_process(&e))
+	if (protect_self(&e))
 		return e.kind == ERR_KERNEL && strstr(e.text, "root's capabilities") ? REFUSED : WITHOUT_TEXT;
 	if (number_of("/proc/self/oom_score_adj", "") != -1000)
 		return 1;
@@ -89,7 +89,7 @@ static int without_privilege(void)
 		return 1;
 	if (SANITIZED)
 		return 0;
-	if (vital_process(&e) != -EACCES && e.code != EPERM && e.code != ENOMEM)
+	if (protect_self(&e) != -EACCES && e.code != EPERM && e.code != ENOMEM)
 		return 2;
 	return e.kind == ERR_KERNEL && e.text[0] ? 0 : 3;
 }
@@ -104,7 +104,7 @@ START_TEST(mark)
 {
 	char arg0[] = "/sbin/nbd-attach";
 
-	vital_mark(arg0);
+	protect_self_mark(arg0);
 	ck_assert_str_eq(arg0, "@sbin/nbd-attach");
 }
 END_TEST

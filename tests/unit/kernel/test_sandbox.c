@@ -30,7 +30,7 @@
 enum { REFUSED_TO_BE = 90, NOT_FILTERED };
 
 /* Status of a child that calls f after it has been confined; f's result is its exit status. */
-static int status_of(const struct confine *c, int (*f)(void))
+static int status_of(const struct sandbox *c, int (*f)(void))
 {
 	pid_t pid = fork();
 	int status;
@@ -38,10 +38,10 @@ static int status_of(const struct confine *c, int (*f)(void))
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
 		struct err e;
-		struct confined r;
+		struct sandbox_result r;
 
 		alarm(50);
-		if (confine_process(c, &r, &e)) {
+		if (sandbox_enter(c, &r, &e)) {
 			fprintf(stderr, "%s\n", e.text);
 			_exit(REFUSED_TO_BE);
 		}
@@ -51,7 +51,7 @@ static int status_of(const struct confine *c, int (*f)(void))
 	return status;
 }
 
-static void expect(const struct confine *c, int (*f)(void), int result)
+static void expect(const struct sandbox *c, int (*f)(void), int result)
 {
 	int status = status_of(c, f);
 
@@ -59,7 +59,7 @@ static void expect(const struct confine *c, int (*f)(void), int result)
 	ck_assert_int_eq(WEXITSTATUS(status), result);
 }
 
-static void expect_killed(const struct confine *c, int (*f)(void))
+static void expect_killed(const struct sandbox *c, int (*f)(void))
 {
 	int status = status_of(c, f);
 
@@ -67,8 +67,8 @@ static void expect_killed(const struct confine *c, int (*f)(void))
 	ck_assert_int_eq(WTERMSIG(status), SIGSYS);
 }
 
-static const struct confine names = { .lookups = true };
-static const struct confine no_names = { .locked = true };
+static const struct sandbox names = { .lookups = true };
+static const struct sandbox no_names = { .locked = true };
 
 /* --- what is never permitted -------------------------------------------------------------------- */
 
@@ -225,7 +225,7 @@ static int look_up(void)
 {
 	struct resolve_query q = { .host = "localhost", .port = "10809" };
 	struct resolve_result r;
-	struct task t;
+	struct blocking_child t;
 	struct err e;
 
 	if (resolve_start(&t, &q, &e))
@@ -255,13 +255,13 @@ static void sleep_long(const void *arg, void *out)
 
 static int give_up(void)
 {
-	struct task t;
+	struct blocking_child t;
 	struct err e;
 	int arg = 0;
 
-	if (task_start(&t, sleep_long, &arg, 1, &e))
+	if (blocking_child_start(&t, sleep_long, &arg, 1, &e))
 		return 1;
-	task_abandon(&t);
+	blocking_child_abandon(&t);
 	return waitpid(-1, NULL, 0) != -1;
 }
 
@@ -404,7 +404,7 @@ static int look_at_limits(void)
 
 START_TEST(nothing_is_left_of_privileges)
 {
-	const struct confine c = { .lookups = true, .lenient = true };
+	const struct sandbox c = { .lookups = true, .lenient = true };
 
 	expect(&c, look_at_privileges, 0);
 	if (!unit_under_valgrind())
@@ -422,7 +422,7 @@ static int is_root_still(void)
 
 START_TEST(root_keeps_its_name)
 {
-	const struct confine c = { .user = "root", .lookups = true, .lenient = true };
+	const struct sandbox c = { .user = "root", .lookups = true, .lenient = true };
 
 	if (geteuid())
 		return;
@@ -434,9 +434,9 @@ END_TEST
 /* As in an initramfs. */
 START_TEST(root_needs_no_list_of_users)
 {
-	const struct confine c = { .user = "root", .lookups = true, .lenient = true };
+	const struct sandbox c = { .user = "root", .lookups = true, .lenient = true };
 	char dir[] = "/tmp/empty.XXXXXX";
-	struct confined r;
+	struct sandbox_result r;
 	struct err e;
 	int status;
 	pid_t pid;
@@ -447,7 +447,7 @@ START_TEST(root_needs_no_list_of_users)
 	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (!pid)
-		_exit(chroot(dir) || chdir("/") ? 2 : confine_process(&c, &r, &e) ? 1 : 0);
+		_exit(chroot(dir) || chdir("/") ? 2 : sandbox_enter(&c, &r, &e) ? 1 : 0);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(rmdir(dir), 0);
 	ck_assert_int_eq(status, 0);
@@ -467,7 +467,7 @@ static int write_a_file(void)
 
 START_TEST(a_token_has_its_files)
 {
-	const struct confine c = { .lookups = true, .token = true, .lenient = unit_under_valgrind() };
+	const struct sandbox c = { .lookups = true, .token = true, .lenient = unit_under_valgrind() };
 
 	expect(&c, look_at_privileges, 0);
 	if (!geteuid())
@@ -477,11 +477,11 @@ END_TEST
 
 START_TEST(no_such_user)
 {
-	const struct confine c = { .user = "no\033such", .lookups = true, .lenient = true };
+	const struct sandbox c = { .user = "no\033such", .lookups = true, .lenient = true };
 	struct err e = { 0 };
-	struct confined r;
+	struct sandbox_result r;
 
-	ck_assert_int_eq(confine_process(&c, &r, &e), -ENOENT);
+	ck_assert_int_eq(sandbox_enter(&c, &r, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_USAGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "no\\x1bsuch"));
 	ck_assert(!r.filtered);

@@ -51,7 +51,7 @@ static void hang(const void *arg, void *out)
 
 static void fill(const void *arg, void *out)
 {
-	memset(out, *(const char *)arg, TASK_RESULT_MAX);
+	memset(out, *(const char *)arg, BLOCKING_CHILD_RESULT_MAX);
 }
 
 struct view {
@@ -65,7 +65,7 @@ static void look(const void *arg, void *out)
 
 	(void)arg;
 	v->zero = true;
-	for (size_t i = 0; i < TASK_RESULT_MAX; i++)
+	for (size_t i = 0; i < BLOCKING_CHILD_RESULT_MAX; i++)
 		if (((const char *)out)[i] && i >= sizeof(*v))
 			v->zero = false;
 	v->pid = getpid();
@@ -79,7 +79,7 @@ START_TEST(result)
 	struct err e = { 0 };
 	int out = 0;
 
-	ck_assert_int_eq(task_run(add, arg, &out, sizeof(out), LONG_MS, -1, &e), 0);
+	ck_assert_int_eq(blocking_child_run(add, arg, &out, sizeof(out), LONG_MS, -1, &e), 0);
 	ck_assert_int_eq(out, 42);
 	ck_assert_int_eq(e.kind, ERR_NONE);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -93,22 +93,22 @@ START_TEST(result_in_two_steps)
 	unsigned before = leak_fds();
 	struct err e = { 0 };
 	struct pollfd p;
-	struct task t;
+	struct blocking_child t;
 	int out = 0;
 
-	ck_assert_int_eq(task_start(&t, add, arg, sizeof(out), &e), 0);
+	ck_assert_int_eq(blocking_child_start(&t, add, arg, sizeof(out), &e), 0);
 	ck_assert_int_gt(t.pid, 0);
 	ck_assert_int_eq(fcntl(t.fd, F_GETFD), FD_CLOEXEC);
 	p = (struct pollfd){ .fd = t.fd, .events = POLLIN };
 	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
-	ck_assert_int_eq(task_collect(&t, &out, &e), 0);
+	ck_assert_int_eq(blocking_child_collect(&t, &out, &e), 0);
 	ck_assert_int_eq(out, -3);
 	ck_assert_int_eq(t.pid, -1);
 	ck_assert_int_eq(t.fd, -1);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());
 	/* what is over can be given up once more */
-	task_abandon(&t);
+	blocking_child_abandon(&t);
 }
 END_TEST
 
@@ -116,11 +116,11 @@ START_TEST(collect_waits)
 {
 	const int arg[2] = { 1, 1 };
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 	int out = 0;
 
-	ck_assert_int_eq(task_start(&t, add, arg, sizeof(out), &e), 0);
-	ck_assert_int_eq(task_collect(&t, &out, &e), 0);
+	ck_assert_int_eq(blocking_child_start(&t, add, arg, sizeof(out), &e), 0);
+	ck_assert_int_eq(blocking_child_collect(&t, &out, &e), 0);
 	ck_assert_int_eq(out, 2);
 	ck_assert(leak_no_child());
 }
@@ -132,7 +132,7 @@ START_TEST(runs_in_a_child_with_a_zeroed_result)
 	struct view v;
 
 	memset(&v, 0xff, sizeof(v));
-	ck_assert_int_eq(task_run(look, NULL, &v, sizeof(v), LONG_MS, -1, &e), 0);
+	ck_assert_int_eq(blocking_child_run(look, NULL, &v, sizeof(v), LONG_MS, -1, &e), 0);
 	ck_assert(v.zero);
 	ck_assert_int_ne(v.pid, getpid());
 	ck_assert_int_eq(v.parent, getpid());
@@ -141,10 +141,10 @@ END_TEST
 
 START_TEST(largest_result)
 {
-	static char out[TASK_RESULT_MAX];
+	static char out[BLOCKING_CHILD_RESULT_MAX];
 	struct err e = { 0 };
 
-	ck_assert_int_eq(task_run(fill, "x", out, sizeof(out), LONG_MS, -1, &e), 0);
+	ck_assert_int_eq(blocking_child_run(fill, "x", out, sizeof(out), LONG_MS, -1, &e), 0);
 	ck_assert_int_eq(out[0], 'x');
 	ck_assert_int_eq(out[sizeof(out) - 1], 'x');
 }
@@ -152,11 +152,11 @@ END_TEST
 
 START_TEST(result_that_is_too_large)
 {
-	static char out[TASK_RESULT_MAX + 1];
+	static char out[BLOCKING_CHILD_RESULT_MAX + 1];
 	unsigned before = leak_fds();
 	struct err e = { 0 };
 
-	ck_assert_int_eq(task_run(fill, "x", out, sizeof(out), LONG_MS, -1, &e), -EINVAL);
+	ck_assert_int_eq(blocking_child_run(fill, "x", out, sizeof(out), LONG_MS, -1, &e), -EINVAL);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_ptr_nonnull(strstr(e.text, "4097 bytes"));
 	ck_assert_int_eq(out[0], 0);
@@ -167,12 +167,12 @@ END_TEST
 
 START_TEST(child_without_a_result)
 {
-	static const task_fn functions[] = { leave, crash };
+	static const blocking_child_fn functions[] = { leave, crash };
 	unsigned before = leak_fds();
 	struct err e = { 0 };
 	int out;
 
-	ck_assert_int_eq(task_run(functions[_i], NULL, &out, sizeof(out), LONG_MS, -1, &e), -EIO);
+	ck_assert_int_eq(blocking_child_run(functions[_i], NULL, &out, sizeof(out), LONG_MS, -1, &e), -EIO);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_ptr_nonnull(strstr(e.text, "child process died"));
 	ck_assert_uint_eq(leak_fds(), before);
@@ -186,7 +186,7 @@ static bool run_until_reaped(unsigned timeout_ms, int cancel_fd, int expected, s
 	for (int i = 0; i < 5; i++) {
 		int out;
 
-		ck_assert_int_eq(task_run(hang, NULL, &out, sizeof(out), timeout_ms, cancel_fd, e),
+		ck_assert_int_eq(blocking_child_run(hang, NULL, &out, sizeof(out), timeout_ms, cancel_fd, e),
 				 expected);
 		if (leak_no_child())
 			return true;
@@ -199,12 +199,12 @@ static bool run_until_reaped(unsigned timeout_ms, int cancel_fd, int expected, s
 START_TEST(timeout)
 {
 	unsigned before = leak_fds();
-	long long start = task_now_ms();
+	long long start = monotonic_ms();
 	struct err e = { 0 };
 
 	ck_assert(run_until_reaped(LIMIT_MS, -1, -ETIMEDOUT, &e));
-	ck_assert_int_ge(task_now_ms() - start, LIMIT_MS);
-	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_int_ge(monotonic_ms() - start, LIMIT_MS);
+	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	ck_assert_int_eq(e.code, ETIMEDOUT);
 	ck_assert_str_eq(e.text, "not done within 0.3 s");
 	ck_assert_uint_eq(leak_fds(), before);
@@ -221,7 +221,7 @@ END_TEST
 
 START_TEST(cancel)
 {
-	long long start = task_now_ms();
+	long long start = monotonic_ms();
 	struct err e = { 0 };
 	unsigned before;
 	int fds[2];
@@ -233,7 +233,7 @@ START_TEST(cancel)
 		close(fds[1]);
 	before = leak_fds();
 	ck_assert(run_until_reaped(LONG_MS, fds[0], -ECANCELED, &e));
-	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	ck_assert_int_eq(e.code, ECANCELED);
 	ck_assert_uint_eq(leak_fds(), before);
 	close(fds[0]);
@@ -249,7 +249,7 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	int fds[2], out = 0;
 
 	ck_assert_int_eq(pipe(fds), 0);
-	ck_assert_int_eq(task_run(add, arg, &out, sizeof(out), LONG_MS, fds[0], &e), 0);
+	ck_assert_int_eq(blocking_child_run(add, arg, &out, sizeof(out), LONG_MS, fds[0], &e), 0);
 	ck_assert_int_eq(out, 7);
 	close(fds[0]);
 	close(fds[1]);
@@ -260,12 +260,12 @@ START_TEST(abandon)
 {
 	unsigned before = leak_fds();
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 	pid_t pid;
 
-	ck_assert_int_eq(task_start(&t, hang, NULL, 1, &e), 0);
+	ck_assert_int_eq(blocking_child_start(&t, hang, NULL, 1, &e), 0);
 	pid = t.pid;
-	task_abandon(&t);
+	blocking_child_abandon(&t);
 	ck_assert_int_eq(t.pid, -1);
 	ck_assert_int_eq(t.fd, -1);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -288,11 +288,11 @@ START_TEST(child_ends_with_its_parent)
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
 		struct err e;
-		struct task t;
+		struct blocking_child t;
 
 		/* the task inherits the pipe's write end, which closes with the last of the two */
 		close(fds[0]);
-		if (task_start(&t, hang, NULL, 1, &e))
+		if (blocking_child_start(&t, hang, NULL, 1, &e))
 			_exit(1);
 		/* its first act must have happened */
 		poll(NULL, 0, 200);
@@ -312,14 +312,14 @@ START_TEST(no_descriptors)
 {
 	struct rlimit old, few;
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 	int ret;
 
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
 	few = old;
 	few.rlim_cur = 0;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-	ret = task_start(&t, hang, NULL, 1, &e);
+	ret = blocking_child_start(&t, hang, NULL, 1, &e);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 	ck_assert_int_eq(ret, -EMFILE);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
@@ -334,12 +334,12 @@ START_TEST(no_process)
 	unsigned before = leak_fds();
 	struct err e = { 0 };
 	struct no_fork nf;
-	struct task t;
+	struct blocking_child t;
 	int ret;
 
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = task_start(&t, hang, NULL, 1, &e);
+	ret = blocking_child_start(&t, hang, NULL, 1, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
@@ -352,10 +352,10 @@ END_TEST
 
 START_TEST(clock_goes_on)
 {
-	long long start = task_now_ms(), later;
+	long long start = monotonic_ms(), later;
 
 	poll(NULL, 0, 50);
-	later = task_now_ms();
+	later = monotonic_ms();
 	ck_assert_int_ge(later - start, 49);
 	ck_assert_int_lt(later - start, SOON_MS);
 }

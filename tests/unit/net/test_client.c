@@ -122,7 +122,7 @@ static void server_end(struct server *v, const char *said, size_t len)
 	ck_assert_mem_eq(buf, said, len);
 }
 
-static void request(struct link_request *rq, const struct server *v)
+static void request(struct target *rq, const struct server *v)
 {
 	struct err e;
 
@@ -134,45 +134,45 @@ static void request(struct link_request *rq, const struct server *v)
 		strcpy(rq->where.port, v->at.port);
 	}
 	strcpy(rq->where.export, "disk");
-	ck_assert_int_eq(contexts_add(&rq->contexts, "base:allocation", 15, &e), 0);
+	ck_assert_int_eq(metactx_add(&rq->contexts, "base:allocation", 15, &e), 0);
 }
 
-static struct session *open_session(const struct link_request *rq)
+static struct client *open_session(const struct target *rq)
 {
-	struct session *s = NULL;
+	struct client *s = NULL;
 	struct err e = { 0 };
 
-	ck_assert_msg(!session_open(&s, rq, -1, &e), "%s", e.text);
+	ck_assert_msg(!client_open(&s, rq, -1, &e), "%s", e.text);
 	ck_assert_ptr_nonnull(s);
 	ck_assert_uint_eq(s->link.export.size, 1 << 20);
 	ck_assert(s->link.export.structured);
 	return s;
 }
 
-static void ask(struct session *s)
+static void ask(struct client *s)
 {
-	const struct query_request r = { .type = NBD_CMD_BLOCK_STATUS, .length = 1 << 20 };
+	const struct transmission_request r = { .type = NBD_CMD_BLOCK_STATUS, .length = 1 << 20 };
 	struct err e = { 0 };
 
-	ck_assert_msg(query_ask(&s->query, &r, &e) >= 0, "%s", e.text);
+	ck_assert_msg(transmission_ask(&s->query, &r, &e) >= 0, "%s", e.text);
 }
 
-static int next(struct session *s, struct query_buf *b, struct err *e)
+static int next(struct client *s, struct transmission_buf *b, struct err *e)
 {
 	memset(e, 0, sizeof(*e));
-	return session_next(s, task_now_ms() + LONG_MS, -1, b, e);
+	return client_next(s, monotonic_ms() + LONG_MS, -1, b, e);
 }
 
-static void expect_status(struct session *s)
+static void expect_status(struct client *s)
 {
-	struct query_buf b;
+	struct transmission_buf b;
 	struct err e;
 
-	ck_assert_int_eq(next(s, &b, &e), QUERY_EXTENT);
+	ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_EXTENT);
 	ck_assert(b.offset == 0 && b.length == 4096 && b.flags == 0 && b.context == 0);
-	ck_assert_int_eq(next(s, &b, &e), QUERY_EXTENT);
+	ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_EXTENT);
 	ck_assert(b.offset == 4096 && b.length == (1 << 20) - 4096 && b.flags == 3);
-	ck_assert_int_eq(next(s, &b, &e), QUERY_REPLY);
+	ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_REPLY);
 	ck_assert_uint_eq(b.error, 0);
 }
 
@@ -191,11 +191,11 @@ static void expect_error(int ret, int code, enum err_kind kind, const char *begi
 START_TEST(two_requests)
 {
 	unsigned before = leak_fds();
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	static struct script says;
 	struct server v;
-	struct session *s;
-	struct query_buf b;
+	struct client *s;
+	struct transmission_buf b;
 	struct err e;
 
 	ck_assert_ptr_nonnull(rq);
@@ -205,19 +205,19 @@ START_TEST(two_requests)
 	server_start(&v, &says, says.w.len, true);
 	request(rq, &v);
 	s = open_session(rq);
-	ck_assert_int_eq(next(s, &b, &e), QUERY_IDLE);
+	ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_IDLE);
 	ask(s);
 	expect_status(s);
 	ask(s);
 	expect_status(s);
 	if (_i) {
-		query_disconnect(&s->query);
-		ck_assert_int_eq(next(s, &b, &e), QUERY_DONE);
-		ck_assert_int_eq(next(s, &b, &e), QUERY_DONE);
+		transmission_disconnect(&s->query);
+		ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_DONE);
+		ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_DONE);
 	} else {
-		ck_assert_int_eq(next(s, &b, &e), QUERY_IDLE);
+		ck_assert_int_eq(next(s, &b, &e), TRANSMISSION_IDLE);
 	}
-	session_close(s);
+	client_close(s);
 	if (_i)
 		server_end(&v, HELLO STATUS("\1") STATUS("\2") DISC("\3"),
 			   LENGTH(HELLO STATUS("\1") STATUS("\2") DISC("\3")));
@@ -246,12 +246,12 @@ START_TEST(what_goes_wrong)
 		{ "closed the connection", ECONNRESET, ERR_UNREACHABLE, HANGS_UP, false },
 	};
 	const bool slow = table[_i].what == SILENT || table[_i].what == DRIPS;
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
 	long long began, took;
-	struct query_buf b;
-	struct session *s;
+	struct transmission_buf b;
+	struct client *s;
 	struct server v;
 	struct err e = { 0 };
 	size_t drip;
@@ -270,14 +270,14 @@ START_TEST(what_goes_wrong)
 	request(rq, &v);
 	s = open_session(rq);
 	ask(s);
-	began = task_now_ms();
-	ret = session_next(s, began + (slow ? LIMIT_MS : LONG_MS), -1, &b, &e);
-	took = task_now_ms() - began;
+	began = monotonic_ms();
+	ret = client_next(s, began + (slow ? LIMIT_MS : LONG_MS), -1, &b, &e);
+	took = monotonic_ms() - began;
 	expect_error(ret, table[_i].code, table[_i].kind, v.at.text, table[_i].part, &e);
 	ck_assert_int_lt(took, LONG_MS / 2);
 	if (slow)
 		ck_assert_int_ge(took, LIMIT_MS);
-	session_close(s);
+	client_close(s);
 	if (table[_i].what == DRIPS)
 		server_end(&v, NULL, 0);
 	else
@@ -290,10 +290,10 @@ END_TEST
 
 START_TEST(it_can_be_cancelled)
 {
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	static struct script says;
-	struct query_buf b;
-	struct session *s;
+	struct transmission_buf b;
+	struct client *s;
 	struct server v;
 	struct err e = { 0 };
 	int fds[2];
@@ -306,9 +306,9 @@ START_TEST(it_can_be_cancelled)
 	s = open_session(rq);
 	ask(s);
 	close(fds[1]);
-	expect_error(session_next(s, task_now_ms() + LONG_MS, fds[0], &b, &e), ECANCELED, ERR_FAILED,
+	expect_error(client_next(s, monotonic_ms() + LONG_MS, fds[0], &b, &e), ECANCELED, ERR_FAILED,
 		     v.at.text, "wait for the server", &e);
-	session_close(s);
+	client_close(s);
 	/* a server that does nothing wrong is told */
 	server_end(&v, HELLO STATUS("\1") DISC("\0"), LENGTH(HELLO STATUS("\1") DISC("\0")));
 	close(fds[0]);
@@ -318,9 +318,9 @@ END_TEST
 
 START_TEST(a_failed_handshake_leaves_nothing)
 {
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
-	struct session *s = (void *)rq;
+	struct client *s = (void *)rq;
 	static struct script says;
 	struct server v;
 	struct err e = { 0 };
@@ -331,10 +331,10 @@ START_TEST(a_failed_handshake_leaves_nothing)
 	say_reply(&says, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK, NULL, 0);
 	server_start(&v, &says, says.w.len, true);
 	request(rq, &v);
-	expect_error(session_open(&s, rq, -1, &e), ENOENT, ERR_REFUSED, v.at.text,
+	expect_error(client_open(&s, rq, -1, &e), ENOENT, ERR_REFUSED, v.at.text,
 		     "no meta context \"base:allocation\"", &e);
 	ck_assert_ptr_null(s);
-	session_close(s);
+	client_close(s);
 	server_end(&v, NULL, 0);
 	free(rq);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -349,11 +349,11 @@ START_TEST(a_command)
 	char serve[] = "cat \"$1\"; exec cat >/dev/null";
 	char end[] = "cat \"$1\"; head -c \"$2\" >/dev/null; echo out of paper >&2";
 	char *argv[] = { sh, c, _i ? end : serve, sh, file, all, NULL };
-	struct link_request *rq = malloc(sizeof(*rq));
+	struct target *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
-	struct query_buf b;
-	struct session *s;
+	struct transmission_buf b;
+	struct client *s;
 	struct err e = { 0 };
 	int fd = mkstemp(file);
 
@@ -365,7 +365,7 @@ START_TEST(a_command)
 	ck_assert_int_eq(write(fd, says.data, says.w.len), (ssize_t)says.w.len);
 	close(fd);
 	request(rq, NULL);
-	ck_assert_int_eq(link_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
 	s = open_session(rq);
 	ck_assert_int_gt(s->link.command, 0);
 	unlink(file);
@@ -375,7 +375,7 @@ START_TEST(a_command)
 			     "the command says: \"out of paper\"", &e);
 	else
 		expect_status(s);
-	session_close(s);
+	client_close(s);
 	free(rq);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());

@@ -21,7 +21,7 @@
 #include "proto/wire.h"
 
 enum {
-	LIMIT_MS = 400,  /* of link_open, where it is to run out */
+	LIMIT_MS = 400,  /* of connect_open, where it is to run out */
 	STEPS_MS = 2000, /* where it is to run out at a later step: enough for those before */
 	LONG_MS = 60000, /* where it is not */
 	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
@@ -178,7 +178,7 @@ static void server_kill(struct server *s)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static void request(struct link_request *rq, enum neg_goal goal, const struct loopback *l)
+static void request(struct target *rq, enum neg_goal goal, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
@@ -188,7 +188,7 @@ static void request(struct link_request *rq, enum neg_goal goal, const struct lo
 	strcpy(rq->where.export, "disk");
 }
 
-static void request_unix(struct link_request *rq, enum neg_goal goal, const char *path)
+static void request_unix(struct target *rq, enum neg_goal goal, const char *path)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
@@ -198,7 +198,7 @@ static void request_unix(struct link_request *rq, enum neg_goal goal, const char
 	strcpy(rq->where.export, "disk");
 }
 
-static void request_command(struct link_request *rq, enum neg_goal goal, const char *const words[])
+static void request_command(struct target *rq, enum neg_goal goal, const char *const words[])
 {
 	char copy[2048], *argv[8] = { NULL };
 	struct err e = { 0 };
@@ -214,12 +214,12 @@ static void request_command(struct link_request *rq, enum neg_goal goal, const c
 		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
 		ck_assert_uint_le(used, sizeof(copy));
 	}
-	ck_assert_int_eq(link_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
 }
 
 #define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
-static void expect_nothing_held(const struct link_result *rs)
+static void expect_nothing_held(const struct connections *rs)
 {
 	ck_assert_uint_eq(rs->count, 0);
 	ck_assert_int_eq(rs->command, 0);
@@ -227,16 +227,16 @@ static void expect_nothing_held(const struct link_result *rs)
 }
 
 /* A request that fails: nothing is held, nothing is left. */
-static void expect_failure(const struct link_request *rq, int cancel_fd, int code,
+static void expect_failure(const struct target *rq, int cancel_fd, int code,
 			   enum err_kind kind, struct err *e)
 {
 	unsigned before = leak_fds();
-	struct link_result rs;
+	struct connections rs;
 	int ret;
 
 	memset(e, 0, sizeof(*e));
 	memset(&rs, 0x5a, sizeof(rs));
-	ret = link_open(rq, cancel_fd, NULL, NULL, &rs, e);
+	ret = connect_open(rq, cancel_fd, NULL, NULL, &rs, e);
 	ck_assert_msg(ret == -code, "returns %d: %s", ret, e->text);
 	ck_assert_int_eq(e->code, code);
 	ck_assert_msg(e->kind == kind, "kind %d: %s", (int)e->kind, e->text);
@@ -297,8 +297,8 @@ START_TEST(go_reads_not_one_byte_too_many)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_go(&s);
@@ -311,7 +311,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 		{ .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_ge(rs.fds[0], 0);
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert(fcntl(rs.fds[0], F_GETFD) & FD_CLOEXEC);
@@ -320,7 +320,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 	ck_assert_str_eq(rs.peer, l.text);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "SENTINEL");
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	expect_nothing_held(&rs);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		   LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
@@ -335,8 +335,8 @@ START_TEST(go_byte_by_byte)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_go(&s);
@@ -345,10 +345,10 @@ START_TEST(go_byte_by_byte)
 	server_start(&server, l.fd, (const struct step[]){
 		{ DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "!");
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		   LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
 	close(l.fd);
@@ -361,8 +361,8 @@ START_TEST(go_over_a_unix_socket)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	int listener;
 
@@ -373,12 +373,12 @@ START_TEST(go_over_a_unix_socket)
 	server_start(&server, listener, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "SENTINEL");
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		   LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
 	close(listener);
@@ -393,8 +393,8 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	int kept;
 
@@ -403,17 +403,17 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	kept = dup(rs.fds[0]);
-	link_close(&rs, true);
+	connections_close(&rs, true);
 	ck_assert_uint_eq(rs.count, 0);
 	ck_assert_int_eq(send(kept, "still here", 10, MSG_NOSIGNAL), 10);
 	close(kept);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO "still here",
 		   LENGTH(CLIENT_FLAGS OPTION_GO "still here"));
 	/* and once more does no harm */
-	link_close(&rs, true);
-	link_close(&rs, false);
+	connections_close(&rs, true);
+	connections_close(&rs, false);
 	close(l.fd);
 }
 END_TEST
@@ -423,8 +423,8 @@ START_TEST(close_after_the_server_has_gone)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_go(&s);
@@ -433,13 +433,13 @@ START_TEST(close_after_the_server_has_gone)
 		{ SEND, s.w.len, s.data, 0 },
 		{ EXPECT, LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 }, { .op = END } }, false);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
 	send(rs.fds[0], "x", 1, MSG_NOSIGNAL);
 	poll(NULL, 0, 50);
 	/* a SIGPIPE would end the test */
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	expect_nothing_held(&rs);
 	close(l.fd);
 }
@@ -449,8 +449,8 @@ END_TEST
 
 static void expect_in_time(long long start, int limit_ms)
 {
-	ck_assert_int_ge(task_now_ms() - start, limit_ms);
-	ck_assert_int_lt(task_now_ms() - start, limit_ms + 4000);
+	ck_assert_int_ge(monotonic_ms() - start, limit_ms);
+	ck_assert_int_lt(monotonic_ms() - start, limit_ms + 4000);
 }
 
 /* Ten seconds in single bytes: each is progress, none moves the deadline. */
@@ -459,7 +459,7 @@ START_TEST(dripping_server)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -475,7 +475,7 @@ START_TEST(dripping_server)
 		{ DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
 	rq.timeout_ms = LIMIT_MS;
-	start = task_now_ms();
+	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
 	expect_text(&e, path, "handshake was not done in time");
@@ -509,8 +509,8 @@ START_TEST(limits_while_bytes_are_there)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
 
@@ -527,7 +527,7 @@ START_TEST(limits_while_bytes_are_there)
 		d.cancel = fds[1];
 	else
 		rq.timeout_ms = LIMIT_MS;
-	ck_assert_int_eq(link_open(&rq, fds[0], dawdle, &d, &rs, &e), _i ? -ECANCELED : -ETIMEDOUT);
+	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e), _i ? -ECANCELED : -ETIMEDOUT);
 	/* none, where the machine is so busy that time is over before */
 	ck_assert_uint_le(d.items, 1);
 	expect_nothing_held(&rs);
@@ -541,7 +541,7 @@ END_TEST
 START_TEST(silent_server)
 {
 	char path[URI_PATH_MAX + 1];
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -551,7 +551,7 @@ START_TEST(silent_server)
 	listener = loopback_unix(path, 1);
 	request_unix(&rq, NEG_GOAL_GO, path);
 	rq.timeout_ms = LIMIT_MS;
-	start = task_now_ms();
+	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
 	expect_text(&e, path, "still waiting for its greeting");
@@ -565,7 +565,7 @@ START_TEST(server_that_falls_silent)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 	long long start;
 
@@ -575,7 +575,7 @@ START_TEST(server_that_falls_silent)
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	rq.timeout_ms = STEPS_MS;
-	start = task_now_ms();
+	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
 	expect_text(&e, l.text, "still waiting for NBD_OPT_GO");
@@ -588,7 +588,7 @@ END_TEST
 START_TEST(server_that_cannot_be_reached)
 {
 	struct loopback l;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 	long long start;
 	int held[HELD];
@@ -598,7 +598,7 @@ START_TEST(server_that_cannot_be_reached)
 	held_count = loopback_fill(&l, held, HELD);
 	request(&rq, NEG_GOAL_GO, &l);
 	rq.timeout_ms = STEPS_MS;
-	start = task_now_ms();
+	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
 	expect_text(&e, l.text, ": connect: not done within 2 s");
@@ -610,7 +610,7 @@ END_TEST
 START_TEST(no_time_for_a_look_up)
 {
 	struct loopback l = { .port = "1" };
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	request(&rq, NEG_GOAL_GO, &l);
@@ -655,9 +655,9 @@ START_TEST(cancelled)
 		{ 500, false, false, "connect: Operation canceled" },
 		{ 500, true, false, "connect: Operation canceled" },
 	};
-	long long start = task_now_ms();
+	long long start = monotonic_ms();
 	unsigned held_count = 0;
-	struct link_request rq;
+	struct target rq;
 	struct loopback l;
 	int held[HELD], fd;
 	struct err e;
@@ -669,7 +669,7 @@ START_TEST(cancelled)
 	request(&rq, NEG_GOAL_GO, &l);
 	fd = cancel_after(table[_i].ms, table[_i].by_hanging_up, &pid);
 	expect_failure(&rq, fd, ECANCELED, ERR_FAILED, &e);
-	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	/* what is under way at that moment depends on the machine's speed */
 	if (strstr(e.text, table[_i].part))
 		expect_text(&e, l.text, table[_i].part);
@@ -687,7 +687,7 @@ START_TEST(cancelled_while_bytes_come)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 	int fd, listener;
 	pid_t pid;
@@ -712,8 +712,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
 
@@ -723,8 +723,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!link_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
-	link_close(&rs, false);
+	ck_assert_msg(!connect_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
+	connections_close(&rs, false);
 	server_kill(&server);
 	close(fds[0]);
 	close(fds[1]);
@@ -738,7 +738,7 @@ START_TEST(server_that_closes)
 {
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	loopback_open(&l, 1);
@@ -757,7 +757,7 @@ START_TEST(server_that_closes_in_the_middle)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -779,7 +779,7 @@ END_TEST
 START_TEST(nobody_there)
 {
 	struct loopback l;
-	struct link_request rq;
+	struct target rq;
 	char expected[160];
 	struct err e;
 
@@ -797,7 +797,7 @@ END_TEST
 START_TEST(no_unix_socket_there)
 {
 	char path[URI_PATH_MAX + 1];
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	new_path(path, sizeof(path), "absent");
@@ -810,7 +810,7 @@ END_TEST
 START_TEST(no_such_host)
 {
 	struct loopback l = { .port = "1" };
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	/* a label longer than 63 bytes: no name server is asked */
@@ -844,7 +844,7 @@ START_TEST(refusals)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -866,7 +866,7 @@ END_TEST
 START_TEST(bad_credentials_are_found_before_connecting)
 {
 	char path[URI_PATH_MAX + 1];
-	struct link_request rq;
+	struct target rq;
 	struct pollfd p[2];
 	struct loopback l;
 	struct err e;
@@ -909,8 +909,8 @@ START_TEST(list)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -923,7 +923,7 @@ START_TEST(list)
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	/* the second time nobody wants them */
-	ck_assert_msg(!link_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(items, _i ? "" : "[disk|the first][|][other|]");
 	expect_nothing_held(&rs);
 	ck_assert_str_eq(rs.peer, l.text);
@@ -942,8 +942,8 @@ START_TEST(info_says_farewell)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -957,7 +957,7 @@ START_TEST(info_says_farewell)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!link_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
 	ck_assert_str_eq(items, _i ? "" : "[x:y|]");
 	ck_assert(rs.export.structured && rs.export.has_contexts);
@@ -992,8 +992,8 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 
 	say_greeting(&s, table[_i].flags);
@@ -1007,7 +1007,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.export.size, 4096);
 	ck_assert_uint_eq(rs.export.flags, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
 	ck_assert(rs.export.by_export_name);
@@ -1047,8 +1047,8 @@ START_TEST(go_with_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
 
@@ -1058,13 +1058,13 @@ START_TEST(go_with_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
 						"sh", says, heard));
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
 	ck_assert_str_eq(rs.peer, "local");
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "SENTINEL");
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_GO REQUEST_DISC,
 		    LENGTH(CLIENT_FLAGS OPTION_GO REQUEST_DISC));
@@ -1077,8 +1077,8 @@ START_TEST(close_leaves_the_kernel_its_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	pid_t pid;
 	int kept;
@@ -1087,10 +1087,10 @@ START_TEST(close_leaves_the_kernel_its_command)
 	command_files(&s, says, heard, sizeof(says));
 	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
 						"sh", says, heard));
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
 	kept = dup(rs.fds[0]);
-	link_close(&rs, true);
+	connections_close(&rs, true);
 	ck_assert_uint_eq(rs.count, 0);
 	ck_assert_int_eq(waitpid(pid, NULL, WNOHANG), 0);
 	ck_assert_int_eq(send(kept, "still here", 10, MSG_NOSIGNAL), 10);
@@ -1108,8 +1108,8 @@ START_TEST(command_that_does_not_leave)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	long long start;
 	unsigned before;
@@ -1120,11 +1120,11 @@ START_TEST(command_that_does_not_leave)
 	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c",
 						"trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
 						says));
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	start = task_now_ms();
-	link_close(&rs, false);
-	ck_assert_int_ge(task_now_ms() - start, 2000);
-	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	start = monotonic_ms();
+	connections_close(&rs, false);
+	ck_assert_int_ge(monotonic_ms() - start, 2000);
+	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	expect_nothing_held(&rs);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());
@@ -1135,8 +1135,8 @@ START_TEST(list_of_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX], items[256] = "";
 	static struct script s;
-	struct link_request rq;
-	struct link_result rs;
+	struct target rq;
+	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
 
@@ -1147,7 +1147,7 @@ START_TEST(list_of_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_LIST, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
 						  "sh", says, heard));
-	ck_assert_msg(!link_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(items, "[only|]");
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_LIST OPTION_ABORT,
@@ -1159,7 +1159,7 @@ END_TEST
 
 START_TEST(command_that_fails_is_quoted)
 {
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c",
@@ -1174,7 +1174,7 @@ END_TEST
 
 START_TEST(command_that_fails_silently_is_not_quoted)
 {
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("false"));
@@ -1188,8 +1188,8 @@ END_TEST
 /* Its words come one by one and without end: they are not waited for. */
 START_TEST(command_that_is_silent_as_a_server_only)
 {
-	struct link_request rq;
-	long long start = task_now_ms();
+	struct target rq;
+	long long start = monotonic_ms();
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
@@ -1201,14 +1201,14 @@ START_TEST(command_that_is_silent_as_a_server_only)
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
 		    "the command says: \"hm");
 	/* four hundred bytes of these are 13 s */
-	ck_assert_int_lt(task_now_ms() - start, LIMIT_MS + 9000);
+	ck_assert_int_lt(monotonic_ms() - start, LIMIT_MS + 9000);
 	ck_assert(leak_no_child());
 }
 END_TEST
 
 START_TEST(command_that_cannot_be_started)
 {
-	struct link_request rq;
+	struct target rq;
 	struct err e;
 
 	/* execvp(3): a directory that may not be searched would make EACCES of it */
@@ -1223,16 +1223,16 @@ END_TEST
 
 START_TEST(command_without_a_process)
 {
-	struct link_request rq;
+	struct target rq;
 	struct no_fork nf;
-	struct link_result rs;
+	struct connections rs;
 	struct err e = { 0 };
 	int ret;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("true"));
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = link_open(&rq, -1, NULL, NULL, &rs, &e);
+	ret = connect_open(&rq, -1, NULL, NULL, &rs, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	expect_nothing_held(&rs);
@@ -1245,11 +1245,11 @@ END_TEST
 START_TEST(command_words)
 {
 	char a[] = "nbdkit", b[] = "", c[] = "a b";
-	struct link_request rq;
+	struct target rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
-	ck_assert_int_eq(link_set_command(&rq, (char *const[]){ a, b, c, NULL }, &e), 0);
+	ck_assert_int_eq(target_set_command(&rq, (char *const[]){ a, b, c, NULL }, &e), 0);
 	ck_assert_uint_eq(rq.command_args, 3);
 	ck_assert_mem_eq(rq.command, "nbdkit\0\0a b\0", 12);
 }
@@ -1257,21 +1257,21 @@ END_TEST
 
 START_TEST(command_limits)
 {
-	static char word[LINK_COMMAND_MAX + 1], *argv[LINK_ARGS_MAX + 2];
+	static char word[TARGET_COMMAND_MAX + 1], *argv[TARGET_ARGS_MAX + 2];
 	static const struct {
 		unsigned args;
 		size_t length; /* of the first one */
 		int code;
 	} table[] = {
-		{ 1, LINK_COMMAND_MAX - 1, 0 },
-		{ 1, LINK_COMMAND_MAX, E2BIG },
-		{ 2, LINK_COMMAND_MAX - 3, 0 },
-		{ 2, LINK_COMMAND_MAX - 2, E2BIG },
-		{ LINK_ARGS_MAX, 1, 0 },
-		{ LINK_ARGS_MAX + 1, 1, E2BIG },
+		{ 1, TARGET_COMMAND_MAX - 1, 0 },
+		{ 1, TARGET_COMMAND_MAX, E2BIG },
+		{ 2, TARGET_COMMAND_MAX - 3, 0 },
+		{ 2, TARGET_COMMAND_MAX - 2, E2BIG },
+		{ TARGET_ARGS_MAX, 1, 0 },
+		{ TARGET_ARGS_MAX + 1, 1, E2BIG },
 	};
 	char one[] = "x";
-	struct link_request rq;
+	struct target rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
@@ -1280,7 +1280,7 @@ START_TEST(command_limits)
 	for (unsigned i = 0; i < table[_i].args; i++)
 		argv[i] = i ? one : word;
 	argv[table[_i].args] = NULL;
-	ck_assert_int_eq(link_set_command(&rq, argv, &e), -table[_i].code);
+	ck_assert_int_eq(target_set_command(&rq, argv, &e), -table[_i].code);
 	if (table[_i].code) {
 		ck_assert_int_eq(e.kind, ERR_USAGE);
 		ck_assert_ptr_nonnull(strstr(e.text, "8192 bytes or 256 arguments"));
@@ -1296,19 +1296,19 @@ START_TEST(command_of_many_words)
 {
 	char script[] = "echo \"got $# words\" >&2; exit 1";
 	char sh[] = "/bin/sh", c[] = "-c", x[] = "x";
-	char *argv[LINK_ARGS_MAX + 1];
-	struct link_request rq;
+	char *argv[TARGET_ARGS_MAX + 1];
+	struct target rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
 	rq.timeout_ms = LONG_MS;
-	for (unsigned i = 0; i < LINK_ARGS_MAX; i++)
+	for (unsigned i = 0; i < TARGET_ARGS_MAX; i++)
 		argv[i] = x;
 	argv[0] = sh;
 	argv[1] = c;
 	argv[2] = script;
-	argv[LINK_ARGS_MAX] = NULL;
-	ck_assert_int_eq(link_set_command(&rq, argv, &e), 0);
+	argv[TARGET_ARGS_MAX] = NULL;
+	ck_assert_int_eq(target_set_command(&rq, argv, &e), 0);
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: ", "got 252 words");
 }
@@ -1317,22 +1317,22 @@ END_TEST
 START_TEST(endpoints)
 {
 	struct loopback l = { .port = "7" };
-	struct link_request rq;
+	struct target rq;
 	char buf[64], small[8];
 
 	request(&rq, NEG_GOAL_GO, &l);
-	link_endpoint(&rq, buf, sizeof(buf));
+	target_endpoint(&rq, buf, sizeof(buf));
 	ck_assert_str_eq(buf, "127.0.0.1:7");
 	strcpy(rq.where.host, "::1");
-	link_endpoint(&rq, buf, sizeof(buf));
+	target_endpoint(&rq, buf, sizeof(buf));
 	ck_assert_str_eq(buf, "[::1]:7");
 	request_unix(&rq, NEG_GOAL_GO, "/run/s\x1b");
-	link_endpoint(&rq, buf, sizeof(buf));
+	target_endpoint(&rq, buf, sizeof(buf));
 	ck_assert_str_eq(buf, "/run/s\\x1b");
 	request_command(&rq, NEG_GOAL_GO, WORDS("nbd\nkit", "-s"));
-	link_endpoint(&rq, buf, sizeof(buf));
+	target_endpoint(&rq, buf, sizeof(buf));
 	ck_assert_str_eq(buf, "nbd\\x0akit");
-	link_endpoint(&rq, small, sizeof(small));
+	target_endpoint(&rq, small, sizeof(small));
 	ck_assert_uint_lt(strlen(small), sizeof(small));
 }
 END_TEST
@@ -1362,7 +1362,7 @@ static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
 	say_export(s, NBD_OPT_GO, size_16, flags);
 }
 
-static void request_multi(struct link_request *rq, const struct loopback *l, unsigned wanted,
+static void request_multi(struct target *rq, const struct loopback *l, unsigned wanted,
 			  bool automatic)
 {
 	request(rq, NEG_GOAL_GO, l);
@@ -1386,8 +1386,8 @@ START_TEST(several_connections)
 {
 	enum { N = 4 };
 	static struct script s;
-	static struct link_request rq;
-	struct link_result rs;
+	static struct target rq;
+	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1397,13 +1397,13 @@ START_TEST(several_connections)
 	say_multi(&s, 16, SURE);
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, N);
 	ck_assert_str_eq(rs.note, "");
 	ck_assert_uint_eq(rs.export.size, 1 << 20);
 	for (unsigned i = 0; i < N; i++)
 		ck_assert_int_eq(fcntl(rs.fds[i], F_GETFL) & O_NONBLOCK, 0);
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	ck_assert_uint_eq(rs.count, 0);
 	for (unsigned i = 0; i < N; i++)
 		server_end(&servers[i], LISTENED_TO_THE_END, SAID REQUEST_DISC,
@@ -1448,8 +1448,8 @@ static void serve_in_step(int listener, unsigned n)
 START_TEST(several_in_the_time_of_one)
 {
 	static const unsigned table[] = { 1, 4, 16, PLAN_CONNECTIONS_MAX };
-	static struct link_request rq;
-	struct link_result rs;
+	static struct target rq;
+	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
 	int status;
@@ -1461,9 +1461,9 @@ START_TEST(several_in_the_time_of_one)
 	if (!pid)
 		serve_in_step(l.fd, table[_i]);
 	request_multi(&rq, &l, table[_i], false);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, table[_i]);
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_msg(WIFEXITED(status) && !WEXITSTATUS(status), "status %#x", (unsigned)status);
 	close(l.fd);
@@ -1475,8 +1475,8 @@ START_TEST(several_where_one_is_permitted)
 {
 	enum { N = 3 };
 	static struct script s;
-	static struct link_request rq;
-	struct link_result rs;
+	static struct target rq;
+	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1486,10 +1486,10 @@ START_TEST(several_where_one_is_permitted)
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
 	if (_i) {
-		ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 		ck_assert_uint_eq(rs.count, 1);
 		ck_assert_ptr_nonnull(strstr(rs.note, "CAN_MULTI_CONN"));
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	} else {
 		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
 		expect_text(&e, l.text, "3 connections: the server does not permit several");
@@ -1504,9 +1504,9 @@ END_TEST
 START_TEST(others_never_hold_up_the_first)
 {
 	static struct script s;
-	static struct link_request rq;
-	long long start = task_now_ms();
-	struct link_result rs;
+	static struct target rq;
+	long long start = monotonic_ms();
+	struct connections rs;
 	struct server server;
 	struct loopback l;
 	struct err e = { 0 };
@@ -1516,11 +1516,11 @@ START_TEST(others_never_hold_up_the_first)
 	server_start(&server, l.fd, (const struct step[]){
 		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_multi(&rq, &l, 4, true);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	ck_assert_uint_eq(rs.count, 1);
 	ck_assert_ptr_nonnull(strstr(rs.note, _i ? "3 of 4 connections failed" : "CAN_MULTI_CONN"));
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	server_end(&server, LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
 	close(l.fd);
 }
@@ -1529,7 +1529,7 @@ END_TEST
 START_TEST(one_that_fails_fails_all)
 {
 	static struct script s;
-	static struct link_request rq;
+	static struct target rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1550,7 +1550,7 @@ END_TEST
 START_TEST(answers_that_differ)
 {
 	static struct script one, other;
-	static struct link_request rq;
+	static struct target rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1592,9 +1592,9 @@ START_TEST(guard)
 		{ "", true, false, false, 2, 1, "unanswered" },
 	};
 	static struct script s;
-	static struct link_request rq;
+	static struct target rq;
 	struct server servers[3];
-	struct link_result rs;
+	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
 
@@ -1612,11 +1612,11 @@ START_TEST(guard)
 		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
 		expect_text(&e, l.text, table[_i].says);
 	} else {
-		ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 		ck_assert_uint_eq(rs.count, table[_i].count);
 		ck_assert_msg(strstr(rs.note, table[_i].says) != NULL, "%s", rs.note);
 		ck_assert(!table[_i].says[0] == !rs.note[0]);
-		link_close(&rs, false);
+		connections_close(&rs, false);
 	}
 	for (unsigned i = 0; i < table[_i].servers; i++)
 		server_kill(&servers[i]);
@@ -1628,9 +1628,9 @@ END_TEST
 START_TEST(guard_leaves_the_connection_clean)
 {
 	static struct script s;
-	static struct link_request rq;
+	static struct target rq;
 	struct server servers[2];
-	struct link_result rs;
+	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
 	unsigned asked = 0;
@@ -1639,8 +1639,8 @@ START_TEST(guard_leaves_the_connection_clean)
 	say_multi(&s, 16, MULTI);
 	start_all(servers, 2, l.fd, &s, REPLY_EINVAL, true);
 	request_multi(&rq, &l, 2, false);
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	link_close(&rs, false);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	connections_close(&rs, false);
 	for (int i = 0; i < 2; i++) {
 		uint8_t buf[512];
 		size_t used = 0;
@@ -1665,9 +1665,9 @@ END_TEST
 START_TEST(several_to_the_same_address)
 {
 	static struct script s;
-	static struct link_request rq;
+	static struct target rq;
 	struct server servers[3];
-	struct link_result rs;
+	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
 
@@ -1676,10 +1676,10 @@ START_TEST(several_to_the_same_address)
 	start_all(servers, 3, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, 3, false);
 	strcpy(rq.where.host, "localhost");
-	ck_assert_msg(!link_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, 3);
 	ck_assert_str_eq(rs.peer, l.text);
-	link_close(&rs, false);
+	connections_close(&rs, false);
 	for (int i = 0; i < 3; i++)
 		server_kill(&servers[i]);
 	close(l.fd);

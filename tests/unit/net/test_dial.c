@@ -22,25 +22,25 @@ enum { SOON_MS = 20000, HELD = 16 };
 
 /* --- several addresses ------------------------------------------------------------------------ */
 
-static void targets(struct stream_dial *d, const struct loopback *const *l, unsigned count)
+static void targets(struct dial *d, const struct loopback *const *l, unsigned count)
 {
 	struct resolve_result r = { .count = count };
 
 	for (unsigned i = 0; i < count; i++)
 		r.address[i] = l[i]->address;
-	stream_dial_init(d, &r);
+	dial_init(d, &r);
 }
 
 /* Steps until there is an answer, the clock standing still at now. */
-static int dial_at(struct stream_dial *d, long long now, struct err *e)
+static int dial_at(struct dial *d, long long now, struct err *e)
 {
-	long long limit = task_now_ms() + SOON_MS;
+	long long limit = monotonic_ms() + SOON_MS;
 	struct pollfd p[RESOLVE_MAX];
 	int ret;
 
-	while ((ret = stream_dial_step(d, now, e)) == -EAGAIN && task_now_ms() < limit) {
+	while ((ret = dial_step(d, now, e)) == -EAGAIN && monotonic_ms() < limit) {
 		int timeout_ms;
-		unsigned n = stream_dial_poll(d, now, p, RESOLVE_MAX, &timeout_ms);
+		unsigned n = dial_poll(d, now, p, RESOLVE_MAX, &timeout_ms);
 
 		ck_assert_uint_ge(n, 1);
 		poll(p, n, 10);
@@ -55,7 +55,7 @@ static void expect_connected(int fd, const struct loopback *l)
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	stream_peer(fd, peer, sizeof(peer));
+	dial_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, l->text);
 }
 
@@ -63,7 +63,7 @@ START_TEST(one_that_answers)
 {
 	unsigned before = leak_fds();
 	struct loopback l;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	int fd, other;
 	char c;
@@ -88,7 +88,7 @@ START_TEST(one_that_refuses)
 {
 	unsigned before = leak_fds();
 	struct loopback l;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	char expected[128];
 
@@ -107,7 +107,7 @@ END_TEST
 START_TEST(refused_by_all_or_not)
 {
 	struct loopback l;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 
 	loopback_open(&l, LOOPBACK_REFUSE);
@@ -132,7 +132,7 @@ START_TEST(silence_lets_the_next_begin_after_the_delay)
 	int held[HELD], timeout_ms, fd;
 	struct pollfd p[RESOLVE_MAX];
 	const long long start = 1000000;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 
 	loopback_open(&dead, 0);
@@ -140,14 +140,14 @@ START_TEST(silence_lets_the_next_begin_after_the_delay)
 	held_count = loopback_fill(&dead, held, HELD);
 	targets(&d, (const struct loopback *[]){ &dead, &alive }, 2);
 
-	ck_assert_int_eq(stream_dial_step(&d, start, &e), -EAGAIN);
-	ck_assert_uint_eq(stream_dial_poll(&d, start, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_int_eq(dial_step(&d, start, &e), -EAGAIN);
+	ck_assert_uint_eq(dial_poll(&d, start, p, RESOLVE_MAX, &timeout_ms), 1);
 	ck_assert_int_eq(p[0].events, POLLOUT);
 	ck_assert_int_eq(timeout_ms, 250);
-	ck_assert_int_eq(stream_dial_step(&d, start + 249, &e), -EAGAIN);
-	ck_assert_uint_eq(stream_dial_poll(&d, start + 249, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_int_eq(dial_step(&d, start + 249, &e), -EAGAIN);
+	ck_assert_uint_eq(dial_poll(&d, start + 249, p, RESOLVE_MAX, &timeout_ms), 1);
 	ck_assert_int_eq(timeout_ms, 1);
-	ck_assert_uint_eq(stream_dial_poll(&d, start + 300, p, RESOLVE_MAX, &timeout_ms), 1);
+	ck_assert_uint_eq(dial_poll(&d, start + 300, p, RESOLVE_MAX, &timeout_ms), 1);
 	ck_assert_int_eq(timeout_ms, 0);
 	fd = dial_at(&d, start + 250, &e);
 	expect_connected(fd, &alive);
@@ -163,7 +163,7 @@ START_TEST(silence_by_the_clock)
 {
 	struct loopback dead, alive;
 	unsigned held_count;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	long long start;
 	int held[HELD], fd;
@@ -172,19 +172,19 @@ START_TEST(silence_by_the_clock)
 	loopback_open(&alive, 4);
 	held_count = loopback_fill(&dead, held, HELD);
 	targets(&d, (const struct loopback *[]){ &dead, &alive }, 2);
-	start = task_now_ms();
-	while ((fd = stream_dial_step(&d, task_now_ms(), &e)) == -EAGAIN) {
+	start = monotonic_ms();
+	while ((fd = dial_step(&d, monotonic_ms(), &e)) == -EAGAIN) {
 		struct pollfd p[RESOLVE_MAX];
 		int timeout_ms;
-		unsigned n = stream_dial_poll(&d, task_now_ms(), p, RESOLVE_MAX, &timeout_ms);
+		unsigned n = dial_poll(&d, monotonic_ms(), p, RESOLVE_MAX, &timeout_ms);
 
-		ck_assert_int_lt(task_now_ms() - start, SOON_MS);
+		ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 		poll(p, n, timeout_ms);
 	}
 	expect_connected(fd, &alive);
-	ck_assert_int_ge(task_now_ms() - start, STREAM_STAGGER_MS);
+	ck_assert_int_ge(monotonic_ms() - start, DIAL_STAGGER_MS);
 	/* not by any retransmission to the first */
-	ck_assert_int_lt(task_now_ms() - start, 1500);
+	ck_assert_int_lt(monotonic_ms() - start, 1500);
 	close(fd);
 	loopback_drop(held, held_count);
 	close(dead.fd);
@@ -196,7 +196,7 @@ START_TEST(silence_everywhere_leaves_nothing_to_wait_for)
 {
 	unsigned before = leak_fds(), held_count;
 	struct pollfd p[RESOLVE_MAX];
-	struct stream_dial d;
+	struct dial d;
 	struct loopback dead;
 	struct err e = { 0 };
 	int held[HELD], timeout_ms;
@@ -204,17 +204,17 @@ START_TEST(silence_everywhere_leaves_nothing_to_wait_for)
 	loopback_open(&dead, 0);
 	held_count = loopback_fill(&dead, held, HELD);
 	targets(&d, (const struct loopback *[]){ &dead, &dead, &dead }, 3);
-	ck_assert_int_eq(stream_dial_step(&d, 0, &e), -EAGAIN);
-	ck_assert_int_eq(stream_dial_step(&d, 250, &e), -EAGAIN);
-	ck_assert_int_eq(stream_dial_step(&d, 500, &e), -EAGAIN);
-	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 3);
+	ck_assert_int_eq(dial_step(&d, 0, &e), -EAGAIN);
+	ck_assert_int_eq(dial_step(&d, 250, &e), -EAGAIN);
+	ck_assert_int_eq(dial_step(&d, 500, &e), -EAGAIN);
+	ck_assert_uint_eq(dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 3);
 	ck_assert_int_eq(timeout_ms, -1);
 	/* never more than there is room for */
-	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, 2, &timeout_ms), 2);
-	stream_dial_cancel(&d);
-	ck_assert_uint_eq(stream_dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 0);
+	ck_assert_uint_eq(dial_poll(&d, 500, p, 2, &timeout_ms), 2);
+	dial_cancel(&d);
+	ck_assert_uint_eq(dial_poll(&d, 500, p, RESOLVE_MAX, &timeout_ms), 0);
 	/* twice is as good as once */
-	stream_dial_cancel(&d);
+	dial_cancel(&d);
 	loopback_drop(held, held_count);
 	close(dead.fd);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -226,7 +226,7 @@ START_TEST(refusal_lets_the_next_begin_at_once)
 {
 	unsigned before = leak_fds();
 	struct loopback refusing, alive;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	int fd;
 
@@ -247,7 +247,7 @@ START_TEST(refusal_after_silence_lets_the_next_begin_at_once)
 {
 	unsigned before = leak_fds(), held_count;
 	struct loopback dead, refusing, alive;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	int held[HELD], fd;
 
@@ -256,7 +256,7 @@ START_TEST(refusal_after_silence_lets_the_next_begin_at_once)
 	loopback_open(&alive, 4);
 	held_count = loopback_fill(&dead, held, HELD);
 	targets(&d, (const struct loopback *[]){ &dead, &refusing, &alive }, 3);
-	ck_assert_int_eq(stream_dial_step(&d, 0, &e), -EAGAIN);
+	ck_assert_int_eq(dial_step(&d, 0, &e), -EAGAIN);
 	fd = dial_at(&d, 250, &e);
 	expect_connected(fd, &alive);
 	close(fd);
@@ -272,7 +272,7 @@ START_TEST(refusal_everywhere_names_the_count_and_the_last)
 {
 	unsigned before = leak_fds();
 	struct loopback a, b, c;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	char expected[160];
 
@@ -298,7 +298,7 @@ START_TEST(address_that_cannot_be_tried)
 	unsigned before = leak_fds();
 	union resolve_address multicast = { .v4.sin_family = AF_INET };
 	struct resolve_result r = { .count = 2 };
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	struct loopback l;
 	int fd;
@@ -309,7 +309,7 @@ START_TEST(address_that_cannot_be_tried)
 	loopback_open(&l, 4);
 	r.address[0] = multicast;
 	r.address[1] = l.address;
-	stream_dial_init(&d, &r);
+	dial_init(&d, &r);
 	fd = dial_at(&d, 0, &e);
 	expect_connected(fd, &l);
 	close(fd);
@@ -322,7 +322,7 @@ START_TEST(no_descriptors_to_dial_with)
 {
 	struct rlimit old, few;
 	struct loopback l;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	int ret;
 
@@ -332,7 +332,7 @@ START_TEST(no_descriptors_to_dial_with)
 	few = old;
 	few.rlim_cur = 0;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-	ret = stream_dial_step(&d, 0, &e);
+	ret = dial_step(&d, 0, &e);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 	ck_assert_int_eq(ret, -EMFILE);
 	ck_assert_ptr_nonnull(strstr(e.text, "none of 2 addresses answers"));
@@ -345,7 +345,7 @@ START_TEST(both_families)
 {
 	unsigned before = leak_fds();
 	struct loopback v6, v4;
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 	bool has_v6;
 	int fd;
@@ -370,7 +370,7 @@ END_TEST
 START_TEST(refusal_by_v6_is_told_in_brackets)
 {
 	struct loopback v4, v6 = { .text = "[::1]:9" };
-	struct stream_dial d;
+	struct dial d;
 	struct err e = { 0 };
 
 	loopback_open(&v4, LOOPBACK_REFUSE);
@@ -393,12 +393,12 @@ START_TEST(peer_that_has_no_address)
 	int fds[2];
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	stream_peer(fds[0], peer, sizeof(peer));
+	dial_peer_name(fds[0], peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	close(fds[0]);
 	close(fds[1]);
 	ck_assert_int_eq(pipe(fds), 0);
-	stream_peer(fds[0], peer, sizeof(peer));
+	dial_peer_name(fds[0], peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	close(fds[0]);
 	close(fds[1]);
@@ -432,11 +432,11 @@ START_TEST(unix_that_answers)
 	new_path(path, sizeof(path), "s");
 	before = leak_fds();
 	listener = loopback_unix(path, 4);
-	fd = stream_unix(path, &e);
+	fd = dial_unix(path, &e);
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	stream_peer(fd, peer, sizeof(peer));
+	dial_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	other = accept(listener, NULL, NULL);
 	ck_assert_int_eq(write(other, "y", 1), 1);
@@ -457,7 +457,7 @@ START_TEST(unix_that_is_not_there)
 
 	new_path(path, sizeof(path), "absent");
 	before = leak_fds();
-	ck_assert_int_eq(stream_unix(path, &e), -ENOENT);
+	ck_assert_int_eq(dial_unix(path, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
 	snprintf(expected, sizeof(expected),
 		 "connect to Unix socket %s: No such file or directory", path);
@@ -473,7 +473,7 @@ START_TEST(unix_without_a_server)
 
 	new_path(path, sizeof(path), "left");
 	close(loopback_unix(path, 4));
-	ck_assert_int_eq(stream_unix(path, &e), -ECONNREFUSED);
+	ck_assert_int_eq(dial_unix(path, &e), -ECONNREFUSED);
 	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
 	ck_assert_ptr_nonnull(strstr(e.text, path));
 }
@@ -490,7 +490,7 @@ START_TEST(unix_with_a_full_backlog)
 	listener = loopback_unix(path, 0);
 	for (n = 0; n < HELD; n++) {
 		before = leak_fds();
-		held[n] = stream_unix(path, &e);
+		held[n] = dial_unix(path, &e);
 		if (held[n] < 0)
 			break;
 	}
@@ -514,11 +514,11 @@ START_TEST(unix_path_lengths)
 	memset(path, 'p', sizeof(path));
 	path[0] = '/';
 	path[URI_PATH_MAX + 1] = '\0';
-	ck_assert_int_eq(stream_unix(path, &e), -ENAMETOOLONG);
+	ck_assert_int_eq(dial_unix(path, &e), -ENAMETOOLONG);
 	ck_assert_int_eq(e.kind, ERR_USAGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "longer than 107 bytes"));
 	path[URI_PATH_MAX] = '\0';
-	ck_assert_int_eq(stream_unix(path, &e), -ENOENT);
+	ck_assert_int_eq(dial_unix(path, &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, path));
 	ck_assert_uint_eq(leak_fds(), before);
 }
@@ -528,7 +528,7 @@ START_TEST(unix_path_is_escaped)
 {
 	struct err e = { 0 };
 
-	ck_assert_int_eq(stream_unix("/no\nwhere\x1b", &e), -ENOENT);
+	ck_assert_int_eq(dial_unix("/no\nwhere\x1b", &e), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(e.text, "/no\\x0awhere\\x1b"));
 }
 END_TEST
@@ -548,7 +548,7 @@ static int start(const char *const words[], pid_t *pid, int *log, struct err *e)
 		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
 		ck_assert_uint_le(used, sizeof(copy));
 	}
-	return stream_command(argv, pid, log, e);
+	return command_start(argv, pid, log, e);
 }
 
 /* Waits for what poll calls events; the test fails when it does not come. */
@@ -597,7 +597,7 @@ START_TEST(command_on_its_standard_descriptors)
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	ck_assert(fcntl(log, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(log, F_GETFD) & FD_CLOEXEC);
-	stream_peer(fd, peer, sizeof(peer));
+	dial_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	ck_assert_int_eq(write(fd, "there and back", 14), 14);
 	wait_for(fd, POLLIN);

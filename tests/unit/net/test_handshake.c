@@ -15,7 +15,7 @@
 
 /* One end is the connection's, the other one ours, in one process: nothing here waits. */
 struct pair {
-	struct conn c;
+	struct handshake c;
 	int peer;
 	unsigned fds;
 };
@@ -31,16 +31,16 @@ static void open_pair(struct pair *p, enum neg_goal goal)
 	params.goal = goal;
 	strcpy(params.export, "disk");
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
-	ck_assert_int_eq(conn_init(&p->c, &params, NULL, &e), 0);
-	ck_assert_int_eq(p->c.stage, CONN_IDLE);
-	conn_use(&p->c, fds[0]);
+	ck_assert_int_eq(handshake_init(&p->c, &params, NULL, &e), 0);
+	ck_assert_int_eq(p->c.stage, HANDSHAKE_IDLE);
+	handshake_use(&p->c, fds[0]);
 	p->peer = fds[1];
 }
 
 static void close_pair(struct pair *p)
 {
-	conn_end(&p->c);
-	conn_end(&p->c);
+	handshake_end(&p->c);
+	handshake_end(&p->c);
 	close(p->peer);
 	ck_assert_uint_eq(leak_fds(), p->fds);
 }
@@ -60,15 +60,15 @@ static size_t hear(struct pair *p, uint8_t *buf, size_t cap)
 
 static bool step(struct pair *p)
 {
-	return conn_step(&p->c, task_now_ms(), NULL, NULL);
+	return handshake_step(&p->c, monotonic_ms(), NULL, NULL);
 }
 
 static short polled(struct pair *p)
 {
-	struct pollfd fds[CONN_POLL_MAX];
+	struct pollfd fds[HANDSHAKE_POLL_MAX];
 	int timeout_ms;
 
-	ck_assert_uint_eq(conn_poll(&p->c, task_now_ms(), fds, &timeout_ms), 1);
+	ck_assert_uint_eq(handshake_poll(&p->c, monotonic_ms(), fds, &timeout_ms), 1);
 	ck_assert_int_eq(fds[0].fd, p->c.fd);
 	ck_assert_int_eq(timeout_ms, p->c.hurried ? 0 : -1);
 	return fds[0].events;
@@ -86,16 +86,16 @@ START_TEST(handshake_in_pieces)
 	ck_assert(!step(&p));
 	for (size_t i = 0; i < s.w.len; i++) {
 		ck_assert_int_eq(polled(&p), POLLIN);
-		ck_assert(!conn_is_committed(&p.c) == (i < WIRE_GREETING_SIZE + WIRE_HANDSHAKE_FLAGS_SIZE));
+		ck_assert(!handshake_is_committed(&p.c) == (i < WIRE_GREETING_SIZE + WIRE_HANDSHAKE_FLAGS_SIZE));
 		say(&p, s.data + i, 1);
 		ck_assert_int_eq(step(&p), i + 1 == s.w.len);
 	}
-	ck_assert_int_eq(p.c.stage, CONN_DONE);
-	ck_assert(!conn_is_committed(&p.c));
+	ck_assert_int_eq(p.c.stage, HANDSHAKE_DONE);
+	ck_assert(!handshake_is_committed(&p.c));
 	ck_assert_uint_eq(neg_export(p.c.neg)->size, 1 << 20);
 	ck_assert_uint_eq(hear(&p, buf, sizeof(buf)), 4 + 16 + 18);
-	conn_hang_up(&p.c);
-	ck_assert_int_eq(p.c.stage, CONN_IDLE);
+	handshake_hang_up(&p.c);
+	ck_assert_int_eq(p.c.stage, HANDSHAKE_IDLE);
 	ck_assert_uint_eq(hear(&p, buf, sizeof(buf)), WIRE_REQUEST_SIZE);
 	ck_assert_uint_eq(buf[7], NBD_CMD_DISC);
 	ck_assert_uint_eq(hear(&p, buf, sizeof(buf)), 0);
@@ -113,7 +113,7 @@ START_TEST(failures_end_it)
 	else
 		shutdown(p.peer, SHUT_WR);
 	ck_assert(step(&p));
-	ck_assert_int_eq(p.c.stage, CONN_FAILED);
+	ck_assert_int_eq(p.c.stage, HANDSHAKE_FAILED);
 	ck_assert_int_eq(p.c.err.kind, _i ? ERR_PROTOCOL : ERR_UNREACHABLE);
 	close_pair(&p);
 }
@@ -157,8 +157,8 @@ START_TEST(given_up)
 
 	open_pair(&p, NEG_GOAL_GO);
 	ck_assert(!step(&p));
-	conn_give_up(&p.c, _i ? ECANCELED : ETIMEDOUT, 1500);
-	ck_assert_int_eq(p.c.stage, CONN_FAILED);
+	handshake_give_up(&p.c, _i ? ECANCELED : ETIMEDOUT, 1500);
+	ck_assert_int_eq(p.c.stage, HANDSHAKE_FAILED);
 	ck_assert_int_eq(p.c.err.code, _i ? ECANCELED : ETIMEDOUT);
 	ck_assert_ptr_nonnull(strstr(p.c.err.text, _i ? "handshake: Operation canceled" :
 							"still waiting for its greeting"));
@@ -171,7 +171,7 @@ START_TEST(given_up_while_dialling)
 	static struct neg_params params;
 	struct resolve_result r = { .count = 1 };
 	struct loopback l;
-	struct conn c;
+	struct handshake c;
 	struct err e;
 	int held[16];
 	unsigned n, fds;
@@ -180,13 +180,13 @@ START_TEST(given_up_while_dialling)
 	n = loopback_fill(&l, held, 16);
 	r.address[0] = l.address;
 	fds = leak_fds();
-	ck_assert_int_eq(conn_init(&c, &params, NULL, &e), 0);
-	conn_dial(&c, &r);
-	ck_assert(!conn_step(&c, task_now_ms(), NULL, NULL));
-	ck_assert_int_eq(c.stage, CONN_DIAL);
-	conn_give_up(&c, ETIMEDOUT, 1500);
+	ck_assert_int_eq(handshake_init(&c, &params, NULL, &e), 0);
+	handshake_dial(&c, &r);
+	ck_assert(!handshake_step(&c, monotonic_ms(), NULL, NULL));
+	ck_assert_int_eq(c.stage, HANDSHAKE_DIAL);
+	handshake_give_up(&c, ETIMEDOUT, 1500);
 	ck_assert_str_eq(c.err.text, "connect: not done within 1.5 s");
-	conn_end(&c);
+	handshake_end(&c);
 	ck_assert_uint_eq(leak_fds(), fds);
 	loopback_drop(held, n);
 	close(l.fd);
@@ -207,23 +207,23 @@ START_TEST(request_and_reply)
 	say(&p, s.data, s.w.len);
 	ck_assert(step(&p));
 	hear(&p, buf, sizeof(buf));
-	ck_assert_int_eq(conn_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
+	ck_assert_int_eq(handshake_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
 	ck_assert_uint_eq(hear(&p, buf, sizeof(buf)), WIRE_REQUEST_SIZE);
 	ck_assert_mem_eq(buf + 4, "\0\0\0\5", 4);
 	ck_assert_mem_eq(buf + 24, "\0\0\2\0", 4);
 	for (size_t i = 0; i < WIRE_SIMPLE_REPLY_SIZE; i++) {
-		ck_assert_int_eq(conn_reply(&p.c, &error), -EAGAIN);
+		ck_assert_int_eq(handshake_reply(&p.c, &error), -EAGAIN);
 		say(&p, reply + i, 1);
 	}
-	ck_assert_int_eq(conn_reply(&p.c, &error), 0);
+	ck_assert_int_eq(handshake_reply(&p.c, &error), 0);
 	ck_assert_uint_eq(error, NBD_EINVAL);
 
-	ck_assert_int_eq(conn_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
+	ck_assert_int_eq(handshake_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
 	say(&p, "sixteen bytes or", WIRE_SIMPLE_REPLY_SIZE);
-	ck_assert_int_eq(conn_reply(&p.c, &error), -EPROTO);
-	ck_assert_int_eq(conn_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
+	ck_assert_int_eq(handshake_reply(&p.c, &error), -EPROTO);
+	ck_assert_int_eq(handshake_request(&p.c, NBD_CMD_CACHE, 0, 512), 0);
 	shutdown(p.peer, SHUT_WR);
-	ck_assert_int_eq(conn_reply(&p.c, &error), -ECONNRESET);
+	ck_assert_int_eq(handshake_reply(&p.c, &error), -ECONNRESET);
 	close_pair(&p);
 }
 END_TEST
@@ -250,12 +250,12 @@ START_TEST(items_are_given_one_a_turn)
 	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	say(&p, s.data, s.w.len);
 	for (unsigned i = 1; i <= 2; i++) {
-		ck_assert(!conn_step(&p.c, task_now_ms(), count, &n));
+		ck_assert(!handshake_step(&p.c, monotonic_ms(), count, &n));
 		ck_assert_uint_eq(n, i);
 		ck_assert(p.c.hurried);
 	}
-	ck_assert(conn_step(&p.c, task_now_ms(), count, &n));
-	ck_assert_int_eq(p.c.stage, CONN_DONE);
+	ck_assert(handshake_step(&p.c, monotonic_ms(), count, &n));
+	ck_assert_int_eq(p.c.stage, HANDSHAKE_DONE);
 	close_pair(&p);
 }
 END_TEST

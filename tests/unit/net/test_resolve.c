@@ -89,7 +89,7 @@ static int look_up(const char *host, const char *port, struct resolve_result *r,
 {
 	unsigned before = leak_fds();
 	struct resolve_query q = { 0 };
-	struct task t;
+	struct blocking_child t;
 	int ret;
 
 	memset(e, 0, sizeof(*e));
@@ -233,12 +233,12 @@ START_TEST(abandoned)
 	unsigned before = leak_fds();
 	struct resolve_query q = { .host = "no-such-host.invalid.", .port = "1" };
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 	pid_t pid;
 
 	ck_assert_int_eq(resolve_start(&t, &q, &e), 0);
 	pid = t.pid;
-	task_abandon(&t);
+	blocking_child_abandon(&t);
 	ck_assert_uint_eq(leak_fds(), before);
 	while (waitpid(pid, NULL, 0) > 0)
 		;
@@ -278,9 +278,9 @@ START_TEST(bad_reports)
 	struct resolve_query q = { .host = "h", .port = "1" };
 	struct resolve_result r;
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 
-	ck_assert_int_eq(task_start(&t, copy, &table[_i].r, sizeof(r), &e), 0);
+	ck_assert_int_eq(blocking_child_start(&t, copy, &table[_i].r, sizeof(r), &e), 0);
 	ck_assert_int_eq(resolve_finish(&t, &q, &r, &e), -table[_i].code);
 	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
 	ck_assert_msg(!strncmp(e.text, table[_i].text, strlen(table[_i].text)), "%s", e.text);
@@ -293,9 +293,9 @@ START_TEST(no_report)
 	struct resolve_query q = { .host = "h", .port = "1" };
 	struct resolve_result r;
 	struct err e = { 0 };
-	struct task t;
+	struct blocking_child t;
 
-	ck_assert_int_eq(task_start(&t, die, NULL, sizeof(r), &e), 0);
+	ck_assert_int_eq(blocking_child_start(&t, die, NULL, sizeof(r), &e), 0);
 	ck_assert_int_eq(resolve_finish(&t, &q, &r, &e), -EIO);
 	ck_assert_int_eq(strncmp(e.text, "look up host h: ", 16), 0);
 	ck_assert(leak_no_child());

@@ -63,7 +63,7 @@ static bool soon(int fd, short events)
 
 START_TEST(peer_timeout)
 {
-	static const unsigned table[] = { 1, 2, 3, 4, 5, 7, 10, 15, 16, 60, 3600, SOCK_PEER_TIMEOUT_MAX };
+	static const unsigned table[] = { 1, 2, 3, 4, 5, 7, 10, 15, 16, 60, 3600, SOCKOPT_PEER_TIMEOUT_MAX };
 	struct err e = { 0 };
 	int fd[2];
 
@@ -72,7 +72,7 @@ START_TEST(peer_timeout)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		int t = (int)table[i], idle, interval, count, last;
 
-		ck_assert_msg(!sock_set_peer_timeout(fd[0], table[i], &e), "%d s: %s", t, e.text);
+		ck_assert_msg(!sockopt_set_peer_timeout(fd[0], table[i], &e), "%d s: %s", t, e.text);
 		ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 1);
 		ck_assert_int_eq(option(fd[0], IPPROTO_TCP, TCP_USER_TIMEOUT), t * 1000);
 		idle = option(fd[0], IPPROTO_TCP, TCP_KEEPIDLE);
@@ -87,10 +87,10 @@ START_TEST(peer_timeout)
 		ck_assert_msg(idle + count * interval >= last, "%d s: %d + %d * %d", t, idle, count,
 			      interval);
 	}
-	ck_assert_int_eq(sock_set_peer_timeout(fd[0], 0, &e), 0);
+	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], 0, &e), 0);
 	ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	ck_assert_int_eq(option(fd[0], IPPROTO_TCP, TCP_USER_TIMEOUT), 0);
-	ck_assert_int_eq(sock_set_peer_timeout(fd[0], SOCK_PEER_TIMEOUT_MAX + 1, &e), -ERANGE);
+	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], SOCKOPT_PEER_TIMEOUT_MAX + 1, &e), -ERANGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "32768 s, more than 32767"));
 	ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	finish(fd);
@@ -103,11 +103,11 @@ START_TEST(peer_timeout_of_others)
 	int fd[2];
 
 	ck_assert(connected(UNIX, fd));
-	ck_assert_int_eq(sock_set_peer_timeout(fd[0], 15, &e), 0);
+	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], 15, &e), 0);
 	ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	finish(fd);
 	ck_assert_int_eq(pipe(fd), 0);
-	ck_assert_int_eq(sock_set_peer_timeout(fd[0], 15, &e), 0);
+	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], 15, &e), 0);
 	finish(fd);
 }
 END_TEST
@@ -120,20 +120,20 @@ START_TEST(send_room)
 
 	if (!connected((enum transport)_i, fd))
 		return;
-	room = sock_set_send_room(fd[0], SOCK_SEND_ROOM, &e);
+	room = sockopt_set_send_room(fd[0], SOCKOPT_SEND_ROOM, &e);
 	ck_assert_int_gt(room, 4096);
 	ck_assert_int_eq(room, option(fd[0], SOL_SOCKET, SO_SNDBUF) / 2);
 	if (!getuid())
-		ck_assert_int_eq(room, SOCK_SEND_ROOM);
+		ck_assert_int_eq(room, SOCKOPT_SEND_ROOM);
 	pid = fork();
 	if (!pid) {
 		if (!getuid() && setresuid(65534, 65534, 65534))
 			_exit(77);
-		room = sock_set_send_room(fd[0], SOCK_SEND_ROOM, &e);
-		if (room <= 4096 || room > SOCK_SEND_ROOM)
+		room = sockopt_set_send_room(fd[0], SOCKOPT_SEND_ROOM, &e);
+		if (room <= 4096 || room > SOCKOPT_SEND_ROOM)
 			_exit(1);
 		/* less than the limit is given to anybody */
-		_exit(sock_set_send_room(fd[0], 65536, &e) == 65536 ? 0 : 2);
+		_exit(sockopt_set_send_room(fd[0], 65536, &e) == 65536 ? 0 : 2);
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert(WIFEXITED(status));
@@ -153,10 +153,10 @@ START_TEST(send_timeout)
 		return;
 	/* The driver sets it through the socket, not through our descriptor. */
 	dup_fd = dup(fd[0]);
-	ck_assert_int_eq(sock_send_timeout_ms(fd[0]), 0);
+	ck_assert_int_eq(sockopt_send_timeout_ms(fd[0]), 0);
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		ck_assert_int_eq(sock_set_send_timeout_ms(dup_fd, table[i], &e), 0);
-		ck_assert_int_eq(sock_send_timeout_ms(fd[0]), table[i]);
+		ck_assert_int_eq(sockopt_set_send_timeout_ms(dup_fd, table[i], &e), 0);
+		ck_assert_int_eq(sockopt_send_timeout_ms(fd[0]), table[i]);
 	}
 	close(dup_fd);
 	finish(fd);
@@ -171,7 +171,7 @@ START_TEST(send_timeout_of_years)
 
 	ck_assert(connected(UNIX, fd));
 	ck_assert_int_eq(setsockopt(fd[0], SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)), 0);
-	ck_assert_int_eq(sock_send_timeout_ms(fd[0]), INT32_MAX);
+	ck_assert_int_eq(sockopt_send_timeout_ms(fd[0]), INT32_MAX);
 	finish(fd);
 }
 END_TEST
@@ -182,14 +182,14 @@ START_TEST(no_socket)
 	int fds[2];
 
 	ck_assert_int_eq(pipe(fds), 0);
-	ck_assert_int_eq(sock_set_send_room(fds[0], 65536, &e), -ENOTSOCK);
-	ck_assert_int_eq(sock_send_timeout_ms(fds[0]), -ENOTSOCK);
-	ck_assert_int_eq(sock_set_send_timeout_ms(fds[0], 1000, &e), -ENOTSOCK);
-	ck_assert_int_eq(sock_cut(fds[0], &e), -ENOTSOCK);
+	ck_assert_int_eq(sockopt_set_send_room(fds[0], 65536, &e), -ENOTSOCK);
+	ck_assert_int_eq(sockopt_send_timeout_ms(fds[0]), -ENOTSOCK);
+	ck_assert_int_eq(sockopt_set_send_timeout_ms(fds[0], 1000, &e), -ENOTSOCK);
+	ck_assert_int_eq(sockopt_cut(fds[0], &e), -ENOTSOCK);
 	ck_assert_str_eq(e.text, "cut a connection: Socket operation on non-socket");
 	close(fds[0]);
 	close(fds[1]);
-	ck_assert(sock_is_dead(fds[0]));
+	ck_assert(sockopt_is_dead(fds[0]));
 }
 END_TEST
 
@@ -202,20 +202,20 @@ START_TEST(death_by_end)
 
 	if (!connected((enum transport)_i, fd))
 		return;
-	ck_assert(!sock_is_dead(fd[0]));
+	ck_assert(!sockopt_is_dead(fd[0]));
 	/* an answer is no death */
 	ck_assert_int_eq(write(fd[1], "x", 1), 1);
 	ck_assert(soon(fd[0], POLLIN));
-	ck_assert(!sock_is_dead(fd[0]));
+	ck_assert(!sockopt_is_dead(fd[0]));
 	ck_assert_int_eq(shutdown(fd[1], SHUT_WR), 0);
-	ck_assert(soon(fd[0], SOCK_DEAD));
-	ck_assert(sock_is_dead(fd[0]));
+	ck_assert(soon(fd[0], SOCKOPT_DEAD));
+	ck_assert(sockopt_is_dead(fd[0]));
 	/* what came before it is still there */
 	ck_assert_int_eq(read(fd[0], &c, 1), 1);
-	ck_assert(sock_is_dead(fd[0]));
-	ck_assert(!sock_is_dead(fd[1]));
+	ck_assert(sockopt_is_dead(fd[0]));
+	ck_assert(!sockopt_is_dead(fd[1]));
 	close(fd[1]);
-	ck_assert(sock_is_dead(fd[0]));
+	ck_assert(sockopt_is_dead(fd[0]));
 	close(fd[0]);
 }
 END_TEST
@@ -229,8 +229,8 @@ START_TEST(death_by_reset)
 		return;
 	ck_assert_int_eq(setsockopt(fd[1], SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
 	close(fd[1]);
-	ck_assert(soon(fd[0], SOCK_DEAD));
-	ck_assert(sock_is_dead(fd[0]));
+	ck_assert(soon(fd[0], SOCKOPT_DEAD));
+	ck_assert(sockopt_is_dead(fd[0]));
 	close(fd[0]);
 }
 END_TEST
@@ -239,7 +239,7 @@ START_TEST(death_of_one_that_never_was)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	ck_assert(sock_is_dead(fd));
+	ck_assert(sockopt_is_dead(fd));
 	close(fd);
 }
 END_TEST
@@ -284,12 +284,12 @@ START_TEST(cut)
 		return;
 	/* the kernel's reference */
 	other = dup(fd[0]);
-	ck_assert_int_gt(sock_set_send_room(fd[0], 1 << 20, &e), 0);
+	ck_assert_int_gt(sockopt_set_send_room(fd[0], 1 << 20, &e), 0);
 	sent = stuff(fd[0]);
-	ck_assert_int_eq(sock_cut(fd[0], &e), 0);
-	ck_assert(sock_is_dead(fd[0]));
-	ck_assert(sock_is_dead(other));
-	ck_assert(soon(fd[1], SOCK_DEAD));
+	ck_assert_int_eq(sockopt_cut(fd[0], &e), 0);
+	ck_assert(sockopt_is_dead(fd[0]));
+	ck_assert(sockopt_is_dead(other));
+	ck_assert(soon(fd[1], SOCKOPT_DEAD));
 	got = drain(fd[1], &code);
 	if (_i == UNIX) {
 		ck_assert_uint_eq(got, sent);
@@ -299,8 +299,8 @@ START_TEST(cut)
 		ck_assert_uint_lt(got, sent);
 		ck_assert_int_eq(code, ECONNRESET);
 	}
-	ck_assert_int_eq(sock_cut(fd[0], &e), 0);
-	ck_assert_int_eq(sock_cut(other, &e), 0);
+	ck_assert_int_eq(sockopt_cut(fd[0], &e), 0);
+	ck_assert_int_eq(sockopt_cut(other, &e), 0);
 	close(other);
 	finish(fd);
 	ck_assert_uint_eq(leak_fds(), before);
@@ -330,11 +330,11 @@ START_TEST(cut_wakes_up_who_waits)
 		}
 		poll(NULL, 0, 100);
 		ck_assert_int_eq(waitpid(waiter, &status, WNOHANG), 0);
-		begin = task_now_ms();
-		ck_assert_int_eq(sock_cut(fd[0], &e), 0);
+		begin = monotonic_ms();
+		ck_assert_int_eq(sockopt_cut(fd[0], &e), 0);
 		ck_assert_int_eq(waitpid(waiter, &status, 0), waiter);
 		ck_assert_int_eq(status, 0);
-		ck_assert_int_lt(task_now_ms() - begin, SOON_MS);
+		ck_assert_int_lt(monotonic_ms() - begin, SOON_MS);
 		finish(fd);
 	}
 }
@@ -348,13 +348,13 @@ START_TEST(cut_what_is_dead)
 	if (!connected((enum transport)_i, fd))
 		return;
 	close(fd[1]);
-	ck_assert(soon(fd[0], SOCK_DEAD));
-	ck_assert_int_eq(sock_cut(fd[0], &e), 0);
-	ck_assert(sock_is_dead(fd[0]));
+	ck_assert(soon(fd[0], SOCKOPT_DEAD));
+	ck_assert_int_eq(sockopt_cut(fd[0], &e), 0);
+	ck_assert(sockopt_is_dead(fd[0]));
 	close(fd[0]);
 
 	fd[0] = socket(_i == UNIX ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(sock_cut(fd[0], &e), 0);
+	ck_assert_int_eq(sockopt_cut(fd[0], &e), 0);
 	close(fd[0]);
 }
 END_TEST

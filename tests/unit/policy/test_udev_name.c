@@ -22,13 +22,13 @@ static const struct {
 
 START_TEST(names)
 {
-	char buf[ALIAS_MAX + 1];
+	char buf[UDEV_NAME_MAX + 1];
 	struct uri u;
 	struct err e;
 
 	ck_assert_msg(!uri_parse(&u, rows[_i].uri, &e), "%s: %s", rows[_i].uri, e.text);
 	memset(buf, 'X', sizeof(buf));
-	alias_of(&u, buf);
+	udev_name_of(&u, buf);
 	ck_assert_str_eq(buf, rows[_i].alias);
 }
 END_TEST
@@ -36,7 +36,7 @@ END_TEST
 /* Every length around the limit: whole escapes, never longer, and no two the same. */
 START_TEST(long_names)
 {
-	char buf[ALIAS_MAX + 2], last[ALIAS_MAX + 2] = "";
+	char buf[UDEV_NAME_MAX + 2], last[UDEV_NAME_MAX + 2] = "";
 	struct uri u = { .transport = URI_TCP, .host = "h", .port = "1" };
 
 	for (int plain = 0; plain < 4; plain++) {
@@ -46,11 +46,11 @@ START_TEST(long_names)
 			const char *p = buf;
 
 			u.export[len] = '\0';
-			buf[ALIAS_MAX + 1] = 'G';
-			alias_of(&u, buf);
+			buf[UDEV_NAME_MAX + 1] = 'G';
+			udev_name_of(&u, buf);
 			u.export[len] = '/';
-			ck_assert_uint_le(strlen(buf), ALIAS_MAX);
-			ck_assert_int_eq(buf[ALIAS_MAX + 1], 'G');
+			ck_assert_uint_le(strlen(buf), UDEV_NAME_MAX);
+			ck_assert_int_eq(buf[UDEV_NAME_MAX + 1], 'G');
 			while ((p = strchr(p, '\\')) != NULL) {
 				ck_assert(!strncmp(p, "\\x2f", 4));
 				p += 4;

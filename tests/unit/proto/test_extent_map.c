@@ -11,11 +11,11 @@
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 /* Rows as text: "0+512=3 512+100=0". */
-static void drain(struct map *m, char *text, size_t cap)
+static void drain(struct extent_map *m, char *text, size_t cap)
 {
-	struct map_row row;
+	struct extent_map_row row;
 
-	while (map_row(m, &row)) {
+	while (extent_map_row(m, &row)) {
 		size_t used = strlen(text);
 
 		used += (size_t)snprintf(text + used, cap - used, "%s%llu+%llu=%u", used ? " " : "",
@@ -76,16 +76,16 @@ static const struct walk {
 START_TEST(walk)
 {
 	const struct walk *w = &walks[_i];
-	struct map_extent *extents = malloc(w->contexts * w->room * sizeof(*extents));
-	uint64_t at[CONTEXTS_MAX] = { 0 }, offset = 0;
+	struct extent_map_extent *extents = malloc(w->contexts * w->room * sizeof(*extents));
+	uint64_t at[METACTX_MAX] = { 0 }, offset = 0;
 	char rows[1024] = "";
 	const char *p = w->answers;
 	struct err e = { 0 };
-	struct map m;
+	struct extent_map m;
 	int ret = 0;
 
 	ck_assert_ptr_nonnull(extents);
-	map_init(&m, w->size, w->block, w->contexts, extents, w->room);
+	extent_map_init(&m, w->size, w->block, w->contexts, extents, w->room);
 	while (*p) {
 		unsigned long long want, length;
 		unsigned context, flags;
@@ -93,17 +93,17 @@ START_TEST(walk)
 
 		if (sscanf(p, "@%llu%n", &want, &used) == 1) {
 			if (p != w->answers) {
-				ret = map_answered(&m, &e);
+				ret = extent_map_answered(&m, &e);
 				ck_assert_msg(!ret, "%s", e.text);
 			}
-			ck_assert(map_next(&m, &offset));
+			ck_assert(extent_map_next(&m, &offset));
 			ck_assert_msg(offset == want, "asks at %llu, not %llu",
 				      (unsigned long long)offset, want);
 			for (unsigned c = 0; c < w->contexts; c++)
 				at[c] = offset;
 		} else {
 			ck_assert_int_eq(sscanf(p, "%u:%llu=%u%n", &context, &length, &flags, &used), 3);
-			map_extent(&m, context, at[context], length, flags);
+			extent_map_extent(&m, context, at[context], length, flags);
 			at[context] += length;
 			drain(&m, rows, sizeof(rows));
 		}
@@ -111,7 +111,7 @@ START_TEST(walk)
 		p += strspn(p, " ");
 	}
 	if (w->answers[0])
-		ret = map_answered(&m, &e);
+		ret = extent_map_answered(&m, &e);
 	if (w->failure) {
 		ck_assert_int_eq(ret, -EPROTO);
 		ck_assert_int_eq(e.kind, ERR_PROTOCOL);
@@ -120,7 +120,7 @@ START_TEST(walk)
 		ck_assert_msg(!ret, "%s", e.text);
 		drain(&m, rows, sizeof(rows));
 		ck_assert_str_eq(rows, w->rows);
-		ck_assert(!map_next(&m, &offset));
+		ck_assert(!extent_map_next(&m, &offset));
 	}
 	free(extents);
 }
@@ -132,12 +132,12 @@ START_TEST(any_pieces_make_the_same_map)
 	enum { SIZE = 400, CONTEXTS = 3 };
 	uint8_t drawn[CONTEXTS][SIZE];
 	unsigned seed = (unsigned)_i * 2654435761u + 1;
-	struct map_extent extents[CONTEXTS * 3];
-	struct map_row row;
+	struct extent_map_extent extents[CONTEXTS * 3];
+	struct extent_map_row row;
 	uint64_t offset, done = 0;
 	uint32_t last[CONTEXTS] = { 9, 9, 9 };
 	struct err e;
-	struct map m;
+	struct extent_map m;
 
 #define RANDOM(n) ((seed = seed * 1103515245u + 12345u) >> 16) % (n)
 	for (unsigned c = 0; c < CONTEXTS; c++)
@@ -147,11 +147,11 @@ START_TEST(any_pieces_make_the_same_map)
 			for (; len && at < SIZE; len--)
 				drawn[c][at++] = (uint8_t)flags;
 		}
-	map_init(&m, SIZE, 4, CONTEXTS, extents, 3);
+	extent_map_init(&m, SIZE, 4, CONTEXTS, extents, 3);
 	for (;;) {
-		bool more = map_next(&m, &offset);
+		bool more = extent_map_next(&m, &offset);
 
-		while (map_row(&m, &row)) {
+		while (extent_map_row(&m, &row)) {
 			bool differs = false;
 
 			ck_assert_uint_eq(row.offset, done);
@@ -176,11 +176,11 @@ START_TEST(any_pieces_make_the_same_map)
 
 				while (len < max && at + len < SIZE && drawn[c][at + len] == drawn[c][at])
 					len++;
-				map_extent(&m, c, at, len, drawn[c][at]);
+				extent_map_extent(&m, c, at, len, drawn[c][at]);
 				at += len;
 			}
 		}
-		if (map_answered(&m, &e))
+		if (extent_map_answered(&m, &e))
 			ck_assert_msg(m.of[0].count <= 3, "%s", e.text);
 	}
 	ck_assert_uint_eq(done, SIZE);
@@ -194,23 +194,23 @@ START_TEST(tiny_answers_end)
 		uint64_t step;
 		bool good;
 	} table[] = { { 1, false }, { 511, false }, { 512, true }, { 4096, true } };
-	struct map_extent extents[MAP_ROOM_MIN];
+	struct extent_map_extent extents[EXTENT_MAP_ROOM_MIN];
 	uint64_t offset, answers = 0;
-	struct map_row row;
+	struct extent_map_row row;
 	struct err e;
-	struct map m;
+	struct extent_map m;
 	int ret = 0;
 
-	map_init(&m, UINT64_C(1) << 40, 1, 1, extents, MAP_ROOM_MIN);
-	while (!ret && answers < 10000 && map_next(&m, &offset)) {
-		map_extent(&m, 0, offset, table[_i].step, (uint32_t)(answers++ & 1));
-		while (map_row(&m, &row))
+	extent_map_init(&m, UINT64_C(1) << 40, 1, 1, extents, EXTENT_MAP_ROOM_MIN);
+	while (!ret && answers < 10000 && extent_map_next(&m, &offset)) {
+		extent_map_extent(&m, 0, offset, table[_i].step, (uint32_t)(answers++ & 1));
+		while (extent_map_row(&m, &row))
 			ck_assert_uint_eq(row.length, table[_i].step);
-		ret = map_answered(&m, &e);
+		ret = extent_map_answered(&m, &e);
 	}
 	ck_assert_int_eq(ret, table[_i].good ? 0 : -EPROTO);
 	if (ret) {
-		ck_assert_uint_eq(answers, MAP_PATIENCE + 1);
+		ck_assert_uint_eq(answers, EXTENT_MAP_PATIENCE + 1);
 		ck_assert_ptr_nonnull(strstr(e.text, "too few to ever come to the end"));
 	}
 }
@@ -219,41 +219,41 @@ END_TEST
 /* A small export may be described as it likes. */
 START_TEST(a_small_export_may_have_tiny_answers)
 {
-	struct map_extent extents[MAP_ROOM_MIN];
+	struct extent_map_extent extents[EXTENT_MAP_ROOM_MIN];
 	uint64_t offset, rows = 0;
-	struct map_row row;
+	struct extent_map_row row;
 	struct err e;
-	struct map m;
+	struct extent_map m;
 
-	map_init(&m, MAP_PATIENCE + 1, 1, 1, extents, MAP_ROOM_MIN);
-	while (map_next(&m, &offset)) {
-		map_extent(&m, 0, offset, 1, (uint32_t)(offset & 1));
-		while (map_row(&m, &row))
+	extent_map_init(&m, EXTENT_MAP_PATIENCE + 1, 1, 1, extents, EXTENT_MAP_ROOM_MIN);
+	while (extent_map_next(&m, &offset)) {
+		extent_map_extent(&m, 0, offset, 1, (uint32_t)(offset & 1));
+		while (extent_map_row(&m, &row))
 			rows++;
-		ck_assert_int_eq(map_answered(&m, &e), 0);
+		ck_assert_int_eq(extent_map_answered(&m, &e), 0);
 	}
-	while (map_row(&m, &row))
+	while (extent_map_row(&m, &row))
 		rows++;
-	ck_assert_uint_eq(rows, MAP_PATIENCE + 1);
+	ck_assert_uint_eq(rows, EXTENT_MAP_PATIENCE + 1);
 }
 END_TEST
 
 START_TEST(totals)
 {
-	static const struct map_row rows[] = {
+	static const struct extent_map_row rows[] = {
 		{ 0, 10, { 3, 1 } }, { 10, 5, { 0 } }, { 15, 1, { 3, 0 } }, { 16, 10, { 3, 1 } },
 		{ 26, UINT32_MAX, { UINT32_MAX, 0 } }, { 26, UINT64_C(1) << 40, { 0 } },
 	};
-	static const struct map_total wanted[] = {
+	static const struct extent_map_total wanted[] = {
 		{ { 0 }, (UINT64_C(1) << 40) + 5, 2 }, { { 3, 0 }, 1, 1 }, { { 3, 1 }, 20, 2 },
 		{ { UINT32_MAX, 0 }, UINT32_MAX, 1 },
 	};
-	static struct map_total room[MAP_TOTALS_MAX];
-	struct map_totals t = { .total = room };
+	static struct extent_map_total room[EXTENT_MAP_TOTALS_MAX];
+	struct extent_map_totals t = { .total = room };
 	struct err e;
 
 	for (size_t i = 0; i < COUNT(rows); i++)
-		ck_assert_int_eq(map_add(&t, &rows[i], &e), 0);
+		ck_assert_int_eq(extent_map_add(&t, &rows[i], &e), 0);
 	ck_assert_uint_eq(t.count, COUNT(wanted));
 	for (size_t i = 0; i < COUNT(wanted); i++) {
 		ck_assert_mem_eq(room[i].flags, wanted[i].flags, sizeof(room[i].flags));
@@ -265,23 +265,23 @@ END_TEST
 
 START_TEST(totals_are_bounded)
 {
-	struct map_total *room = malloc(MAP_TOTALS_MAX * sizeof(*room));
-	struct map_totals t = { .total = room };
-	struct map_row row = { .length = 1 };
+	struct extent_map_total *room = malloc(EXTENT_MAP_TOTALS_MAX * sizeof(*room));
+	struct extent_map_totals t = { .total = room };
+	struct extent_map_row row = { .length = 1 };
 	struct err e;
 
 	ck_assert_ptr_nonnull(room);
-	for (uint32_t i = 0; i < MAP_TOTALS_MAX; i++) {
-		row.flags[0] = i * 7919 % MAP_TOTALS_MAX;
-		ck_assert_int_eq(map_add(&t, &row, &e), 0);
+	for (uint32_t i = 0; i < EXTENT_MAP_TOTALS_MAX; i++) {
+		row.flags[0] = i * 7919 % EXTENT_MAP_TOTALS_MAX;
+		ck_assert_int_eq(extent_map_add(&t, &row, &e), 0);
 	}
-	for (uint32_t i = 0; i < MAP_TOTALS_MAX; i++)
+	for (uint32_t i = 0; i < EXTENT_MAP_TOTALS_MAX; i++)
 		ck_assert(room[i].flags[0] == i && room[i].bytes == 1);
-	ck_assert_int_eq(map_add(&t, &row, &e), 0);
+	ck_assert_int_eq(extent_map_add(&t, &row, &e), 0);
 	row.flags[15] = 1;
-	ck_assert_int_eq(map_add(&t, &row, &e), -E2BIG);
+	ck_assert_int_eq(extent_map_add(&t, &row, &e), -E2BIG);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
-	ck_assert_uint_eq(t.count, MAP_TOTALS_MAX);
+	ck_assert_uint_eq(t.count, EXTENT_MAP_TOTALS_MAX);
 	free(room);
 }
 END_TEST

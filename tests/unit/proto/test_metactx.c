@@ -7,32 +7,32 @@
 
 #include "../unit.h"
 
-static int add(struct contexts *c, const char *name, struct err *e)
+static int add(struct metactx *c, const char *name, struct err *e)
 {
 	err_clear(e);
-	return contexts_add(c, name, strlen(name), e);
+	return metactx_add(c, name, strlen(name), e);
 }
 
 START_TEST(names_are_kept_in_order)
 {
-	struct contexts c = { 0 };
+	struct metactx c = { 0 };
 	struct err e;
 
-	ck_assert_str_eq(contexts_name(&c, 0), "");
-	ck_assert_int_eq(contexts_find(&c, ""), -1);
+	ck_assert_str_eq(metactx_name(&c, 0), "");
+	ck_assert_int_eq(metactx_find(&c, ""), -1);
 	ck_assert_int_eq(add(&c, "base:allocation", &e), 0);
-	ck_assert_int_eq(contexts_add(&c, "qemu:dirty-bitmap:b and more", 19, &e), 0);
+	ck_assert_int_eq(metactx_add(&c, "qemu:dirty-bitmap:b and more", 19, &e), 0);
 	ck_assert_int_eq(add(&c, "x-\xc3\xa9:", &e), 0);
 	ck_assert_uint_eq(c.count, 3);
-	ck_assert_str_eq(contexts_name(&c, 0), "base:allocation");
-	ck_assert_str_eq(contexts_name(&c, 1), "qemu:dirty-bitmap:b");
-	ck_assert_str_eq(contexts_name(&c, 2), "x-\xc3\xa9:");
-	ck_assert_str_eq(contexts_name(&c, 3), "");
-	ck_assert_str_eq(contexts_name(&c, 4000000000), "");
-	ck_assert_int_eq(contexts_find(&c, "base:allocation"), 0);
-	ck_assert_int_eq(contexts_find(&c, "qemu:dirty-bitmap:b"), 1);
-	ck_assert_int_eq(contexts_find(&c, "qemu:dirty-bitmap:"), -1);
-	ck_assert_int_eq(contexts_find(&c, ""), -1);
+	ck_assert_str_eq(metactx_name(&c, 0), "base:allocation");
+	ck_assert_str_eq(metactx_name(&c, 1), "qemu:dirty-bitmap:b");
+	ck_assert_str_eq(metactx_name(&c, 2), "x-\xc3\xa9:");
+	ck_assert_str_eq(metactx_name(&c, 3), "");
+	ck_assert_str_eq(metactx_name(&c, 4000000000), "");
+	ck_assert_int_eq(metactx_find(&c, "base:allocation"), 0);
+	ck_assert_int_eq(metactx_find(&c, "qemu:dirty-bitmap:b"), 1);
+	ck_assert_int_eq(metactx_find(&c, "qemu:dirty-bitmap:"), -1);
+	ck_assert_int_eq(metactx_find(&c, ""), -1);
 }
 END_TEST
 
@@ -47,11 +47,11 @@ static const struct {
 
 START_TEST(what_is_no_name_is_refused)
 {
-	struct contexts c = { 0 };
+	struct metactx c = { 0 };
 	struct err e;
 	size_t len = wrong[_i].len ? wrong[_i].len : strlen(wrong[_i].name);
 
-	ck_assert_int_eq(contexts_add(&c, wrong[_i].name, len, &e), -EINVAL);
+	ck_assert_int_eq(metactx_add(&c, wrong[_i].name, len, &e), -EINVAL);
 	ck_assert_int_eq(e.kind, ERR_USAGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "is no meta context"));
 	ck_assert_ptr_null(strchr(e.text, '\x1b'));
@@ -61,7 +61,7 @@ END_TEST
 
 START_TEST(a_name_is_taken_once)
 {
-	struct contexts c = { 0 };
+	struct metactx c = { 0 };
 	struct err e;
 
 	ck_assert_int_eq(add(&c, "a:b", &e), 0);
@@ -75,55 +75,55 @@ END_TEST
 
 START_TEST(there_is_room_for_so_many)
 {
-	struct contexts c = { 0 };
+	struct metactx c = { 0 };
 	char name[16];
 	struct err e;
 
-	for (int i = 0; i < CONTEXTS_MAX; i++) {
+	for (int i = 0; i < METACTX_MAX; i++) {
 		snprintf(name, sizeof(name), "x:%d", i);
 		ck_assert_int_eq(add(&c, name, &e), 0);
 	}
 	ck_assert_int_eq(add(&c, "x:more", &e), -E2BIG);
 	ck_assert_int_eq(e.kind, ERR_USAGE);
-	ck_assert_uint_eq(c.count, CONTEXTS_MAX);
-	ck_assert_str_eq(contexts_name(&c, CONTEXTS_MAX - 1), "x:15");
+	ck_assert_uint_eq(c.count, METACTX_MAX);
+	ck_assert_str_eq(metactx_name(&c, METACTX_MAX - 1), "x:15");
 }
 END_TEST
 
 START_TEST(there_is_room_for_so_much)
 {
 	static char longest[4098];
-	struct contexts c = { 0 };
+	struct metactx c = { 0 };
 	struct err e;
 
 	memset(longest, 'x', sizeof(longest) - 1);
 	longest[1] = ':';
 	/* one byte more than a string may have */
 	ck_assert_int_eq(add(&c, longest, &e), -E2BIG);
-	ck_assert_int_eq(contexts_add(&c, longest, 4096, &e), 0);
+	ck_assert_int_eq(metactx_add(&c, longest, 4096, &e), 0);
 	/* the room that is left has to hold the NUL too */
 	longest[2] = 'y';
-	ck_assert_int_eq(contexts_add(&c, longest, CONTEXTS_BYTES - 4097, &e), -E2BIG);
-	ck_assert_int_eq(contexts_add(&c, longest, CONTEXTS_BYTES - 4098, &e), 0);
-	ck_assert_uint_eq(strlen(contexts_name(&c, 1)), CONTEXTS_BYTES - 4098);
+	ck_assert_int_eq(metactx_add(&c, longest, METACTX_BYTES - 4097, &e), -E2BIG);
+	ck_assert_int_eq(metactx_add(&c, longest, METACTX_BYTES - 4098, &e), 0);
+	ck_assert_uint_eq(strlen(metactx_name(&c, 1)), METACTX_BYTES - 4098);
 	ck_assert_int_eq(add(&c, "a:", &e), -E2BIG);
 	ck_assert_uint_eq(c.count, 2);
-	ck_assert_uint_eq(strlen(contexts_name(&c, 0)), 4096);
+	ck_assert_uint_eq(strlen(metactx_name(&c, 0)), 4096);
 }
 END_TEST
 
 /* It may come out of another process. */
 START_TEST(any_content_is_safe)
 {
-	static struct contexts c;
+	static struct metactx c;
 
 	memset(&c, 'a', sizeof(c));
 	for (unsigned i = 0; i < 20; i++)
-		ck_assert_str_eq(contexts_name(&c, i), "");
-	ck_assert_int_eq(contexts_find(&c, "aaa"), -1);
+		ck_assert_str_eq(metactx_name(&c, i), "");
+	ck_assert_int_eq(metactx_find(&c, "aaa"), -1);
 	c.names[sizeof(c.names) - 1] = '\0';
-	ck_assert_uint_eq(strlen(contexts_name(&c, 0)), CONTEXTS_BYTES - 1);
-	ck_assert_str_eq(contexts_name(&c, 1), "");
+	ck_assert_uint_eq(strlen(metactx_name(&c, 0)), METACTX_BYTES - 1);
+	ck_assert_str_eq(metactx_name(&c, 1), "");
 }
 END_TEST
 
@@ -154,10 +154,10 @@ static const struct {
 
 START_TEST(flags_have_a_meaning)
 {
-	char text[CONTEXTS_TEXT_MAX] = "before";
+	char text[METACTX_TEXT_MAX] = "before";
 	const char *want = meanings[_i].text;
 
-	ck_assert_int_eq(contexts_describe(meanings[_i].name, meanings[_i].flags, text),
+	ck_assert_int_eq(metactx_describe(meanings[_i].name, meanings[_i].flags, text),
 			 want ? 0 : -ENOENT);
 	ck_assert_str_eq(text, want ? want : "");
 }

@@ -1477,48 +1477,48 @@ static const struct replay replays[] = {
 		.code = ENOENT,
 		.text = { "no meta context \"x:\\xe2\\x80\\xae\"" },
 	},
-#define QUERY_BREACH(title, ...)                                                                  \
+#define TRANSMISSION_BREACH(title, ...)                                                                  \
 	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "base:allocation",                      \
 	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
 	.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION), BREACH
 	{
-		QUERY_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4), RAW("\x1b:bc")),
+		TRANSMISSION_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4), RAW("\x1b:bc")),
 		.text = { "selects the meta context \"\\x1b:bc\", which was not asked for" },
 	},
 	{
-		QUERY_BREACH("query, more contexts than wanted", CONTEXT(SET_CONTEXTS, 1, 15),
+		TRANSMISSION_BREACH("query, more contexts than wanted", CONTEXT(SET_CONTEXTS, 1, 15),
 			     RAW("base:allocation"), REPLY(SET_CONTEXTS, 4, 19)),
 		.text = { "more than 1 replies to NBD_OPT_SET_META_CONTEXT" },
 	},
 	{
-		QUERY_BREACH("query, a context without a number", REPLY(SET_CONTEXTS, 4, 3)),
+		TRANSMISSION_BREACH("query, a context without a number", REPLY(SET_CONTEXTS, 4, 3)),
 		.text = { "NBD_REP_META_CONTEXT of 3 bytes" },
 	},
 	{
-		QUERY_BREACH("query, a context with a zero byte", CONTEXT(SET_CONTEXTS, 1, 16),
+		TRANSMISSION_BREACH("query, a context with a zero byte", CONTEXT(SET_CONTEXTS, 1, 16),
 			     RAW("base:allocation\0")),
 		.text = { "the name of a meta context contains a zero byte" },
 	},
 	{
-		QUERY_BREACH("query, an information too early", REPLY(SET_CONTEXTS, 3, 12)),
+		TRANSMISSION_BREACH("query, an information too early", REPLY(SET_CONTEXTS, 3, 12)),
 		.text = { "answers NBD_OPT_SET_META_CONTEXT with reply type 3" },
 	},
 	{
-		QUERY_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
+		TRANSMISSION_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
 		.text = { "NBD_REP_ACK to NBD_OPT_SET_META_CONTEXT carries 4 bytes" },
 	},
-#define QUERY_TWO(title, ...)                                                                     \
+#define TRANSMISSION_TWO(title, ...)                                                                     \
 	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "a:b,c:d",                              \
 	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
 	.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 7 + 7), U32(4),          \
 			 RAW("disk"), U32(2), U32(3), RAW("a:b"), U32(3), RAW("c:d"), TURN), BREACH
 	{
-		QUERY_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3), RAW("a:b"),
+		TRANSMISSION_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3), RAW("a:b"),
 			  CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
 		.text = { "selects the meta context \"a:b\", which was selected before" },
 	},
 	{
-		QUERY_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3), RAW("a:b"),
+		TRANSMISSION_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3), RAW("a:b"),
 			  CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
 		.text = { "gives two meta contexts the number 9" },
 	},
@@ -1573,14 +1573,14 @@ static void must_at(const struct drive *d, bool ok, const char *condition, int l
 		     d->read, d->written, condition, more);
 }
 
-static void want_contexts(struct contexts *c, const char *names)
+static void want_contexts(struct metactx *c, const char *names)
 {
 	struct err e;
 
 	for (const char *p = names; p && *p; p += p[strcspn(p, ",")] == ',') {
 		size_t len = strcspn(p, ",");
 
-		ck_assert_int_eq(contexts_add(c, p, len, &e), 0);
+		ck_assert_int_eq(metactx_add(c, p, len, &e), 0);
 		p += len;
 	}
 }
@@ -2156,7 +2156,7 @@ START_TEST(the_longest_contexts_fit)
 	static struct neg_params p;
 	static char name[NBD_MAX_STRING];
 	static struct neg n;
-	const size_t rest = CONTEXTS_BYTES - (NBD_MAX_STRING + 1) - 1;
+	const size_t rest = METACTX_BYTES - (NBD_MAX_STRING + 1) - 1;
 	struct neg_buf buf;
 	struct err e;
 
@@ -2164,9 +2164,9 @@ START_TEST(the_longest_contexts_fit)
 	memset(p.export, 'n', NBD_MAX_STRING);
 	memset(name, 'c', sizeof(name));
 	memcpy(name, "x:", 2);
-	ck_assert_int_eq(contexts_add(&p.contexts, name, sizeof(name), &e), 0);
+	ck_assert_int_eq(metactx_add(&p.contexts, name, sizeof(name), &e), 0);
 	memcpy(name, "y:", 2);
-	ck_assert_int_eq(contexts_add(&p.contexts, name, rest, &e), 0);
+	ck_assert_int_eq(metactx_add(&p.contexts, name, rest, &e), 0);
 	for (int wild = 0; wild < 2; wild++) {
 		size_t names = 2 * 4 + NBD_MAX_STRING + rest;
 
@@ -2187,7 +2187,7 @@ START_TEST(the_longest_contexts_fit)
 		ck_assert_int_eq(neg_want(&n, &buf), NEG_WRITE);
 		/* names that have no end are taken for empty ones */
 		if (wild)
-			names = CONTEXTS_MAX * 4;
+			names = METACTX_MAX * 4;
 		ck_assert_uint_eq(buf.len, 16 + 4 + 4096 + 4 + names);
 		p.contexts.count = 1000;
 		memset(p.contexts.names, 'c', sizeof(p.contexts.names));

@@ -49,7 +49,7 @@ struct replay {
 	uint32_t min;
 	bool simple;          /* structured replies were not agreed on */
 	bool two;             /* contexts, under the numbers 7 and 0xfffffffe; else the first */
-	struct query_request ask[4]; /* to the first of no length */
+	struct transmission_request ask[4]; /* to the first of no length */
 	bool disconnect;
 	const struct piece *server;
 	const char *events;   /* see record() */
@@ -462,7 +462,7 @@ struct drive {
 	uint8_t client[5 * 28]; /* what has to be said */
 	size_t client_len, read, written;
 	char events[4096];
-	struct query *q; /* on the heap, for AddressSanitizer */
+	struct transmission *q; /* on the heap, for AddressSanitizer */
 };
 
 #define must(d, condition, ...) must_at(d, condition, #condition, __LINE__, " " __VA_ARGS__)
@@ -484,7 +484,7 @@ static void must_at(const struct drive *d, bool ok, const char *condition, int l
 }
 
 /* "Request message", byte for byte */
-static void expect_request(struct drive *d, const struct query_request *r, uint64_t cookie)
+static void expect_request(struct drive *d, const struct transmission_request *r, uint64_t cookie)
 {
 	struct bytes b;
 
@@ -498,8 +498,8 @@ static void expect_request(struct drive *d, const struct query_request *r, uint6
 
 static void begin(struct drive *d, const struct replay *r)
 {
-	struct query_params *p = calloc(1, sizeof(*p));
-	const struct query_request farewell = { .type = 2 };
+	struct transmission_params *p = calloc(1, sizeof(*p));
+	const struct transmission_request farewell = { .type = 2 };
 	struct err e = { 0 };
 	unsigned asked = 0;
 
@@ -511,24 +511,24 @@ static void begin(struct drive *d, const struct replay *r)
 	p->size = r->size ? r->size : 1048576;
 	p->block_min = r->min;
 	p->structured = !r->simple;
-	ck_assert_int_eq(contexts_add(&p->contexts, "base:allocation", 15, &e), 0);
+	ck_assert_int_eq(metactx_add(&p->contexts, "base:allocation", 15, &e), 0);
 	p->contexts.id[0] = 7;
 	if (r->two) {
-		ck_assert_int_eq(contexts_add(&p->contexts, "x:y", 3, &e), 0);
+		ck_assert_int_eq(metactx_add(&p->contexts, "x:y", 3, &e), 0);
 		p->contexts.id[1] = 0xfffffffe;
 	}
-	query_init(d->q, p);
+	transmission_init(d->q, p);
 	/* The engine keeps no pointer to it. */
 	free(p);
 	for (; asked < COUNT(r->ask) && r->ask[asked].length; asked++) {
 		expect_request(d, &r->ask[asked], asked + 1);
-		must(d, query_ask(d->q, &r->ask[asked], &e) == (int)asked, "%s", e.text);
+		must(d, transmission_ask(d->q, &r->ask[asked], &e) == (int)asked, "%s", e.text);
 	}
 	if (r->disconnect) {
-		query_disconnect(d->q);
-		query_disconnect(d->q);
+		transmission_disconnect(d->q);
+		transmission_disconnect(d->q);
 		expect_request(d, &farewell, asked + 1);
-		must(d, query_ask(d->q, &r->ask[0], &e) == -EPIPE);
+		must(d, transmission_ask(d->q, &r->ask[0], &e) == -EPIPE);
 	}
 }
 
@@ -555,83 +555,83 @@ static void record(struct drive *d, const char *fmt, ...)
  * "E0.1:512+4=3": of request 0 in context 1 an extent of 4 bytes at 512 with flags 3; "D0:512+4=d":
  * data, all of it the letter d; "H0:512+4": a hole; "R0": a reply, "R0!5": an error, and its text.
  */
-static void on_event(struct drive *d, enum query_want want, const struct query_buf *b)
+static void on_event(struct drive *d, enum transmission_want want, const struct transmission_buf *b)
 {
 	unsigned long long at = b->offset;
 	struct err e;
 
 	must(d, !b->in && !b->out && b->len == 0);
-	if (want == QUERY_EXTENT) {
+	if (want == TRANSMISSION_EXTENT) {
 		record(d, "E%u.%u:%llu+%u=%u", b->request, b->context, at, b->length, b->flags);
-	} else if (want == QUERY_DATA) {
+	} else if (want == TRANSMISSION_DATA) {
 		record(d, "D%u:%llu+%u=%c", b->request, at, b->length, b->data[0]);
 		for (uint32_t i = 1; i < b->length; i++)
 			must(d, b->data[i] == b->data[0]);
-	} else if (want == QUERY_HOLE) {
+	} else if (want == TRANSMISSION_HOLE) {
 		record(d, "H%u:%llu+%u", b->request, at, b->length);
 	} else if (!b->error) {
 		record(d, "R%u", b->request);
 	} else {
 		const char *text;
 
-		must(d, query_error(d->q, &e) == -e.code && e.code > 0 && e.kind == ERR_REFUSED);
+		must(d, transmission_error(d->q, &e) == -e.code && e.code > 0 && e.kind == ERR_REFUSED);
 		must(d, text_is_utf8(e.text, strlen(e.text)) && !strchr(e.text, '\x1b'), "%s", e.text);
 		text = strstr(e.text, "it says: ");
 		record(d, "R%u!%u%s", b->request, b->error, text ? text + 9 : "");
 	}
-	query_moved(d->q, 0);
+	transmission_moved(d->q, 0);
 }
 
-static void check_sticky(const struct drive *d, struct query *q, enum query_want end)
+static void check_sticky(const struct drive *d, struct transmission *q, enum transmission_want end)
 {
-	const struct query_request r = ASK(READ, 0, 0, 512);
-	struct err before = *query_failure(q), e;
-	struct query_buf b;
+	const struct transmission_request r = ASK(READ, 0, 0, 512);
+	struct err before = *transmission_failure(q), e;
+	struct transmission_buf b;
 
 	for (int i = 0; i < 5; i++) {
-		must(d, query_want(q, &b) == end);
+		must(d, transmission_want(q, &b) == end);
 		must(d, b.len == 0 && !b.in && !b.out);
-		must(d, strcmp(query_failure(q)->text, before.text) == 0, "%s", before.text);
-		must(d, query_failure(q)->kind == before.kind && query_failure(q)->code == before.code);
-		must(d, query_ask(q, &r, &e) == -EPIPE);
+		must(d, strcmp(transmission_failure(q)->text, before.text) == 0, "%s", before.text);
+		must(d, transmission_failure(q)->kind == before.kind && transmission_failure(q)->code == before.code);
+		must(d, transmission_ask(q, &r, &e) == -EPIPE);
 		if (i == 0)
-			query_moved(q, 0);
+			transmission_moved(q, 0);
 		else if (i == 1)
-			query_broken(q, 0);
+			transmission_broken(q, 0);
 		else if (i == 2)
-			query_broken(q, EPIPE);
+			transmission_broken(q, EPIPE);
 		else if (i == 3)
-			query_timed_out(q);
+			transmission_timed_out(q);
 		else
-			query_disconnect(q);
+			transmission_disconnect(q);
 	}
 }
 
 /* Gives up here, in each of the three ways, on a copy of the engine. */
 static void check_broken(const struct drive *d)
 {
-	static struct query copy;
-	struct query *q = &copy;
-	struct query_buf b;
+	static struct transmission copy;
+	struct transmission *q = &copy;
+	struct transmission_buf b;
 
 	for (int way = 0; way < 3; way++) {
-		const struct err *e = query_failure(q);
+		const struct err *e = transmission_failure(q);
 		bool said;
 
 		memcpy(q, d->q, sizeof(*q));
-		said = q->state == QUERY_S_END;
+		said = q->state == TRANSMISSION_S_END;
 		if (way == 2)
-			query_timed_out(q);
+			transmission_timed_out(q);
 		else
-			query_broken(q, way ? ECONNRESET : 0);
+			transmission_broken(q, way ? ECONNRESET : 0);
 		if (said) {
-			must(d, query_want(q, &b) == (d->r->failure ? QUERY_FAILED : QUERY_DONE));
+			must(d, transmission_want(q, &b) == (d->r->failure ? TRANSMISSION_FAILED : TRANSMISSION_DONE));
 			continue;
 		}
-		must(d, query_want(q, &b) == QUERY_FAILED);
+		must(d, transmission_want(q, &b) == TRANSMISSION_FAILED);
 		must(d, e->kind == ERR_UNREACHABLE, "%s", e->text);
 		must(d, e->code == (way == 2 ? ETIMEDOUT : ECONNRESET), "%s", e->text);
-		check_sticky(d, q, QUERY_FAILED);
+		check_sticky(d, q, TRANSMISSION_FAILED);
 	}
 }
 
@@ -649,27 +649,27 @@ static bool worth_breaking(const struct drive *d)
 
 static void drive(const struct replay *r, size_t limit, bool breaking)
 {
-	enum query_want want, end = QUERY_IDLE;
-	struct query_buf b;
+	enum transmission_want want, end = TRANSMISSION_IDLE;
+	struct transmission_buf b;
 	struct drive d;
 
 	begin(&d, r);
 	if (r->failure)
-		end = QUERY_FAILED;
+		end = TRANSMISSION_FAILED;
 	else if (r->disconnect)
-		end = QUERY_DONE;
-	while ((want = query_want(d.q, &b)) != QUERY_IDLE && want != QUERY_DONE &&
-	       want != QUERY_FAILED) {
+		end = TRANSMISSION_DONE;
+	while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE && want != TRANSMISSION_DONE &&
+	       want != TRANSMISSION_FAILED) {
 		size_t len = b.len < limit ? b.len : limit;
 
 		if (breaking && worth_breaking(&d))
 			check_broken(&d);
-		if (want == QUERY_WRITE) {
+		if (want == TRANSMISSION_WRITE) {
 			must(&d, b.len > 0 && b.out && !b.in && b.len <= d.client_len - d.written);
 			must(&d, memcmp(b.out, d.client + d.written, b.len) == 0);
 			d.written += len;
-			query_moved(d.q, len);
-		} else if (want == QUERY_READ) {
+			transmission_moved(d.q, len);
+		} else if (want == TRANSMISSION_READ) {
 			must(&d, b.len > 0 && b.in && !b.out);
 			must(&d, b.in >= d.q->in && b.in + b.len <= d.q->in + sizeof(d.q->in));
 			/* Nothing is read that is not there. */
@@ -677,17 +677,17 @@ static void drive(const struct replay *r, size_t limit, bool breaking)
 			     d.server.len - d.read);
 			memcpy(b.in, d.server.data + d.read, len);
 			d.read += len;
-			query_moved(d.q, len);
+			transmission_moved(d.q, len);
 		} else {
 			on_event(&d, want, &b);
 		}
 	}
-	must(&d, want == end, "%d: %s", want, query_failure(d.q)->text);
+	must(&d, want == end, "%d: %s", want, transmission_failure(d.q)->text);
 	must(&d, d.read == d.server.len && d.written == d.client_len);
 	if (r->events)
 		must(&d, strcmp(d.events, r->events) == 0, "\n%s\n%s", d.events, r->events);
 	if (r->failure) {
-		const struct err *e = query_failure(d.q);
+		const struct err *e = transmission_failure(d.q);
 
 		must(&d, e->kind == ERR_PROTOCOL && e->code == EPROTO, "%s", e->text);
 		must(&d, strstr(e->text, r->failure) != NULL, "%s", e->text);
@@ -711,23 +711,23 @@ END_TEST
 
 START_TEST(cases_are_complete)
 {
-	bool seen[QUERY_S_END + 1] = { false };
+	bool seen[TRANSMISSION_S_END + 1] = { false };
 
 	for (size_t i = 0; i < COUNT(replays); i++) {
-		struct query_buf b;
-		enum query_want want;
+		struct transmission_buf b;
+		enum transmission_want want;
 		struct drive d;
 
 		for (size_t j = 0; j < i; j++)
 			ck_assert_str_ne(replays[i].name, replays[j].name);
 		begin(&d, &replays[i]);
-		while ((want = query_want(d.q, &b)) != QUERY_IDLE && d.q->state != QUERY_S_END) {
+		while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE && d.q->state != TRANSMISSION_S_END) {
 			seen[d.q->state] = true;
-			if (want == QUERY_READ) {
+			if (want == TRANSMISSION_READ) {
 				memcpy(b.in, d.server.data + d.read, b.len);
 				d.read += b.len;
 			}
-			query_moved(d.q, b.len);
+			transmission_moved(d.q, b.len);
 		}
 		seen[d.q->state] = true;
 		finish(&d);
@@ -739,29 +739,29 @@ END_TEST
 
 /* --- what no replay shows --------------------------------------------------------------------- */
 
-static void init(struct query *q, uint64_t size, uint32_t min, uint32_t max, bool structured)
+static void init(struct transmission *q, uint64_t size, uint32_t min, uint32_t max, bool structured)
 {
-	struct query_params p = {
+	struct transmission_params p = {
 		.size = size, .block_min = min, .payload_max = max, .structured = structured,
 	};
 	struct err e;
 
-	ck_assert_int_eq(contexts_add(&p.contexts, "base:allocation", 15, &e), 0);
-	query_init(q, &p);
+	ck_assert_int_eq(metactx_add(&p.contexts, "base:allocation", 15, &e), 0);
+	transmission_init(q, &p);
 }
 
-static void feed(struct query *q, const void *data, size_t len)
+static void feed(struct transmission *q, const void *data, size_t len)
 {
 	const uint8_t *p = data;
-	struct query_buf b;
+	struct transmission_buf b;
 
 	while (len) {
 		size_t n;
 
-		ck_assert_int_eq(query_want(q, &b), QUERY_READ);
+		ck_assert_int_eq(transmission_want(q, &b), TRANSMISSION_READ);
 		n = b.len < len ? b.len : len;
 		memcpy(b.in, p, n);
-		query_moved(q, n);
+		transmission_moved(q, n);
 		p += n;
 		len -= n;
 	}
@@ -771,61 +771,61 @@ static void feed(struct query *q, const void *data, size_t len)
 START_TEST(many_extents)
 {
 	static const uint32_t counts[] = { 8192, 8193, 100000 };
-	const struct query_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
+	const struct transmission_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
 	uint32_t count = counts[_i], seen = 0;
-	static struct query q;
-	struct query_buf b;
+	static struct transmission q;
+	struct transmission_buf b;
 	struct bytes head;
 	struct err e;
 
 	init(&q, UINT64_C(1) << 40, 0, 0, true);
-	ck_assert_int_eq(query_ask(&q, &r, &e), 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
-	query_moved(&q, b.len);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
+	transmission_moved(&q, b.len);
 	make_bytes(&head, PIECES(STATUS(1, DONE, 0, count)));
 	feed(&q, head.data, head.len);
 	free_bytes(&head);
 	while (seen < count) {
-		enum query_want want = query_want(&q, &b);
+		enum transmission_want want = transmission_want(&q, &b);
 
-		if (want == QUERY_READ) {
+		if (want == TRANSMISSION_READ) {
 			/* length 512, flags 1: the byte counts from the start of the chunk's extents */
 			ck_assert_uint_eq(b.len % 8, 0);
 			for (size_t i = 0; i < b.len; i += 8)
 				memcpy(b.in + i, "\0\0\2\0\0\0\0\1", 8);
-			query_moved(&q, b.len);
+			transmission_moved(&q, b.len);
 			continue;
 		}
-		ck_assert_int_eq(want, QUERY_EXTENT);
+		ck_assert_int_eq(want, TRANSMISSION_EXTENT);
 		ck_assert_uint_eq(b.offset, UINT64_C(512) * seen);
 		ck_assert_uint_eq(b.length, 512);
 		ck_assert_uint_eq(b.flags, 1);
-		query_moved(&q, 0);
+		transmission_moved(&q, 0);
 		seen++;
 	}
-	ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
 	ck_assert_uint_eq(b.error, 0);
-	query_moved(&q, 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_IDLE);
+	transmission_moved(&q, 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_IDLE);
 }
 END_TEST
 
 START_TEST(the_most_extents)
 {
-	const struct query_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
-	static struct query q;
-	struct query_buf b;
+	const struct transmission_request r = ASK(BLOCK_STATUS, 0, 0, 0xfffffe00);
+	static struct transmission q;
+	struct transmission_buf b;
 	struct bytes head;
 	struct err e;
 
 	init(&q, UINT64_C(1) << 40, 0, 0, true);
-	ck_assert_int_eq(query_ask(&q, &r, &e), 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
-	query_moved(&q, b.len);
-	make_bytes(&head, PIECES(STATUS(1, DONE, 0, (uint32_t)QUERY_MAX_EXTENTS + (uint32_t)_i)));
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
+	transmission_moved(&q, b.len);
+	make_bytes(&head, PIECES(STATUS(1, DONE, 0, (uint32_t)TRANSMISSION_MAX_EXTENTS + (uint32_t)_i)));
 	feed(&q, head.data, head.len - (_i ? 4 : 0));
 	free_bytes(&head);
-	ck_assert_int_eq(query_want(&q, &b), _i ? QUERY_FAILED : QUERY_READ);
+	ck_assert_int_eq(transmission_want(&q, &b), _i ? TRANSMISSION_FAILED : TRANSMISSION_READ);
 }
 END_TEST
 
@@ -836,7 +836,7 @@ START_TEST(what_may_not_be_sent_is_refused)
 		uint64_t size;
 		uint32_t min, max;
 		bool simple;
-		struct query_request r;
+		struct transmission_request r;
 		bool good;
 	} table[] = {
 		{ 1000, 0, 0, false, ASK(READ, 0, 0, 1000), true },
@@ -876,15 +876,15 @@ START_TEST(what_may_not_be_sent_is_refused)
 	};
 
 	for (size_t i = 0; i < COUNT(table); i++) {
-		static struct query q;
-		struct query_buf b;
+		static struct transmission q;
+		struct transmission_buf b;
 		struct err e = { 0 };
 		int ret;
 
 		init(&q, table[i].size, table[i].min, table[i].max, !table[i].simple);
-		ret = query_ask(&q, &table[i].r, &e);
+		ret = transmission_ask(&q, &table[i].r, &e);
 		ck_assert_msg(ret == (table[i].good ? 0 : -EINVAL), "row %zu: %d", i, ret);
-		ck_assert_int_eq(query_want(&q, &b), table[i].good ? QUERY_WRITE : QUERY_IDLE);
+		ck_assert_int_eq(transmission_want(&q, &b), table[i].good ? TRANSMISSION_WRITE : TRANSMISSION_IDLE);
 		if (!table[i].good)
 			ck_assert_ptr_nonnull(strstr(e.text, "does not suit the export"));
 	}
@@ -894,13 +894,13 @@ END_TEST
 /* A set without contexts cannot be asked about. */
 START_TEST(status_needs_a_context)
 {
-	struct query_params p = { .size = 512, .structured = true };
-	const struct query_request r = ASK_STATUS(0, 512);
-	static struct query q;
+	struct transmission_params p = { .size = 512, .structured = true };
+	const struct transmission_request r = ASK_STATUS(0, 512);
+	static struct transmission q;
 	struct err e;
 
-	query_init(&q, &p);
-	ck_assert_int_eq(query_ask(&q, &r, &e), -EINVAL);
+	transmission_init(&q, &p);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), -EINVAL);
 }
 END_TEST
 
@@ -933,17 +933,17 @@ START_TEST(the_longest_request)
 	};
 
 	for (size_t i = 0; i < COUNT(table); i++) {
-		static struct query q;
+		static struct transmission q;
 		uint32_t longest;
 
 		init(&q, table[i].size, table[i].min, table[i].max, true);
-		longest = query_longest(&q, table[i].type, table[i].offset);
+		longest = transmission_longest(&q, table[i].type, table[i].offset);
 		ck_assert_msg(longest == table[i].longest, "row %zu: %u", i, longest);
 		if (longest) {
-			const struct query_request r = ASK(table[i].type, 0, table[i].offset, longest);
+			const struct transmission_request r = ASK(table[i].type, 0, table[i].offset, longest);
 			struct err e = { 0 };
 
-			ck_assert_msg(query_ask(&q, &r, &e) == 0 || table[i].offset % 512, "row %zu: %s", i,
+			ck_assert_msg(transmission_ask(&q, &r, &e) == 0 || table[i].offset % 512, "row %zu: %s", i,
 				      e.text);
 		}
 	}
@@ -953,85 +953,85 @@ END_TEST
 /* A request can be taken on while others are half sent; numbers are used again, cookies are not. */
 START_TEST(as_many_as_fit)
 {
-	const struct query_request r = ASK(CACHE, 0, 0, 512);
-	static struct query q;
+	const struct transmission_request r = ASK(CACHE, 0, 0, 512);
+	static struct transmission q;
 	uint64_t answered = 0;
-	struct query_buf b;
+	struct transmission_buf b;
 	struct err e;
 
 	init(&q, 1 << 20, 1, 0, false);
-	for (int i = 0; i < QUERY_REQUESTS; i++) {
-		ck_assert_int_eq(query_ask(&q, &r, &e), i);
-		ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
+	for (int i = 0; i < TRANSMISSION_REQUESTS; i++) {
+		ck_assert_int_eq(transmission_ask(&q, &r, &e), i);
+		ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
 		/* half of what there is */
-		query_moved(&q, b.len / 2);
+		transmission_moved(&q, b.len / 2);
 	}
-	ck_assert_int_eq(query_ask(&q, &r, &e), -EBUSY);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), -EBUSY);
 	ck_assert_ptr_nonnull(strstr(e.text, "under way"));
 	for (int round = 0; round < 100; round++) {
 		struct bytes reply;
 
 		/* answered before the others were sent, as only the oddest server would */
-		while (query_want(&q, &b) == QUERY_WRITE)
-			query_moved(&q, b.len > 5 ? b.len - 5 : b.len);
+		while (transmission_want(&q, &b) == TRANSMISSION_WRITE)
+			transmission_moved(&q, b.len > 5 ? b.len - 5 : b.len);
 		make_bytes(&reply, PIECES(SIMPLE(++answered, 0)));
 		feed(&q, reply.data, reply.len);
 		free_bytes(&reply);
-		ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
+		ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
 		/* it is in use until its reply has been seen */
-		ck_assert_int_eq(query_ask(&q, &r, &e), -EBUSY);
-		query_moved(&q, 0);
-		ck_assert_int_eq(query_ask(&q, &r, &e), round % QUERY_REQUESTS);
+		ck_assert_int_eq(transmission_ask(&q, &r, &e), -EBUSY);
+		transmission_moved(&q, 0);
+		ck_assert_int_eq(transmission_ask(&q, &r, &e), round % TRANSMISSION_REQUESTS);
 	}
-	query_disconnect(&q);
-	for (int i = 0; i < QUERY_REQUESTS; i++) {
+	transmission_disconnect(&q);
+	for (int i = 0; i < TRANSMISSION_REQUESTS; i++) {
 		struct bytes reply;
 
-		while (query_want(&q, &b) == QUERY_WRITE)
-			query_moved(&q, b.len);
+		while (transmission_want(&q, &b) == TRANSMISSION_WRITE)
+			transmission_moved(&q, b.len);
 		make_bytes(&reply, PIECES(SIMPLE(++answered, 5)));
 		feed(&q, reply.data, reply.len);
 		free_bytes(&reply);
-		ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
-		query_moved(&q, 0);
+		ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
+		transmission_moved(&q, 0);
 	}
-	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
 	ck_assert_uint_eq(b.len, 28);
 	ck_assert_mem_eq(b.out, "\x25\x60\x95\x13\0\0\0\2", 8);
-	query_moved(&q, 28);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_DONE);
+	transmission_moved(&q, 28);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_DONE);
 }
 END_TEST
 
 /* What is asked for at an event does not get in its way, nor is it seen twice. */
 START_TEST(asked_at_an_event)
 {
-	const struct query_request r = ASK_STATUS(0, 512);
-	static struct query q;
-	struct query_buf b;
+	const struct transmission_request r = ASK_STATUS(0, 512);
+	static struct transmission q;
+	struct transmission_buf b;
 	struct bytes reply;
 	struct err e;
 
 	init(&q, 1 << 20, 1, 0, true);
-	ck_assert_int_eq(query_ask(&q, &r, &e), 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
-	query_moved(&q, b.len);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
+	transmission_moved(&q, b.len);
 	make_bytes(&reply, PIECES(STATUS(1, DONE, 0, 1), EXTENT(512, 3)));
 	feed(&q, reply.data, reply.len);
 	free_bytes(&reply);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_EXTENT);
-	ck_assert_int_eq(query_ask(&q, &r, &e), 1);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_EXTENT);
-	query_moved(&q, 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_EXTENT);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), 1);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_EXTENT);
+	transmission_moved(&q, 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
 	ck_assert_uint_eq(b.request, 0);
-	ck_assert_int_eq(query_ask(&q, &r, &e), 2);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
-	query_moved(&q, 0);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
+	ck_assert_int_eq(transmission_ask(&q, &r, &e), 2);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
+	transmission_moved(&q, 0);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
 	ck_assert_uint_eq(b.len, 2 * 28);
-	query_moved(&q, b.len);
-	ck_assert_int_eq(query_want(&q, &b), QUERY_READ);
+	transmission_moved(&q, b.len);
+	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_READ);
 	ck_assert_uint_eq(b.len, 16);
 }
 END_TEST
@@ -1049,23 +1049,23 @@ START_TEST(each_error_has_its_words)
 		{ 95, EOPNOTSUPP, "NBD_ENOTSUP" }, { 108, ESHUTDOWN, "NBD_ESHUTDOWN" },
 		{ 2, EINVAL, " 2: an error that this client does not know" },
 	};
-	const struct query_request r = ASK(CACHE, 0, 4096, 512);
+	const struct transmission_request r = ASK(CACHE, 0, 4096, 512);
 
 	for (size_t i = 0; i < COUNT(table); i++) {
-		static struct query q;
-		struct query_buf b;
+		static struct transmission q;
+		struct transmission_buf b;
 		struct bytes reply;
 		struct err e = { 0 };
 
 		init(&q, 1 << 20, 1, 0, false);
-		ck_assert_int_eq(query_ask(&q, &r, &e), 0);
-		ck_assert_int_eq(query_want(&q, &b), QUERY_WRITE);
-		query_moved(&q, b.len);
+		ck_assert_int_eq(transmission_ask(&q, &r, &e), 0);
+		ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
+		transmission_moved(&q, b.len);
 		make_bytes(&reply, PIECES(SIMPLE(1, table[i].error)));
 		feed(&q, reply.data, reply.len);
 		free_bytes(&reply);
-		ck_assert_int_eq(query_want(&q, &b), QUERY_REPLY);
-		ck_assert_int_eq(query_error(&q, &e), -table[i].code);
+		ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_REPLY);
+		ck_assert_int_eq(transmission_error(&q, &e), -table[i].code);
 		ck_assert_int_eq(e.kind, ERR_REFUSED);
 		ck_assert_ptr_nonnull(strstr(e.text, table[i].text));
 		ck_assert_ptr_nonnull(strstr(e.text, "NBD_CMD_CACHE of 512 bytes at 4096"));
@@ -1080,18 +1080,18 @@ START_TEST(params_of_an_export)
 		.structured = true,
 	};
 	static struct export plain;
-	struct contexts c = { 0 };
-	struct query_params p;
+	struct metactx c = { 0 };
+	struct transmission_params p;
 	struct err e;
 
-	ck_assert_int_eq(contexts_add(&c, "a:b", 3, &e), 0);
-	query_params(&p, &x, &c);
+	ck_assert_int_eq(metactx_add(&c, "a:b", 3, &e), 0);
+	transmission_params(&p, &x, &c);
 	ck_assert(p.size == 4096 && p.block_min == 512 && p.payload_max == 65536 && p.structured);
-	ck_assert_str_eq(contexts_name(&p.contexts, 0), "a:b");
+	ck_assert_str_eq(metactx_name(&p.contexts, 0), "a:b");
 	plain = x;
 	plain.has_block_size = false;
 	plain.structured = false;
-	query_params(&p, &plain, NULL);
+	transmission_params(&p, &plain, NULL);
 	ck_assert(p.block_min == 0 && p.payload_max == 0 && !p.structured && !p.contexts.count);
 }
 END_TEST
