@@ -12,8 +12,8 @@ void err_clear(struct err *e)
 	e->text[0] = '\0';
 }
 
-__attribute__((format(printf, 4, 0)))
-static void err_format(struct err *e, enum err_kind kind, int code, const char *fmt, va_list ap)
+static __attribute__((format(printf, 4, 0))) void err_format(struct err *e, enum err_kind kind,
+							     int code, const char *fmt, va_list ap)
 {
 	e->kind = kind;
 	e->code = code;

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DOTS "..."
-#define DOTS_LEN (sizeof(DOTS) - 1)
+#define DOTS       "..."
+#define DOTS_LEN   (sizeof(DOTS) - 1)
 #define NBD_MINORS (1U << 20) /* MINORBITS, include/linux/kdev_t.h */
 
 /*

@@ -10,9 +10,12 @@
 #include <syslog.h>
 #include <unistd.h>
 
-_Static_assert(sizeof(((struct uri *)0)->tls_hostname) == sizeof(((struct tls_params *)0)->hostname) &&
-	       sizeof(((struct uri *)0)->tls_psk_file) == sizeof(((struct tls_params *)0)->psk_file) &&
-	       sizeof(((struct uri *)0)->tls_user) == sizeof(((struct tls_params *)0)->psk_user),
+_Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
+			       sizeof(((struct tls_params *)0)->hostname) &&
+		       sizeof(((struct uri *)0)->tls_psk_file) ==
+			       sizeof(((struct tls_params *)0)->psk_file) &&
+		       sizeof(((struct uri *)0)->tls_user) ==
+			       sizeof(((struct tls_params *)0)->psk_user),
 	       "what a URI holds fits");
 
 /*
@@ -56,7 +59,8 @@ static int make_absolute(char *path, size_t cap, struct err *e)
 	if (!getcwd(dir, sizeof(dir)))
 		return err_sys(e, ERR_FAILED, errno, "the working directory");
 	if ((size_t)snprintf(whole, sizeof(whole), "%s/%s", dir, path) >= cap)
-		return err_set(e, ERR_USAGE, ENAMETOOLONG, "%s/%s: more than %zu bytes", dir, path, cap - 1);
+		return err_set(e, ERR_USAGE, ENAMETOOLONG, "%s/%s: more than %zu bytes", dir, path,
+			       cap - 1);
 	memcpy(path, whole, strlen(whole) + 1);
 	return 0;
 }
@@ -68,8 +72,11 @@ int cmd_make_absolute(struct target *rq, struct err *e)
 		char *path;
 		size_t cap;
 	} paths[] = {
-		{ t->ca, sizeof(t->ca) }, { t->crl, sizeof(t->crl) }, { t->cert, sizeof(t->cert) },
-		{ t->key, sizeof(t->key) }, { t->psk_file, sizeof(t->psk_file) },
+		{ t->ca, sizeof(t->ca) },
+		{ t->crl, sizeof(t->crl) },
+		{ t->cert, sizeof(t->cert) },
+		{ t->key, sizeof(t->key) },
+		{ t->psk_file, sizeof(t->psk_file) },
 		{ rq->where.path, sizeof(rq->where.path) },
 	};
 	int ret = 0;
@@ -84,7 +91,9 @@ uint32_t cmd_automatic_connections(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	return cpus < 1 ? 1 : cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
+	if (cpus < 1)
+		return 1;
+	return cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
 }
 
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap)
@@ -123,7 +132,9 @@ static void add_context(void *ctx, const struct neg_item *item)
 int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e)
 {
 	struct connect_attempt a = {
-		.goal = NEG_GOAL_INFO, .timeout_ms = rq->timeout_ms, .cancel_fd = -1,
+		.goal = NEG_GOAL_INFO,
+		.timeout_ms = rq->timeout_ms,
+		.cancel_fd = -1,
 	};
 	struct export first;
 	int ret;
@@ -165,8 +176,7 @@ void cmd_forget(struct cmd_facts *f)
 	f->contexts = NULL;
 }
 
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq,
-		     struct err *e)
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
@@ -182,14 +192,14 @@ int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq
 		return -e->code;
 	if (rq->tls.no_verify)
 		fprintf(stderr, "nbd-attach: the server's certificate is not verified: anybody in "
-			"between can read and change all data\n");
+				"between can read and change all data\n");
 	if (cmd_make_absolute(rq, e))
 		return -e->code;
 	return o->argv ? target_set_command(rq, o->argv, e) : 0;
 }
 
-int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *operand, struct err *e),
-	     struct err *e)
+int cmd_each(const struct opts *o,
+	     int (*act)(const struct opts *o, const char *operand, struct err *e), struct err *e)
 {
 	struct err this;
 	int ret = 0;

@@ -65,8 +65,7 @@ void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 uint32_t cmd_automatic_connections(void);
 
 /* The request that the options make: where, command, deadline. */
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq,
-		     struct err *e);
+int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e);
 
 /* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
 int cmd_make_absolute(struct target *rq, struct err *e);
@@ -75,7 +74,8 @@ int cmd_make_absolute(struct target *rq, struct err *e);
  * All that an attach, or an adoption, needs to know, also on failure for cmd_forget_worker; logger is what rq's may
  * become. rq has to be zero.
  */
-int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e);
+int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger,
+		       struct err *e);
 void cmd_forget_worker(struct launch_request *rq);
 
 struct cmd_file {
@@ -94,7 +94,7 @@ extern const struct log cmd_logger;
  * act for each device of the command line. All are tried; the first failure is the one that is
  * returned, the others are only told.
  */
-int cmd_each(const struct opts *o, int (*act)(const struct opts *o, const char *operand, struct err *e),
-	     struct err *e);
+int cmd_each(const struct opts *o,
+	     int (*act)(const struct opts *o, const char *operand, struct err *e), struct err *e);
 
 #endif

@@ -29,7 +29,8 @@ static int split(char *text, char **words)
 }
 
 /* As the device was attached, with files named from the same directory. */
-static int parse_again(struct record *st, unsigned index, char **words, struct opts *again, struct err *e)
+static int parse_again(struct record *st, unsigned index, char **words, struct opts *again,
+		       struct err *e)
 {
 	int n = split(st->command_line, words);
 
@@ -37,15 +38,18 @@ static int parse_again(struct record *st, unsigned index, char **words, struct o
 		return err_set(e, ERR_FAILED, ENODATA,
 			       "nbd%u: its record does not say how it was attached", index);
 	if (chdir(words[n - 1]))
-		return err_sys(e, ERR_FAILED, errno, "change to directory %s, where nbd%u was attached",
-			       words[n - 1], index);
+		return err_sys(e, ERR_FAILED, errno,
+			       "change to directory %s, where nbd%u was attached", words[n - 1],
+			       index);
 	words[--n] = NULL;
 	/* a line of the nbdtab, or not: what counts is what it was */
 	if (opts_parse_entry(n, words, again, e))
 		return err_wrap(e, "nbd%u: as it was attached", index);
 	if (again->command != OPTS_ATTACH || again->no_supervise)
-		return err_set(e, ERR_BUSY, EBUSY, "nbd%u was attached without a supervisor (--command, "
-			       "--no-supervise): its connections cannot be replaced", index);
+		return err_set(e, ERR_BUSY, EBUSY,
+			       "nbd%u was attached without a supervisor (--command, "
+			       "--no-supervise): its connections cannot be replaced",
+			       index);
 	again->find = false;
 	again->index = index;
 	return 0;
@@ -72,8 +76,9 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 	}
 	ret = opts_device(operand, &index, e);
 	if (!ret && record_read(NBD_ATTACH_STATEDIR, index, st, e))
-		ret = e->code == ENOENT ? err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached by nbd-attach",
-						  index) : -e->code;
+		ret = e->code == ENOENT ? err_set(e, ERR_ABSENT, ENODEV,
+						  "nbd%u is not attached by nbd-attach", index) :
+					  -e->code;
 	if (ret)
 		goto out;
 	memcpy(recorded, st->command_line, sizeof(recorded));

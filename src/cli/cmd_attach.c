@@ -18,16 +18,20 @@ static void tell(const struct attach_result *r)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	if (r->already)
-		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n", r->index);
+		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n",
+			r->index);
 	if (r->made_read_only)
-		fprintf(stderr, "nbd-attach: the export is read-only, and so is /dev/nbd%u\n", r->index);
+		fprintf(stderr, "nbd-attach: the export is read-only, and so is /dev/nbd%u\n",
+			r->index);
 	if (r->note[0])
-		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index, r->connections,
-			r->connections == 1 ? "" : "s", r->note);
+		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index,
+			r->connections, r->connections == 1 ? "" : "s", r->note);
 	/* The block layer makes one hardware queue for each processor at most, and each has one connection */
 	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
-		fprintf(stderr, "nbd-attach: there are fewer processors (%ld) than connections: the kernel "
-			"uses the others only when one is lost\n", cpus);
+		fprintf(stderr,
+			"nbd-attach: there are fewer processors (%ld) than connections: the kernel "
+			"uses the others only when one is lost\n",
+			cpus);
 }
 
 /* Each server with the same options. */
@@ -77,10 +81,11 @@ static void log_kmsg(void *ctx, enum log_level level, const char *text)
 {
 	const struct launch_request *rq = ctx;
 	char line[1024 + 64];
-	int n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level, (int)getpid(),
-			 text);
+	int n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level,
+			 (int)getpid(), text);
 
-	if (n > 0 && write(rq->log_fd, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
+	if (n > 0 &&
+	    write(rq->log_fd, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
 		n = 0; /* there is nobody left to be told */
 }
 
@@ -90,7 +95,8 @@ static bool in_initramfs(void)
 	return !access("/etc/initrd-release", F_OK);
 }
 
-static int fill_care(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e)
+static int fill_care(const struct opts *o, struct launch_request *rq, struct log *logger,
+		     struct err *e)
 {
 	bool vital = o->root || o->swap, kept = o->keep || (o->root && in_initramfs());
 
@@ -122,7 +128,8 @@ static int fill_care(const struct opts *o, struct launch_request *rq, struct log
 	return 0;
 }
 
-int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger, struct err *e)
+int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger,
+		       struct err *e)
 {
 	struct attach_request *a = &rq->attach;
 	int ret;
@@ -160,7 +167,8 @@ static int announce(const struct opts *o, unsigned index)
 	if (o->client) {
 		sysfd = sysfs_open("/sys", &ignored);
 		if (sysfd >= 0 && !sysfs_device(sysfd, index, &d, &ignored))
-			printf("Negotiation: ..size = %lluMB\n", (unsigned long long)(d.size >> 20));
+			printf("Negotiation: ..size = %lluMB\n",
+			       (unsigned long long)(d.size >> 20));
 		if (sysfd >= 0)
 			close(sysfd);
 	}
@@ -194,8 +202,8 @@ static int stay(struct launch_request *rq, struct err *e)
 {
 	struct log here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
 	struct notify n;
-	int ret = notify_open(&n, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"),
-			      getpid(), e);
+	int ret = notify_open(&n, getenv("NOTIFY_SOCKET"), getenv("WATCHDOG_USEC"),
+			      getenv("WATCHDOG_PID"), getpid(), e);
 
 	if (ret)
 		return ret;

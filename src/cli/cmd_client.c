@@ -27,7 +27,8 @@ static void help(FILE *f)
 		"Options: -block-size|-b BYTES, -connections|-C N, -timeout|-t SECONDS, -readonly|-R,\n"
 		"       -persist|-p, -swap|-s, -systemd-mark|-m, -nofork|-n, -nonetlink|-L, -enable-tls|-x,\n"
 		"       -cacertfile|-A FILE, -certfile|-F FILE, -keyfile|-K FILE, -tlshostname|-H NAME\n"
-		"See nbd-attach(8), \"NBD-CLIENT\".\n", PACKAGE_VERSION);
+		"See nbd-attach(8), \"NBD-CLIENT\".\n",
+		PACKAGE_VERSION);
 }
 
 static void list_item(void *ctx, const struct neg_item *item)
@@ -56,7 +57,8 @@ static int list(const struct opts *o, struct err *e)
 	bool failed = false;
 	int ret;
 
-	ret = rq && rs ? cmd_link_request(o, a.goal, rq, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = rq && rs ? cmd_link_request(o, a.goal, rq, e) :
+			 err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	if (!ret)
 		ret = connect_prepare(&l, rq, e);
 	if (!ret) {
@@ -137,9 +139,11 @@ int cmd_client(int argc, char *argv[], struct err *e)
 		break;
 	}
 	if (p->old_style)
-		fprintf(stderr, "nbd-client: bs= and timeout= are deprecated: -block-size and -timeout\n");
+		fprintf(stderr,
+			"nbd-client: bs= and timeout= are deprecated: -block-size and -timeout\n");
 	if (p->ioctl_words)
-		fprintf(stderr, "nbd-client: -nonetlink: the kernel is told over netlink all the same\n");
+		fprintf(stderr,
+			"nbd-client: -nonetlink: the kernel is told over netlink all the same\n");
 	memcpy(words, p->words, sizeof(words));
 	if (opts_parse(p->word_count, words, o, e))
 		goto out;

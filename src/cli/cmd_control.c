@@ -27,8 +27,8 @@ static int ask(const struct opts *o, const char *operand, struct err *e)
 	for (size_t i = 0; !ret && i < sizeof(controls) / sizeof(controls[0]); i++) {
 		if (controls[i].command != o->command)
 			continue;
-		ret = control_ask(NBD_ATTACH_STATEDIR, index, controls[i].control, ANSWER_MS, &a, NULL, NULL,
-				  e);
+		ret = control_ask(NBD_ATTACH_STATEDIR, index, controls[i].control, ANSWER_MS, &a,
+				  NULL, NULL, e);
 		if (ret)
 			err_wrap(e, "%s nbd%u", controls[i].doing, index);
 	}

@@ -31,7 +31,8 @@ static void await_end(int supervisor, unsigned index)
 	struct err ignored;
 
 	/* One that is stopped has had its time. */
-	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_RECHECK, SUPERVISOR_MS, &a, NULL, NULL, &ignored) != -ETIMEDOUT)
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_RECHECK, SUPERVISOR_MS, &a, NULL, NULL,
+			&ignored) != -ETIMEDOUT)
 		poll(&p, 1, SUPERVISOR_MS);
 }
 
@@ -55,11 +56,15 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 	if (ret)
 		return ret;
 	if (r.unflushed)
-		fprintf(stderr, "nbd-attach: nbd%u: detached without a flush, what was not written "
-			"is lost\n", rq.index);
+		fprintf(stderr,
+			"nbd-attach: nbd%u: detached without a flush, what was not written "
+			"is lost\n",
+			rq.index);
 	if (r.in_use)
-		fprintf(stderr, "nbd-attach: nbd%u: disconnected, but it stays until its users close "
-			"it\n", rq.index);
+		fprintf(stderr,
+			"nbd-attach: nbd%u: disconnected, but it stays until its users close "
+			"it\n",
+			rq.index);
 	return 0;
 }
 

@@ -138,7 +138,9 @@ static int print(struct output *out, struct connector *l, struct target *rq,
 int cmd_exports(const struct opts *o, struct err *e)
 {
 	const struct output_format format = {
-		.json = o->json, .no_headings = o->no_headings, .bytes = o->bytes,
+		.json = o->json,
+		.no_headings = o->no_headings,
+		.bytes = o->bytes,
 		.columns = o->columns || o->json ? o->columns : default_columns,
 	};
 	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };

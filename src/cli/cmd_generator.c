@@ -62,11 +62,13 @@ int cmd_generator(int argc, char *argv[], struct err *e)
 	int ret, parsed;
 
 	if (argc != 2 && argc != 4) {
-		ret = err_set(e, ERR_USAGE, EINVAL, "systemd calls this, with its directory for units");
+		ret = err_set(e, ERR_USAGE, EINVAL,
+			      "systemd calls this, with its directory for units");
 		fprintf(stderr, "nbd-attach-generator: %s\n", e->text);
 		goto out;
 	}
-	ret = en && found ? cmd_read_file(&file, NBDTAB_FILE_MAX, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = en && found ? cmd_read_file(&file, NBDTAB_FILE_MAX, e) :
+			    err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	if (ret == -ENOENT) {
 		err_clear(e);
 		ret = 0;

@@ -11,8 +11,23 @@
 #include "net/blocking_child.h"
 
 enum {
-	URI, NAME, DESCRIPTION, LISTED, SIZE, RO, MIN_BLOCK, PREF_BLOCK, MAX_PAYLOAD, FLAGS,
-	KERNEL_USES, KERNEL_IGNORES, CONTEXTS, CONNECTIONS, PEER, TLS, TLS_PEER,
+	URI,
+	NAME,
+	DESCRIPTION,
+	LISTED,
+	SIZE,
+	RO,
+	MIN_BLOCK,
+	PREF_BLOCK,
+	MAX_PAYLOAD,
+	FLAGS,
+	KERNEL_USES,
+	KERNEL_IGNORES,
+	CONTEXTS,
+	CONNECTIONS,
+	PEER,
+	TLS,
+	TLS_PEER,
 	NOTE,
 };
 
@@ -164,8 +179,11 @@ static void judge_connections(struct target *rq, const struct export *x, char *t
 int cmd_info(const struct opts *o, struct err *e)
 {
 	const struct output_format format = {
-		.json = o->json, .no_headings = o->no_headings, .bytes = o->bytes,
-		.properties = true, .columns = o->columns,
+		.json = o->json,
+		.no_headings = o->no_headings,
+		.bytes = o->bytes,
+		.properties = true,
+		.columns = o->columns,
 	};
 	struct target *rq = malloc(sizeof(*rq));
 	struct cmd_facts *f = calloc(1, sizeof(*f));

@@ -15,8 +15,26 @@
 
 enum { SUPERVISOR_MS = 1000 };
 
-enum { DEVICE, HOST, EXPORT, SIZE, RO, BLOCK_SIZE, CONNECTIONS, PID, URI, PEER, TLS,
-       SUPERVISOR, ALIVE, RECONNECTS, LAST_ERROR, ERROR_TIME, PAUSED, LINK };
+enum {
+	DEVICE,
+	HOST,
+	EXPORT,
+	SIZE,
+	RO,
+	BLOCK_SIZE,
+	CONNECTIONS,
+	PID,
+	URI,
+	PEER,
+	TLS,
+	SUPERVISOR,
+	ALIVE,
+	RECONNECTS,
+	LAST_ERROR,
+	ERROR_TIME,
+	PAUSED,
+	LINK
+};
 
 static const struct output_column columns[] = {
 	[DEVICE] = { "DEVICE", OUTPUT_TEXT },
@@ -46,7 +64,8 @@ static int fill_live(struct output *out, unsigned index, struct err *e)
 	struct err ignored;
 	int ret;
 
-	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, SUPERVISOR_MS, &a, NULL, NULL, &ignored))
+	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, SUPERVISOR_MS, &a, NULL, NULL,
+			&ignored))
 		return 0;
 	ret = output_number(out, SUPERVISOR, (uint64_t)a.pid, e);
 	if (!ret)
@@ -55,7 +74,6 @@ static int fill_live(struct output *out, unsigned index, struct err *e)
 		ret = output_number(out, RECONNECTS, a.reconnects, e);
 	return ret ? ret : output_bool(out, PAUSED, a.paused, e);
 }
-
 
 static int fill_record(struct output *out, const struct sysfs_device *d, struct record *st,
 		       struct err *e)
@@ -152,7 +170,7 @@ int cmd_list(const struct opts *o, struct err *e)
 		.no_headings = o->no_headings,
 		.bytes = o->bytes,
 		.columns = o->columns ? o->columns :
-			   "DEVICE,HOST,EXPORT,SIZE,RO,BLOCK-SIZE,CONNECTIONS,PID",
+					"DEVICE,HOST,EXPORT,SIZE,RO,BLOCK-SIZE,CONNECTIONS,PID",
 	};
 	struct record *st = malloc(sizeof(*st));
 	struct sysfs_device *d = malloc(sizeof(*d));

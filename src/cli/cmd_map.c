@@ -13,7 +13,7 @@
 #include "base/text.h"
 
 enum {
-	ROOM = 65536,             /* extents of each of several contexts that may wait for those of the others */
+	ROOM = 65536, /* extents of each of several contexts that may wait for those of the others */
 	MODEST = 32 * 1024 * 1024, /* bytes: a request that no server can find too large */
 	CELL_MAX = 16 + METACTX_TEXT_MAX,
 };
@@ -25,11 +25,11 @@ struct walk {
 	struct extent_map map;
 	struct extent_map_extent *extents;
 	struct extent_map_totals totals;
-	uint64_t size;      /* of what can be asked about */
-	uint32_t most;      /* bytes of a request */
-	uint64_t rows;      /* printed */
-	int width;          /* of numbers of bytes */
-	int cell[METACTX_MAX]; /* width of a context's column */
+	uint64_t size;           /* of what can be asked about */
+	uint32_t most;           /* bytes of a request */
+	uint64_t rows;           /* printed */
+	int width;               /* of numbers of bytes */
+	int cell[METACTX_MAX];   /* width of a context's column */
 	char *json[METACTX_MAX]; /* its name as a JSON string */
 };
 
@@ -165,8 +165,8 @@ static void print_headings(struct walk *w)
 static void print_row(struct walk *w, const struct extent_map_row *r)
 {
 	if (w->o->json) {
-		printf("%s\n{ \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", ", w->rows++ ? "," : "",
-		       r->offset, r->length);
+		printf("%s\n{ \"offset\": %" PRIu64 ", \"length\": %" PRIu64 ", ",
+		       w->rows++ ? "," : "", r->offset, r->length);
 		print_json_kind(w, r->flags);
 	} else {
 		printf("%*" PRIu64 " %*" PRIu64, w->width, r->offset, w->width, r->length);
@@ -180,12 +180,13 @@ static void print_totals(struct walk *w)
 		const struct extent_map_total *t = &w->totals.total[i];
 
 		if (w->o->json) {
-			printf("%s\n{ \"size\": %" PRIu64 ", \"percent\": %.6g, \"extents\": %" PRIu64 ", ",
+			printf("%s\n{ \"size\": %" PRIu64
+			       ", \"percent\": %.6g, \"extents\": %" PRIu64 ", ",
 			       i ? "," : "", t->bytes, percent_of(w, t), t->rows);
 			print_json_kind(w, t->flags);
 		} else {
-			printf("%*" PRIu64 " %6.1f%% %7" PRIu64, w->width, t->bytes, percent_of(w, t),
-			       t->rows);
+			printf("%*" PRIu64 " %6.1f%% %7" PRIu64, w->width, t->bytes,
+			       percent_of(w, t), t->rows);
 			print_kind(w, t->flags);
 		}
 	}
@@ -243,7 +244,9 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 	if (ret < 0)
 		return ret;
 	if (!buf.error)
-		return extent_map_answered(&w->map, e) ? connections_explain(w->session->rq, &w->session->link, e) : 0;
+		return extent_map_answered(&w->map, e) ?
+			       connections_explain(w->session->rq, &w->session->link, e) :
+			       0;
 	if (may_be_smaller(w, &r, buf.error))
 		return 0;
 	transmission_error(q, e);
@@ -310,7 +313,8 @@ static int prepare(struct walk *w, struct err *e)
 	extent_map_init(&w->map, w->size, block, contexts, w->extents, room);
 	w->width = digits(w->size) < 6 ? 6 : digits(w->size);
 	for (unsigned c = 0; c < contexts; c++) {
-		w->cell[c] = (int)text_escape(shown, sizeof(shown), name_of(w, c), strlen(name_of(w, c)));
+		w->cell[c] = (int)text_escape(shown, sizeof(shown), name_of(w, c),
+					      strlen(name_of(w, c)));
 		if (w->cell[c] < 11)
 			w->cell[c] = 11;
 		w->json[c] = to_json(name_of(w, c));
@@ -318,8 +322,10 @@ static int prepare(struct walk *w, struct err *e)
 			return err_sys(e, ERR_FAILED, ENOMEM, "make a map");
 	}
 	if (w->size < x->size)
-		fprintf(stderr, "nbd-attach: the last %" PRIu64 " bytes are less than a block (%" PRIu32
-			") and cannot be asked about\n", x->size - w->size, block);
+		fprintf(stderr,
+			"nbd-attach: the last %" PRIu64 " bytes are less than a block (%" PRIu32
+			") and cannot be asked about\n",
+			x->size - w->size, block);
 	return 0;
 }
 

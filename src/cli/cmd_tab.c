@@ -71,7 +71,8 @@ out:
 }
 
 /* Line of a device; a text about the file names it. */
-static int find_line(const struct cmd_file *t, unsigned index, struct nbdtab_entry *en, struct err *e)
+static int find_line(const struct cmd_file *t, unsigned index, struct nbdtab_entry *en,
+		     struct err *e)
 {
 	return nbdtab_find(t->text, t->len, index, en, e) ? err_wrap(e, "%s", t->path) : 0;
 }
@@ -94,9 +95,9 @@ int cmd_tab(const struct opts *o, struct err *e)
 
 struct job {
 	unsigned index;
-	bool known;  /* index is */
-	pid_t pid;   /* 0: not running */
-	int fd;      /* its struct err comes from here */
+	bool known; /* index is */
+	pid_t pid;  /* 0: not running */
+	int fd;     /* its struct err comes from here */
 	struct err result;
 };
 
@@ -140,8 +141,7 @@ static bool has_job(const struct jobs *js, unsigned index)
 	return false;
 }
 
-__attribute__((noreturn))
-static void run_job(const struct opts *o, struct nbdtab_entry *en, int fd, pid_t parent)
+_Noreturn static void run_job(const struct opts *o, struct nbdtab_entry *en, int fd, pid_t parent)
 {
 	struct err e = { 0 };
 
@@ -221,8 +221,9 @@ static void await(struct jobs *js, unsigned limit)
 }
 
 /* One line of the file, or the only one of several that stands for all of them. */
-static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed, struct nbdtab_entry *en,
-		      const struct err *why, struct jobs *js, struct err *e)
+static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed,
+		      struct nbdtab_entry *en, const struct err *why, struct jobs *js,
+		      struct err *e)
 {
 	struct job *j;
 

@@ -18,17 +18,9 @@ static const struct {
 	enum err_kind kind;
 	int status;
 } statuses[] = {
-	{ ERR_NONE, 0 },
-	{ ERR_FAILED, 1 },
-	{ ERR_USAGE, 2 },
-	{ ERR_UNREACHABLE, 3 },
-	{ ERR_REFUSED, 4 },
-	{ ERR_PROTOCOL, 5 },
-	{ ERR_TLS, 6 },
-	{ ERR_BUSY, 7 },
-	{ ERR_ABSENT, 8 },
-	{ ERR_KERNEL, 9 },
-	{ ERR_MULTI, 10 },
+	{ ERR_NONE, 0 },    { ERR_FAILED, 1 },   { ERR_USAGE, 2 },  { ERR_UNREACHABLE, 3 },
+	{ ERR_REFUSED, 4 }, { ERR_PROTOCOL, 5 }, { ERR_TLS, 6 },    { ERR_BUSY, 7 },
+	{ ERR_ABSENT, 8 },  { ERR_KERNEL, 9 },   { ERR_MULTI, 10 },
 };
 
 static int status_of(const struct err *e)

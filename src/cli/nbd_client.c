@@ -11,8 +11,8 @@
 
 /* What is done with an option. */
 enum kind {
-	WORD,      /* it becomes our option */
-	VALUE,     /* so does its value */
+	WORD,  /* it becomes our option */
+	VALUE, /* so does its value */
 	REFUSED,
 	CHECK,
 	DETACH,
@@ -90,7 +90,8 @@ static int wrong(struct err *e, const char *what, const char *word, const char *
 	return err_set(e, ERR_USAGE, EINVAL, "%s%s: %s", what, shown, why);
 }
 
-static int add(struct personality *p, struct err *e, const char *a, const char *b, const char *c, const char *d)
+static int add(struct personality *p, struct err *e, const char *a, const char *b, const char *c,
+	       const char *d)
 {
 	size_t room = sizeof(p->text) - p->used;
 	int n = snprintf(p->text + p->used, room, "%s%s%s%s", a, b, c, d);
@@ -122,8 +123,8 @@ static int take_operand(struct personality *p, struct given *g, const char *s, s
 	return 0;
 }
 
-static int take(struct personality *p, struct given *g, const struct option_row *row, const char *value,
-		struct err *e)
+static int take(struct personality *p, struct given *g, const struct option_row *row,
+		const char *value, struct err *e)
 {
 	int ret;
 
@@ -181,8 +182,9 @@ static int options(int argc, char *argv[], struct personality *p, struct given *
 	int value;
 
 	for (size_t i = 0; i < ROWS; i++) {
-		longs[i] = (struct option){ rows[i].name, rows[i].takes ? required_argument : no_argument,
-					    NULL, rows[i].letter };
+		longs[i] = (struct option){ rows[i].name,
+					    rows[i].takes ? required_argument : no_argument, NULL,
+					    rows[i].letter };
 		letters[n++] = (char)rows[i].letter;
 		if (rows[i].takes)
 			letters[n++] = ':';
@@ -198,15 +200,19 @@ static int options(int argc, char *argv[], struct personality *p, struct given *
 			continue;
 		}
 		if (value == '?' || value == ':')
-			return wrong(e, "option ", argv[optind - 1], value == ':' ? "it needs a value" :
-				     "unknown, ambiguous, or with a value that it does not take");
+			return wrong(
+				e, "option ", argv[optind - 1],
+				value == ':' ?
+					"it needs a value" :
+					"unknown, ambiguous, or with a value that it does not take");
 		for (size_t i = 0; i < ROWS; i++)
 			if (rows[i].letter == value)
 				row = &rows[i];
 		*ended = row->kind == CHECK || row->kind == HELP || row->kind == VERSION;
 		p->device = row->kind == CHECK ? optarg : NULL;
 		p->task = row->kind == CHECK ? NBD_CLIENT_CHECK :
-			  row->kind == HELP ? NBD_CLIENT_HELP : NBD_CLIENT_VERSION;
+			  row->kind == HELP  ? NBD_CLIENT_HELP :
+					       NBD_CLIENT_VERSION;
 		if (*ended)
 			return 0;
 		if (take(p, g, row, optarg, e))
@@ -232,7 +238,9 @@ static int add_host(struct personality *p, const struct given *g, struct err *e)
 		return add(p, e, strchr(host, '/') ? "" : "./", host, "", "");
 	}
 	if (!host[0] || strchr(host, '/') || (colon && !bare6 && host[0] != '['))
-		return wrong(e, "host ", host, "no name and no address; a path is for -unix, a port is a word of its own");
+		return wrong(
+			e, "host ", host,
+			"no name and no address; a path is for -unix, a port is a word of its own");
 	if (!port)
 		return add(p, e, bare6 ? "[" : "", host, bare6 ? "]" : "", "");
 	return add(p, e, bare6 ? "[" : "", host, bare6 ? "]:" : ":", port);
@@ -245,7 +253,8 @@ static int add_operands(struct personality *p, const struct given *g, struct err
 	p->any_device = p->task == NBD_CLIENT_ATTACH && !device;
 	p->default_export = p->task == NBD_CLIENT_ATTACH && (!g->name || !g->name[0]);
 	if (p->task == NBD_CLIENT_DETACH || p->task == NBD_CLIENT_TAB)
-		return add(p, e, p->task == NBD_CLIENT_DETACH ? g->detach : g->operands[0], "", "", "");
+		return add(p, e, p->task == NBD_CLIENT_DETACH ? g->detach : g->operands[0], "", "",
+			   "");
 	if (add_host(p, g, e))
 		return -e->code;
 	if (p->task == NBD_CLIENT_LIST)
@@ -307,11 +316,13 @@ int nbd_client_parse(int argc, char *argv[], struct personality *p, struct err *
 	if (g.detach || g.list) {
 		p->task = g.detach ? NBD_CLIENT_DETACH : NBD_CLIENT_LIST;
 	} else {
-		p->task = g.count == 1 && !text_nbd_index(g.operands[0], &index) ? NBD_CLIENT_TAB :
-										     NBD_CLIENT_ATTACH;
+		p->task = g.count == 1 && !text_nbd_index(g.operands[0], &index) ?
+				  NBD_CLIENT_TAB :
+				  NBD_CLIENT_ATTACH;
 	}
 	if (!g.detach && !g.count)
-		return err_set(e, ERR_USAGE, EINVAL, "no host and no device is given; see nbd-client -help");
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "no host and no device is given; see nbd-client -help");
 	keep_for_task(p);
 	ret = add_manner(p, &g, e);
 	if (!ret)

@@ -26,7 +26,7 @@
 
 enum nbd_client_task {
 	NBD_CLIENT_ATTACH,
-	NBD_CLIENT_TAB,   /* as the nbdtab has it */
+	NBD_CLIENT_TAB, /* as the nbdtab has it */
 	NBD_CLIENT_DETACH,
 	NBD_CLIENT_CHECK,
 	NBD_CLIENT_LIST,
@@ -42,13 +42,14 @@ enum {
 /* Points into itself and argv, so that it cannot be copied. */
 struct personality {
 	enum nbd_client_task task;
-	bool any_device;     /* of attach: the kernel chooses */
+	bool any_device; /* of attach: the kernel chooses */
 	bool supervised;
 	bool ioctl_words;    /* -nonetlink */
 	bool old_style;      /* bs= or timeout=, which is worth a warning */
 	bool default_export; /* no name was given, which nbd-client warns of */
 	const char *device;  /* of check, as it was given */
-	char *words[NBD_CLIENT_WORDS_MAX + 1]; /* from words[0] on, NULL-terminated; but for check, help and version */
+	char *words[NBD_CLIENT_WORDS_MAX +
+		    1]; /* from words[0] on, NULL-terminated; but for check, help and version */
 	int word_count;
 	char text[NBD_CLIENT_TEXT_MAX];
 	unsigned used;

@@ -18,8 +18,8 @@ enum {
 
 /* Commands as a set */
 #define IN(command) (1U << (command))
-#define NETWORK (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO) | IN(OPTS_MAP))
-#define TABLES  (IN(OPTS_LIST) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
+#define NETWORK     (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO) | IN(OPTS_MAP))
+#define TABLES      (IN(OPTS_LIST) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
 
 /* Values of options without a letter */
 enum {
@@ -66,28 +66,34 @@ enum {
 static const struct option_row {
 	int value; /* a letter, or one of the above */
 	const char *name;
-	const char *argument;   /* NULL: takes none; "[=...]": may take one, after "=" */
-	unsigned commands;      /* in which it means something; 0: it is a command itself */
+	const char *argument; /* NULL: takes none; "[=...]": may take one, after "=" */
+	unsigned commands;    /* in which it means something; 0: it is a command itself */
 	enum opts_command command;
 	const char *help;
 } rows[] = {
 	{ 'd', "detach", NULL, 0, OPTS_DETACH, "detach the devices, unless they are in use" },
 	{ 'l', "list", NULL, 0, OPTS_LIST, "list attached devices" },
-	{ 'c', "check", NULL, 0, OPTS_CHECK, "print the pid that attached the device; exit 1 if none did" },
+	{ 'c', "check", NULL, 0, OPTS_CHECK,
+	  "print the pid that attached the device; exit 1 if none did" },
 	{ OPT_EXPORTS, "exports", NULL, 0, OPTS_EXPORTS, "list the exports of a server" },
 	{ OPT_INFO, "info", NULL, 0, OPTS_INFO, "show what a server says about an export" },
-	{ OPT_PAUSE, "pause", NULL, 0, OPTS_PAUSE, "break the connections and let all I/O wait, before the server is stopped" },
+	{ OPT_PAUSE, "pause", NULL, 0, OPTS_PAUSE,
+	  "break the connections and let all I/O wait, before the server is stopped" },
 	{ OPT_RESUME, "resume", NULL, 0, OPTS_RESUME, "connect again after --pause" },
-	{ OPT_RESCAN, "rescan", NULL, 0, OPTS_RESCAN, "ask the server for the size and grow the device" },
-	{ OPT_ADOPT, "adopt", NULL, 0, OPTS_ADOPT, "supervise a device whose supervisor died, or take it over from one" },
+	{ OPT_RESCAN, "rescan", NULL, 0, OPTS_RESCAN,
+	  "ask the server for the size and grow the device" },
+	{ OPT_ADOPT, "adopt", NULL, 0, OPTS_ADOPT,
+	  "supervise a device whose supervisor died, or take it over from one" },
 	{ OPT_MAP, "map", "[=CONTEXT,...]", 0, OPTS_MAP,
 	  "show where an export's data and holes are, or what else a meta context says (base:allocation)" },
-	{ 'a', "all", NULL, 0, OPTS_ALL, "attach all that the nbdtab has, but for the lines with noauto" },
+	{ 'a', "all", NULL, 0, OPTS_ALL,
+	  "attach all that the nbdtab has, but for the lines with noauto" },
 	{ 'h', "help", NULL, 0, OPTS_HELP, "show this" },
 	{ 'V', "version", NULL, 0, OPTS_VERSION, "show the version" },
 
 	{ 'f', "find", NULL, IN(OPTS_ATTACH), 0, "attach to any free device" },
-	{ OPT_SHOW, "show", NULL, IN(OPTS_ATTACH) | IN(OPTS_ALL), 0, "print the device, for --find and --all" },
+	{ OPT_SHOW, "show", NULL, IN(OPTS_ATTACH) | IN(OPTS_ALL), 0,
+	  "print the device, for --find and --all" },
 	{ OPT_NBDTAB, "nbdtab", "FILE", IN(OPTS_ATTACH) | IN(OPTS_ALL), 0,
 	  "for a DEVICE alone and --all: instead of " NBD_ATTACH_NBDTAB },
 	{ 'r', "read-only", NULL, IN(OPTS_ATTACH), 0, "attach read-only" },
@@ -120,7 +126,8 @@ static const struct option_row {
 	  "limit for name resolution, connection and handshake together (default 30)" },
 	{ OPT_COMMAND, "command", NULL, NETWORK, 0,
 	  "the server is the command after --, on its standard input and output" },
-	{ OPT_TLS, "tls", NULL, NETWORK, 0, "require TLS; implied by an nbds URI and by all that follow" },
+	{ OPT_TLS, "tls", NULL, NETWORK, 0,
+	  "require TLS; implied by an nbds URI and by all that follow" },
 	{ OPT_TLS_OFFLOAD, "tls-offload", "WHO", IN(OPTS_ATTACH), 0,
 	  "who encrypts: auto (the kernel, else a relay process), require (the kernel), no (a relay)" },
 	{ OPT_TLS_RENEW, "tls-renew", "RECORDS", IN(OPTS_ATTACH), 0,
@@ -128,7 +135,8 @@ static const struct option_row {
 	{ OPT_TLS_CA, "tls-ca", "FILE", NETWORK, 0,
 	  "authorities that may have signed the server's certificate (default: the system's)" },
 	{ OPT_TLS_CRL, "tls-crl", "FILE", NETWORK, 0, "certificates that are revoked" },
-	{ OPT_TLS_CERT, "tls-cert", "FILE|URI", NETWORK, 0, "our certificate, a file or a pkcs11: URI" },
+	{ OPT_TLS_CERT, "tls-cert", "FILE|URI", NETWORK, 0,
+	  "our certificate, a file or a pkcs11: URI" },
 	{ OPT_TLS_KEY, "tls-key", "FILE|URI", NETWORK, 0, "its private key, likewise" },
 	{ OPT_TLS_CERTIFICATES, "tls-certificates", "DIR", NETWORK, 0,
 	  "directory with ca-cert.pem, client-cert.pem, client-key.pem, ca-crl.pem" },
@@ -138,13 +146,16 @@ static const struct option_row {
 	  "accept any certificate: no protection against a false server" },
 	{ OPT_TLS_PSK_FILE, "tls-psk-file", "FILE", NETWORK, 0,
 	  "pre-shared key: lines of user:key, instead of certificates" },
-	{ OPT_TLS_PSK_USER, "tls-psk-user", "NAME", NETWORK, 0, "which line of it (default: the URI's user, or the only one)" },
+	{ OPT_TLS_PSK_USER, "tls-psk-user", "NAME", NETWORK, 0,
+	  "which line of it (default: the URI's user, or the only one)" },
 	{ OPT_TLS_PRIORITY, "tls-priority", "STRING", NETWORK, 0,
 	  "GnuTLS priority string (default: the system's, TLS 1.2 and 1.3)" },
 	{ OPT_FORCE, "force", NULL, IN(OPTS_DETACH), 0,
 	  "detach in spite of users and of a silent server; unwritten data is lost" },
-	{ 'O', "output", "COLUMNS", TABLES, 0, "columns to show, comma-separated; see nbd-attach(8)" },
-	{ OPT_TOTALS, "totals", NULL, IN(OPTS_MAP), 0, "only how many bytes there are of each kind" },
+	{ 'O', "output", "COLUMNS", TABLES, 0,
+	  "columns to show, comma-separated; see nbd-attach(8)" },
+	{ OPT_TOTALS, "totals", NULL, IN(OPTS_MAP), 0,
+	  "only how many bytes there are of each kind" },
 	{ 'n', "noheadings", NULL, TABLES | IN(OPTS_MAP), 0, "no headings" },
 	{ OPT_JSON, "json", NULL, TABLES | IN(OPTS_MAP), 0, "JSON" },
 	{ OPT_BYTES, "bytes", NULL, TABLES, 0, "sizes in bytes" },
@@ -178,8 +189,8 @@ void opts_help(FILE *f)
 		char letter[] = { '-', row->value < 256 ? (char)row->value : ' ', ',', '\0' };
 		const char *space = row->argument && row->argument[0] != '[' ? " " : "";
 
-		fprintf(f, " %s --%s%s%-*s %s\n", row->value < 256 ? letter : "   ", row->name, space,
-			26 - (int)strlen(row->name) - (int)strlen(space),
+		fprintf(f, " %s --%s%s%-*s %s\n", row->value < 256 ? letter : "   ", row->name,
+			space, 26 - (int)strlen(row->name) - (int)strlen(space),
 			row->argument ? row->argument : "", row->help);
 	}
 	fprintf(f,
@@ -259,8 +270,9 @@ static int take_connections(struct opts *o, const char *argument, struct err *e)
 	}
 	text_escape(shown, sizeof(shown), argument, strlen(argument));
 	if (text_number(argument, false, 1, PLAN_CONNECTIONS_MAX, &n))
-		return err_set(e, ERR_USAGE, EINVAL, "--connections %s: auto or a number from 1 to %d is needed",
-			       shown, PLAN_CONNECTIONS_MAX);
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "--connections %s: auto or a number from 1 to %d is needed", shown,
+			       PLAN_CONNECTIONS_MAX);
 	o->multi.wanted = (uint32_t)n;
 	return 0;
 }
@@ -315,8 +327,8 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 			return -EINVAL;
 		if (o->block_size < PLAN_BLOCK_SIZE_MIN || o->block_size & (o->block_size - 1))
 			return err_set(e, ERR_USAGE, EINVAL,
-				       "--%s %u: a power of two of at least %d is needed", row->name,
-				       o->block_size, PLAN_BLOCK_SIZE_MIN);
+				       "--%s %u: a power of two of at least %d is needed",
+				       row->name, o->block_size, PLAN_BLOCK_SIZE_MIN);
 		return 0;
 	case 'C':
 		return take_connections(o, argument, e);
@@ -339,7 +351,8 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		o->keep = true;
 		return 0;
 	case OPT_PEER_TIMEOUT:
-		return number(row, argument, false, SOCKOPT_PEER_TIMEOUT_MAX, &o->peer_timeout_s, e);
+		return number(row, argument, false, SOCKOPT_PEER_TIMEOUT_MAX, &o->peer_timeout_s,
+			      e);
 	case OPT_RECONNECT_TIMEOUT:
 		return number(row, argument, false, PLAN_TIMEOUT_MAX, &o->reconnect_timeout_s, e);
 	case OPT_FENCE_DELAY:
@@ -374,8 +387,8 @@ static int take(struct opts *o, const struct option_row *row, const char *argume
 		text_escape(shown, sizeof(shown), argument, strlen(argument));
 		if (text_seconds(argument, 1, CONNECT_TIMEOUT_MAX_MS, &ms))
 			return err_set(e, ERR_USAGE, EINVAL,
-				       "--%s %s: seconds from 0.001 to %d are needed", row->name, shown,
-				       CONNECT_TIMEOUT_MAX_MS / 1000);
+				       "--%s %s: seconds from 0.001 to %d are needed", row->name,
+				       shown, CONNECT_TIMEOUT_MAX_MS / 1000);
 		o->connect_timeout_ms = (uint32_t)ms;
 		return 0;
 	}
@@ -417,7 +430,10 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 
 	for (size_t i = 0; i < ROWS; i++) {
 		longs[i] = (struct option){
-			rows[i].name, argument_of(&rows[i]), NULL, rows[i].value,
+			rows[i].name,
+			argument_of(&rows[i]),
+			NULL,
+			rows[i].value,
 		};
 		if (rows[i].value < 256) {
 			letters[n++] = (char)rows[i].value;
@@ -438,9 +454,12 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 			const char *word = is_long ? last : letter;
 
 			text_escape(shown, sizeof(shown), word, strlen(word));
-			return err_set(e, ERR_USAGE, EINVAL, value == ':' ?
-				       "option %s needs an argument; see nbd-attach --help" :
-				       "unknown option %s; see nbd-attach --help", shown);
+			return err_set(
+				e, ERR_USAGE, EINVAL,
+				value == ':' ?
+					"option %s needs an argument; see nbd-attach --help" :
+					"unknown option %s; see nbd-attach --help",
+				shown);
 		}
 		given[row - rows] = true;
 		if (row->commands) {
@@ -461,8 +480,8 @@ static int options(int argc, char *argv[], struct opts *o, bool given[], bool *c
 	}
 	for (size_t i = 0; i < ROWS; i++)
 		if (given[i] && rows[i].commands && !(rows[i].commands & IN(o->command)))
-			return err_set(e, ERR_USAGE, EINVAL, "--%s has no meaning %s%s", rows[i].name,
-				       chosen ? "with --" : "when attaching",
+			return err_set(e, ERR_USAGE, EINVAL, "--%s has no meaning %s%s",
+				       rows[i].name, chosen ? "with --" : "when attaching",
 				       chosen ? chosen->name : "");
 	return 0;
 }
@@ -481,8 +500,10 @@ int opts_device(const char *operand, unsigned *index, struct err *e)
 	}
 	if (ret) {
 		text_escape(shown, sizeof(shown), operand, strlen(operand));
-		return err_set(e, ERR_USAGE, EINVAL, "%s is no nbd device: /dev/nbdN or nbdN is "
-			       "needed, a whole disk", shown);
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "%s is no nbd device: /dev/nbdN or nbdN is "
+			       "needed, a whole disk",
+			       shown);
 	}
 	return 0;
 }
@@ -490,8 +511,8 @@ int opts_device(const char *operand, unsigned *index, struct err *e)
 static int set_export(struct opts *o, const char *export, struct err *e)
 {
 	if (strlen(export) > URI_EXPORT_MAX)
-		return err_set(e, ERR_USAGE, ENAMETOOLONG, "the export's name has more than %d bytes",
-			       URI_EXPORT_MAX);
+		return err_set(e, ERR_USAGE, ENAMETOOLONG,
+			       "the export's name has more than %d bytes", URI_EXPORT_MAX);
 	if (!text_is_utf8(export, strlen(export)))
 		return err_set(e, ERR_USAGE, EILSEQ, "the export's name is not UTF-8");
 	memcpy(o->where.export, export, strlen(export) + 1);
@@ -505,12 +526,14 @@ static int more_servers(struct opts *o, char **operand, unsigned count, struct e
 
 	for (; used < count && uri_looks_like(operand[used]); used++) {
 		if (used == OPTS_SERVERS_MAX)
-			return err_set(e, ERR_USAGE, EINVAL, "more than %d servers", OPTS_SERVERS_MAX);
+			return err_set(e, ERR_USAGE, EINVAL, "more than %d servers",
+				       OPTS_SERVERS_MAX);
 		if (uri_parse(&o->others[used - 1], operand[used], e))
 			return -EINVAL;
 		if (o->others[used - 1].tls != o->where.tls)
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "either all servers have TLS or none: nbds and nbd URIs are mixed");
+			return err_set(
+				e, ERR_USAGE, EINVAL,
+				"either all servers have TLS or none: nbds and nbd URIs are mixed");
 		o->other_count = used;
 	}
 	return (int)used;
@@ -542,8 +565,10 @@ static int where(struct opts *o, char **operand, unsigned count, unsigned after,
 	if (o->command == OPTS_EXPORTS)
 		return uri_from_host(&o->where, operand[0], "", e) ? -EINVAL : 1;
 	if (mine < 2)
-		return usage(e, after ? "HOST, EXPORT and DEVICE are needed (\"\" is the default export)" :
-					"HOST and EXPORT are needed (\"\" is the default export)");
+		return usage(
+			e,
+			after ? "HOST, EXPORT and DEVICE are needed (\"\" is the default export)" :
+				"HOST and EXPORT are needed (\"\" is the default export)");
 	return uri_from_host(&o->where, operand[0], operand[1], e) ? -EINVAL : 2;
 }
 
@@ -644,11 +669,15 @@ static int parse(int argc, char *argv[], bool entry, struct opts *o, struct err 
 	if (command)
 		o->no_supervise = true; /* nobody could start it again as it was */
 	if (o->dead_timeout_s && !o->no_supervise)
-		return usage(e, "--dead-timeout is for --no-supervise: a supervisor lets I/O wait as long as it takes");
+		return usage(
+			e,
+			"--dead-timeout is for --no-supervise: a supervisor lets I/O wait as long as it takes");
 	if ((o->reconnect_timeout_s || o->fence_given) && o->no_supervise)
 		return usage(e, "--reconnect-timeout and --fence-delay are for a supervisor");
 	if (o->foreground && o->no_supervise)
-		return usage(e, "--foreground is for a supervisor: --no-supervise and --command have none");
+		return usage(
+			e,
+			"--foreground is for a supervisor: --no-supervise and --command have none");
 	if ((o->root || o->swap || o->keep) && o->no_supervise)
 		return usage(e, "--root, --swap and --keep-at-shutdown are for a supervisor");
 	if (command && o->multi.wanted > 1)

@@ -20,7 +20,7 @@
 
 enum opts_command {
 	OPTS_ATTACH,
-	OPTS_TAB,              /* attach as the nbdtab has it; a DEVICE alone */
+	OPTS_TAB, /* attach as the nbdtab has it; a DEVICE alone */
 	OPTS_ALL,
 	OPTS_DETACH,
 	OPTS_LIST,
@@ -56,11 +56,11 @@ struct opts {
 	bool no_headings;
 	bool json;
 	bool bytes;
-	char **words;          /* the whole command line, as it was given */
+	char **words; /* the whole command line, as it was given */
 	int word_count;
 	bool totals;
-	const char *columns;   /* of -O, or NULL; points into argv, as do the next two */
-	uint32_t block_size;   /* 0: not given */
+	const char *columns;     /* of -O, or NULL; points into argv, as do the next two */
+	uint32_t block_size;     /* 0: not given */
 	struct metactx contexts; /* of map, at least one */
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
@@ -70,25 +70,27 @@ struct opts {
 	bool foreground;
 	bool root;
 	bool swap;
-	bool keep;             /* --keep-at-shutdown */
+	bool keep; /* --keep-at-shutdown */
 	bool timeout_given;
 	bool fence_given;
 	uint32_t peer_timeout_s;
 	uint32_t reconnect_timeout_s; /* 0: for ever */
 	uint32_t fence_delay_s;
-	struct uri others[OPTS_SERVERS_MAX - 1]; /* of attach: further servers with the same export */
+	struct uri
+		others[OPTS_SERVERS_MAX - 1]; /* of attach: further servers with the same export */
 	unsigned other_count;
-	struct uri where;      /* of attach, exports, info and map; of a command only the export and tls */
+	struct uri
+		where; /* of attach, exports, info and map; of a command only the export and tls */
 	struct tls_params tls; /* for where.tls, which any option of TLS sets */
 	enum tls_offload offload;
-	uint32_t tls_renew;    /* records; 0: never */
-	const char *nbdtab;    /* its path, for tab and all */
-	bool persist_counts;   /* of tab: supervise only where the line says "persist", as nbd-client has it */
+	uint32_t tls_renew; /* records; 0: never */
+	const char *nbdtab; /* its path, for tab and all */
+	bool persist_counts; /* of tab: supervise only where the line says "persist", as nbd-client has it */
 	const char *tls_directory; /* of --tls-certificates, or NULL */
-	char **argv;           /* of --command, NULL-terminated, or NULL */
-	char **devices;        /* operands of detach, list and check, and the one of attach */
+	char **argv;               /* of --command, NULL-terminated, or NULL */
+	char **devices;            /* operands of detach, list and check, and the one of attach */
 	unsigned device_count;
-	unsigned index;        /* of attach (unless find) and check */
+	unsigned index; /* of attach (unless find) and check */
 };
 
 /*

@@ -28,10 +28,8 @@ static int out_of_memory(struct err *e)
 static int add_column(struct output *o, size_t i, struct err *e)
 {
 	static const int json_types[] = {
-		[OUTPUT_TEXT] = SCOLS_JSON_STRING,
-		[OUTPUT_NUMBER] = SCOLS_JSON_NUMBER,
-		[OUTPUT_SIZE] = SCOLS_JSON_NUMBER,
-		[OUTPUT_BOOL] = SCOLS_JSON_BOOLEAN,
+		[OUTPUT_TEXT] = SCOLS_JSON_STRING,    [OUTPUT_NUMBER] = SCOLS_JSON_NUMBER,
+		[OUTPUT_SIZE] = SCOLS_JSON_NUMBER,    [OUTPUT_BOOL] = SCOLS_JSON_BOOLEAN,
 		[OUTPUT_ENCODED] = SCOLS_JSON_STRING,
 	};
 	const struct output_column *c = &o->columns[i];
@@ -59,7 +57,8 @@ static int choose_column(struct output *o, const char *name, size_t len, struct 
 	char known[512] = "", shown[80];
 
 	for (size_t i = 0; i < o->count; i++) {
-		if (strlen(o->columns[i].name) == len && !strncasecmp(o->columns[i].name, name, len))
+		if (strlen(o->columns[i].name) == len &&
+		    !strncasecmp(o->columns[i].name, name, len))
 			return add_column(o, i, e);
 		if (i)
 			strncat(known, ",", sizeof(known) - strlen(known) - 1);
@@ -107,11 +106,11 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 	ret = o->place && o->table ? 0 : out_of_memory(e);
 	for (size_t i = 0; i < count && !ret; i++)
 		o->place[i] = -1;
-	if (!ret && (scols_table_enable_json(o->table, f->json) ||
-		     scols_table_set_name(o->table, name) ||
-		     scols_table_enable_noheadings(o->table, f->no_headings || o->format.properties) ||
-		     /* text_escape has done it, and the library would escape its escapes */
-		     scols_table_enable_noencoding(o->table, 1)))
+	if (!ret &&
+	    (scols_table_enable_json(o->table, f->json) || scols_table_set_name(o->table, name) ||
+	     scols_table_enable_noheadings(o->table, f->no_headings || o->format.properties) ||
+	     /* text_escape has done it, and the library would escape its escapes */
+	     scols_table_enable_noencoding(o->table, 1)))
 		ret = out_of_memory(e);
 	/* the value comes last, alone without headings */
 	for (int i = f->no_headings; i < 2 && !ret && o->format.properties; i++)
@@ -163,9 +162,10 @@ static int set(struct output *o, size_t column, const char *text, struct err *e)
 		return 0;
 	if (!o->format.properties)
 		return scols_line_set_data(line, (size_t)place, text) ? out_of_memory(e) : 0;
-	line = scols_table_get_line(o->table, scols_table_get_nlines(o->table) -
-					      (size_t)(o->chosen - place));
-	return line && !scols_line_set_data(line, !o->format.no_headings, text) ? 0 : out_of_memory(e);
+	line = scols_table_get_line(o->table,
+				    scols_table_get_nlines(o->table) - (size_t)(o->chosen - place));
+	return line && !scols_line_set_data(line, !o->format.no_headings, text) ? 0 :
+										  out_of_memory(e);
 }
 
 int output_text(struct output *o, size_t column, const char *text, struct err *e)
@@ -175,7 +175,8 @@ int output_text(struct output *o, size_t column, const char *text, struct err *e
 	int ret;
 
 	/* JSON has escapes of its own for all but what is not UTF-8 */
-	if (o->columns[column].type == OUTPUT_ENCODED || (o->format.json && text_is_utf8(text, len)))
+	if (o->columns[column].type == OUTPUT_ENCODED ||
+	    (o->format.json && text_is_utf8(text, len)))
 		return set(o, column, text, e);
 	escaped = malloc(4 * len + 1);
 	if (!escaped)

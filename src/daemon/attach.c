@@ -27,7 +27,7 @@
 #include "base/text.h"
 
 enum {
-	BUSY_RETRY_MS = 2000,  /* udev opens a device after each of its events */
+	BUSY_RETRY_MS = 2000, /* udev opens a device after each of its events */
 	POLL_MS = 20,
 	UNDO_MS = 10000,
 };
@@ -72,9 +72,10 @@ static int check_privilege(struct err *e)
 		return err_set(e, ERR_KERNEL, EPERM,
 			       "configuring nbd devices takes CAP_SYS_ADMIN; run this as root");
 	if (!stat("/proc/self/ns/user", &ns) && ns.st_ino != INITIAL_USER_NS)
-		return err_set(e, ERR_KERNEL, EPERM,
-			       "configuring nbd devices takes CAP_SYS_ADMIN of the whole machine, not "
-			       "of a user namespace (a container)");
+		return err_set(
+			e, ERR_KERNEL, EPERM,
+			"configuring nbd devices takes CAP_SYS_ADMIN of the whole machine, not "
+			"of a user namespace (a container)");
 	return 0;
 }
 
@@ -146,14 +147,16 @@ static int compare_once(struct attach_ctx *s, unsigned index)
 			       (int)d.pid);
 	/* A command is a server of its own each time it is started, whatever its words. */
 	if (strcmp(d.backend, s->backend) || rq->servers[0].command_args)
-		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index, shown);
+		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index,
+			       shown);
 	if (rq->plan.read_only && !d.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, but not read-only", index);
+			       "nbd%u is attached to this export already, but not read-only",
+			       index);
 	if (rq->plan.block_size && rq->plan.block_size != d.block_size)
 		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, with blocks of %u bytes", index,
-			       d.block_size);
+			       "nbd%u is attached to this export already, with blocks of %u bytes",
+			       index, d.block_size);
 	known = recorded(&d, &st);
 	if (!rq->plan.read_only && d.read_only && known && st.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
@@ -161,8 +164,8 @@ static int compare_once(struct attach_ctx *s, unsigned index)
 	if (known && rq->servers[0].multi.wanted && !rq->servers[0].multi.automatic &&
 	    rq->servers[0].multi.wanted != st.connections)
 		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, with %u connections", index,
-			       st.connections);
+			       "nbd%u is attached to this export already, with %u connections",
+			       index, st.connections);
 	/* The record is the last thing that an attach does; without one it may still fail. */
 	if (!known && !kill(d.pid, 0))
 		return err_set(s->e, ERR_BUSY, EAGAIN,
@@ -234,7 +237,11 @@ static int renew(struct attach_ctx *s, unsigned index)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return err_sys(s->e, ERR_FAILED, errno, "renew nbd%u: socket pair", index);
 	struct nbdnl_connect c = {
-		.plan = &empty, .index = index, .destroy = true, .sockets = pair, .count = 1,
+		.plan = &empty,
+		.index = index,
+		.destroy = true,
+		.sockets = pair,
+		.count = 1,
 	};
 	ret = nbdnl_connect(s->nl, &c, &got, s->e);
 	if (!ret)
@@ -273,7 +280,9 @@ static bool name_for_udev(const struct attach_ctx *s, unsigned index)
 static int connect_once(struct attach_ctx *s, uint32_t *index)
 {
 	struct nbdnl_connect c = {
-		.plan = &s->k->plan, .index = s->rq->index, .sockets = s->link->fds,
+		.plan = &s->k->plan,
+		.index = s->rq->index,
+		.sockets = s->link->fds,
 		.count = s->link->count,
 	};
 	struct sysfs_device d;
@@ -411,12 +420,15 @@ static int check_settled(struct attach_ctx *s, unsigned index)
 	if (!d.attached || d.size != s->k->plan.size || d.block_size != s->k->plan.block_size)
 		return err_set(s->e, ERR_KERNEL, EIO,
 			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
-			       "another program interferes", index, (unsigned long long)d.size,
-			       d.block_size, (unsigned long long)s->k->plan.size, s->k->plan.block_size);
+			       "another program interferes",
+			       index, (unsigned long long)d.size, d.block_size,
+			       (unsigned long long)s->k->plan.size, s->k->plan.block_size);
 	if (is_stale(s, &d))
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u has limits of an earlier attachment that do not fit this server "
-			       "and could not be renewed; take another device", index);
+		return err_set(
+			s->e, ERR_BUSY, EBUSY,
+			"nbd%u has limits of an earlier attachment that do not fit this server "
+			"and could not be renewed; take another device",
+			index);
 	return 0;
 }
 
@@ -439,7 +451,8 @@ static int make_usable(struct attach_ctx *s, unsigned index)
 	watch = open_watch(s);
 	if (watch < 0)
 		return watch;
-	ret = blocking_child_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms, watch, s->e);
+	ret = blocking_child_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms,
+				 watch, s->e);
 	close(watch);
 	if (ret == -ECANCELED && is_hung_up(s))
 		return hung_up(s);
@@ -584,7 +597,8 @@ static int attach_device(struct attach_ctx *s, struct attach_result *r)
 	if (ret) {
 		err_wrap(s->e, "%s", endpoint);
 		if (attach_undo(index, &ignored))
-			err_wrap(s->e, "nbd%u could not be released (%s) after", index, ignored.text);
+			err_wrap(s->e, "nbd%u could not be released (%s) after", index,
+				 ignored.text);
 	}
 	return ret;
 }
@@ -608,7 +622,8 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 	const struct target *l = &s->rq->servers[server];
 	struct negotiator *n = &s->k->negotiator;
 	struct pollfd p[2] = {
-		{ .fd = n->fd, .events = POLLIN }, { .fd = s->cancel_fd, .events = POLLIN },
+		{ .fd = n->fd, .events = POLLIN },
+		{ .fd = s->cancel_fd, .events = POLLIN },
 	};
 	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
 	unsigned count = 0;
@@ -616,7 +631,8 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 	if (l->where.transport == URI_UNIX)
 		ret = connect_unix(l, fds, &count, s->e);
 	if (!ret)
-		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count, s->e);
+		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count,
+				     s->e);
 	while (count)
 		close(fds[--count]);
 	if (ret)
@@ -647,7 +663,8 @@ static int get_link(struct attach_ctx *s)
 		if (s->k->events < 0)
 			return s->k->events;
 	}
-	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &rq->negotiator, s->e);
+	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &rq->negotiator,
+			       s->e);
 	if (ret)
 		return ret;
 	for (unsigned i = 0; i < rq->server_count; i++) {
@@ -676,8 +693,13 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	       struct attach_kept *k, struct err *e)
 {
 	struct attach_ctx s = {
-		.rq = rq, .cancel_fd = cancel_fd, .sysfd = -1, .devfd = -1,
-		.k = k, .link = &k->link, .e = e,
+		.rq = rq,
+		.cancel_fd = cancel_fd,
+		.sysfd = -1,
+		.devfd = -1,
+		.k = k,
+		.link = &k->link,
+		.e = e,
 	};
 	int ret;
 

@@ -23,24 +23,24 @@ struct attach_request {
 	struct negotiator_params negotiator;
 	char command_line[8192]; /* for the record */
 	struct plan_request plan;
-	bool find;      /* any free device, not index */
+	bool find; /* any free device, not index */
 	unsigned index;
 };
 
 struct attach_result {
 	unsigned index;
-	bool already;         /* it was attached to this export before; nothing was done */
-	bool made_read_only;  /* by the server, not by the user */
+	bool already;        /* it was attached to this export before; nothing was done */
+	bool made_read_only; /* by the server, not by the user */
 	unsigned connections;
-	char note[512];       /* as in struct connections */
+	char note[512]; /* as in struct connections */
 };
 
 /* What goes on being needed, by whoever looks after the device. */
 struct attach_kept {
-	struct connections link;     /* to be let go of by connections_close, kernel_has_it */
+	struct connections link;      /* to be let go of by connections_close, kernel_has_it */
 	struct negotiator negotiator; /* pid 0: none */
-	int events;                  /* nbdevent_open, from before CONNECT; -1: none */
-	unsigned server;             /* the one that answered */
+	int events;                   /* nbdevent_open, from before CONNECT; -1: none */
+	unsigned server;              /* the one that answered */
 	struct plan plan;
 };
 

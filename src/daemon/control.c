@@ -15,7 +15,8 @@
 enum {
 	CLIENT_MS = 1000,
 	/* What the first version sent; what came later is added behind it. */
-	ANSWER_MIN = offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
+	ANSWER_MIN =
+		offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
 };
 
 union fd_message {
@@ -31,7 +32,8 @@ static int address(const char *dir, unsigned index, struct sockaddr_un *a, struc
 	a->sun_family = AF_UNIX;
 	n = snprintf(a->sun_path, sizeof(a->sun_path), "%s/nbd%u.ctl", dir, index);
 	if (n < 0 || (size_t)n >= sizeof(a->sun_path))
-		return err_set(e, ERR_FAILED, ENAMETOOLONG, "directory %s: its name is too long", dir);
+		return err_set(e, ERR_FAILED, ENAMETOOLONG, "directory %s: its name is too long",
+			       dir);
 	return 0;
 }
 
@@ -105,9 +107,9 @@ int control_accept(int listener, enum control_command *command)
 
 	if (fd < 0)
 		return -EAGAIN;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid && who.uid != geteuid()) ||
-	    !wait_readable(fd, CLIENT_MS) || recv(fd, &word, sizeof(word), 0) != sizeof(word) ||
-	    word >= CONTROL_COMMANDS) {
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
+	    (who.uid && who.uid != geteuid()) || !wait_readable(fd, CLIENT_MS) ||
+	    recv(fd, &word, sizeof(word), 0) != sizeof(word) || word >= CONTROL_COMMANDS) {
 		close(fd);
 		return -EAGAIN;
 	}
@@ -143,8 +145,10 @@ static int receive(int fd, struct control_answer *a, int *fds, unsigned *count)
 	struct iovec io = { .iov_base = a, .iov_len = sizeof(*a) };
 	union fd_message control;
 	struct msghdr m = {
-		.msg_iov = &io, .msg_iovlen = 1,
-		.msg_control = control.space, .msg_controllen = sizeof(control.space),
+		.msg_iov = &io,
+		.msg_iovlen = 1,
+		.msg_control = control.space,
+		.msg_controllen = sizeof(control.space),
 	};
 	ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
@@ -184,7 +188,8 @@ static int reach(const char *dir, unsigned index, struct err *e)
 	close(fd);
 	if (ret == -ENOENT || ret == -ECONNREFUSED)
 		return err_set(e, ERR_ABSENT, ENOENT, "nbd%u has no supervisor", index);
-	return err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret, "reach the supervisor of nbd%u", index);
+	return err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret,
+		       "reach the supervisor of nbd%u", index);
 }
 
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
@@ -201,14 +206,15 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 		return fd;
 	if (send(fd, &word, sizeof(word), MSG_NOSIGNAL) != sizeof(word) ||
 	    !wait_readable(fd, timeout_ms)) {
-		ret = err_set(e, ERR_FAILED, ETIMEDOUT, "the supervisor of nbd%u does not answer within %.3g s",
-			      index, timeout_ms / 1e3);
+		ret = err_set(e, ERR_FAILED, ETIMEDOUT,
+			      "the supervisor of nbd%u does not answer within %.3g s", index,
+			      timeout_ms / 1e3);
 		goto out;
 	}
 	ret = receive(fd, a, fds, count);
 	if (ret) {
-		ret = err_set(e, ERR_FAILED, EPROTO, "the supervisor of nbd%u has ended, or is another version",
-			      index);
+		ret = err_set(e, ERR_FAILED, EPROTO,
+			      "the supervisor of nbd%u has ended, or is another version", index);
 		goto out;
 	}
 	if (a->ret)
@@ -229,7 +235,9 @@ int control_watch(const char *dir, unsigned index)
 	if (fd < 0)
 		return fd;
 	/* of the one that listens, unix(7) */
-	ret = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ? -1 : (int)syscall(SYS_pidfd_open, who.pid, 0);
+	ret = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ?
+		      -1 :
+		      (int)syscall(SYS_pidfd_open, who.pid, 0);
 	if (ret < 0)
 		ret = -errno;
 	close(fd);

@@ -17,9 +17,9 @@
 #include "base/err.h"
 
 enum control_command {
-	CONTROL_STATUS, /* answered at once */
-	CONTROL_RECHECK,   /* is the device still there? One that is not ends the supervisor */
-	CONTROL_ABORT,    /* breaks all connections, for a detach that must not wait for the server */
+	CONTROL_STATUS,  /* answered at once */
+	CONTROL_RECHECK, /* is the device still there? One that is not ends the supervisor */
+	CONTROL_ABORT,  /* breaks all connections, for a detach that must not wait for the server */
 	CONTROL_PAUSE,  /* breaks all connections and lets I/O wait */
 	CONTROL_RESUME, /* connects again */
 	CONTROL_RESCAN, /* asks the server for the size */
@@ -30,17 +30,17 @@ enum control_command {
 enum { CONTROL_FDS_MAX = 64 };
 
 struct control_answer {
-	int ret;            /* 0 or -errno, err says why */
+	int ret; /* 0 or -errno, err says why */
 	struct err err;
-	pid_t pid;          /* of the supervisor */
-	uint32_t alive;     /* connections that are */
+	pid_t pid;      /* of the supervisor */
+	uint32_t alive; /* connections that are */
 	uint32_t connections;
 	uint32_t reconnects;
 	bool paused;
 	uint64_t size;      /* of the device, bytes */
 	int64_t error_time; /* of last_error, seconds since 1970; 0: none */
 	char last_error[512];
-	char peer[80];      /* server in use */
+	char peer[80]; /* server in use */
 };
 
 /* Listens, as the calling process, for device index below dir; a non-blocking descriptor. -EADDRINUSE: it has a supervisor. */

@@ -43,8 +43,10 @@ struct released {
 
 static int refuse(unsigned index, const char *why, struct err *e)
 {
-	return err_set(e, ERR_BUSY, EBUSY, "nbd%u is in use: %s; --force detaches it all the same and "
-		       "its users get I/O errors", index, why);
+	return err_set(e, ERR_BUSY, EBUSY,
+		       "nbd%u is in use: %s; --force detaches it all the same and "
+		       "its users get I/O errors",
+		       index, why);
 }
 
 static int find_users(unsigned index, struct device_users *u, struct err *e)
@@ -81,8 +83,8 @@ static int open_node(const char *node, const struct release *rl, struct err *e)
 	ret = find_users(rl->index, &u, e);
 	if (ret)
 		return ret;
-	return refuse(rl->index, u.users ? u.text : "mounted in another namespace, or held by the kernel",
-		      e);
+	return refuse(rl->index,
+		      u.users ? u.text : "mounted in another namespace, or held by the kernel", e);
 }
 
 /*
@@ -121,7 +123,8 @@ static void release(const void *arg, void *out)
 		if (!rl->force) {
 			err_sys(&r->err, ERR_FAILED, errno,
 				"flush nbd%u before detaching it (--force gives up what is not "
-				"written)", rl->index);
+				"written)",
+				rl->index);
 			return;
 		}
 		r->unflushed = true;
@@ -153,10 +156,12 @@ static int wait_release(int sysfd, const struct detach_request *rq, struct block
 			quiet_since = monotonic_ms();
 		} else if (monotonic_ms() - quiet_since >= rq->silence_ms) {
 			blocking_child_abandon(t);
-			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
-				       "the server of nbd%u has finished no request for %.3g s, so that "
-				       "nothing can be flushed; nothing was changed (--force gives up "
-				       "what is not written)", rq->index, rq->silence_ms / 1e3);
+			return err_set(
+				e, ERR_UNREACHABLE, ETIMEDOUT,
+				"the server of nbd%u has finished no request for %.3g s, so that "
+				"nothing can be flushed; nothing was changed (--force gives up "
+				"what is not written)",
+				rq->index, rq->silence_ms / 1e3);
 		}
 	}
 	return blocking_child_collect(t, r, e);
@@ -212,7 +217,8 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 		/* The flush hangs; the connections are taken away under it, which ends it. Nobody but a supervisor
 		   can free a sender that waits for the server, and that the kernel would wait for. */
 		r->unflushed = true;
-		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_ABORT, CUT_MS, &a, NULL, NULL, &ignored);
+		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_ABORT, CUT_MS, &a, NULL, NULL,
+			    &ignored);
 		ret = attach_undo(rq->index, e);
 	} else if (!ret && !end.done) {
 		*e = end.err;
@@ -225,8 +231,10 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 		poll(NULL, 0, POLL_MS);
 	r->in_use = !is_gone(sysfd, rq->index);
 	if (r->in_use && !rq->force)
-		ret = err_set(e, ERR_BUSY, EBUSY, "nbd%u was disconnected but does not go away: "
-			      "somebody opened it meanwhile", rq->index);
+		ret = err_set(e, ERR_BUSY, EBUSY,
+			      "nbd%u was disconnected but does not go away: "
+			      "somebody opened it meanwhile",
+			      rq->index);
 	record_remove(NBD_ATTACH_STATEDIR, rq->index);
 out:
 	if (rl.devfd >= 0)

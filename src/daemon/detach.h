@@ -17,7 +17,7 @@ struct detach_request {
 };
 
 struct detach_result {
-	bool in_use; /* forced: somebody still has the device open, it goes when that ends */
+	bool in_use;    /* forced: somebody still has the device open, it goes when that ends */
 	bool unflushed; /* forced: what was not written is lost */
 };
 

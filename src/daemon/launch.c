@@ -146,8 +146,7 @@ static int become_vital(const struct launch_request *rq, struct err *e)
 	return rq->care.vital ? protect_self(e) : 0;
 }
 
-__attribute__((noreturn))
-static void work(const struct launch_request *rq, int control, const sigset_t *mask)
+_Noreturn static void work(const struct launch_request *rq, int control, const sigset_t *mask)
 {
 	struct report rp = { 0 };
 	struct attach_kept k;
@@ -182,7 +181,7 @@ static void work(const struct launch_request *rq, int control, const sigset_t *m
 struct watch {
 	int control; /* the report; closed by all of the child's side: see death */
 	int signals;
-	int death;   /* the child's pidfd: its own children can keep control open, waiting in the kernel */
+	int death; /* the child's pidfd: its own children can keep control open, waiting in the kernel */
 };
 
 /* 0: a report, -EINTR: a signal came first (if that matters), -EPIPE: the child died. */
@@ -197,8 +196,9 @@ static int await_report(const struct watch *w, bool heed_signals, struct report 
 	while (poll(p, 3, -1) < 0 && errno == EINTR)
 		;
 	if (p[0].revents || p[1].revents)
-		return recv(w->control, rp, sizeof(*rp), MSG_DONTWAIT) == (ssize_t)sizeof(*rp) ? 0 :
-										      -EPIPE;
+		return recv(w->control, rp, sizeof(*rp), MSG_DONTWAIT) == (ssize_t)sizeof(*rp) ?
+			       0 :
+			       -EPIPE;
 	return -EINTR;
 }
 
@@ -210,13 +210,14 @@ static int undo_of_dead(const struct attach_request *rq, pid_t child, struct err
 		;
 	ret = attach_undo_of(rq, child, e);
 	if (ret)
-		return err_wrap(e, "the working process was killed, and what it had done could not be "
-				   "taken back");
+		return err_wrap(e,
+				"the working process was killed, and what it had done could not be "
+				"taken back");
 	return err_set(e, ERR_FAILED, EINTR, "the working process was killed; nothing is attached");
 }
 
 static int watch(const struct attach_request *rq, pid_t child, const struct watch *w,
-		     struct report *rp, struct err *e)
+		 struct report *rp, struct err *e)
 {
 	int ret = await_report(w, true, rp);
 
@@ -232,7 +233,8 @@ static int watch(const struct attach_request *rq, pid_t child, const struct watc
 	if (ret)
 		return undo_of_dead(rq, child, e);
 	if (!rp->ret && !rp->result.already && attach_undo(rp->result.index, e))
-		return err_wrap(e, "interrupted, and nbd%u could not be released", rp->result.index);
+		return err_wrap(e, "interrupted, and nbd%u could not be released",
+				rp->result.index);
 	return err_set(e, ERR_FAILED, EINTR, "interrupted; nothing is attached");
 }
 
@@ -326,11 +328,11 @@ out:
 /* --- the caller as the supervisor ---------------------------------------------------------------- */
 
 /* Takes back what the caller, worker, has half done when it dies; it ends when it hears that there is no need. */
-__attribute__((noreturn))
-static void guard(const struct attach_request *rq, int control, int death, pid_t worker)
+_Noreturn static void guard(const struct attach_request *rq, int control, int death, pid_t worker)
 {
 	struct pollfd p[2] = {
-		{ .fd = control, .events = POLLIN }, { .fd = death, .events = POLLIN },
+		{ .fd = control, .events = POLLIN },
+		{ .fd = death, .events = POLLIN },
 	};
 	struct err ignored;
 	char done;
@@ -345,15 +347,16 @@ static void guard(const struct attach_request *rq, int control, int death, pid_t
 }
 
 /* attach_run, with a guard beside. caught is blocked. */
-static int attach_here(const struct launch_request *rq, const sigset_t *caught, struct attach_result *r,
-		       struct attach_kept *k, struct err *e)
+static int attach_here(const struct launch_request *rq, const sigset_t *caught,
+		       struct attach_result *r, struct attach_kept *k, struct err *e)
 {
 	int signals = signalfd(-1, caught, SFD_CLOEXEC | SFD_NONBLOCK);
 	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	int pair[2] = { -1, -1 }, ret;
 	pid_t child = -1, worker = getpid();
 
-	if (signals >= 0 && self >= 0 && !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+	if (signals >= 0 && self >= 0 &&
+	    !socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		child = fork();
 	if (!child) {
 		close(pair[0]);
@@ -379,8 +382,8 @@ static int attach_here(const struct launch_request *rq, const sigset_t *caught, 
 	return ret;
 }
 
-static int take_over(struct attach_request *rq, unsigned index, struct attach_kept *k, struct takeover_result *found,
-		     struct err *e)
+static int take_over(struct attach_request *rq, unsigned index, struct attach_kept *k,
+		     struct takeover_result *found, struct err *e)
 {
 	struct control_answer a;
 	int ret;
@@ -389,8 +392,10 @@ static int take_over(struct attach_request *rq, unsigned index, struct attach_ke
 	rq->find = false;
 	ret = control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, STATUS_MS, &a, NULL, NULL, e);
 	if (!ret)
-		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to this export already, and supervised by "
-			       "process %d", index, (int)a.pid);
+		return err_set(e, ERR_BUSY, EBUSY,
+			       "nbd%u is attached to this export already, and supervised by "
+			       "process %d",
+			       index, (int)a.pid);
 	return ret == -ENOENT ? takeover_run(rq, k, found, e) : ret;
 }
 
@@ -432,8 +437,7 @@ int launch_stay(const struct launch_request *rq, struct err *e)
 
 /* --- of a device that is attached ----------------------------------------------------------------- */
 
-__attribute__((noreturn))
-static void adopt(const struct launch_request *rq, int control)
+_Noreturn static void adopt(const struct launch_request *rq, int control)
 {
 	struct report rp = { 0 };
 	struct takeover_result found;
@@ -471,7 +475,8 @@ int launch_takeover(const struct launch_request *rq, struct err *e)
 	}
 	close(pair[1]);
 	if (recv(pair[0], &rp, sizeof(rp), 0) != (ssize_t)sizeof(rp)) {
-		ret = err_set(e, ERR_FAILED, EPIPE, "the new supervisor of nbd%u was killed", rq->attach.index);
+		ret = err_set(e, ERR_FAILED, EPIPE, "the new supervisor of nbd%u was killed",
+			      rq->attach.index);
 		goto out;
 	}
 	*e = rp.err;

@@ -22,7 +22,7 @@ enum {
 	START_MS = 30000,  /* for the child to read its keys */
 	OVERDUE_MS = 5000, /* beyond the time an attempt has */
 	STOP_MS = 1000,
-	DROP_MAX = 16,     /* stale answers in one look */
+	DROP_MAX = 16, /* stale answers in one look */
 	CHILD_FD = 3,
 };
 
@@ -87,7 +87,8 @@ static void close_all(const int *fds, unsigned count)
  * One message, 0 for the hang-up, -EMSGSIZE for one of another length or with too much beside it. fds has room for
  * NEGOTIATOR_CONNECTED_MAX.
  */
-static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsigned *count, int flags)
+static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsigned *count,
+			       int flags)
 {
 	struct iovec iov = { .iov_base = message, .iov_len = len };
 	union control control;
@@ -132,7 +133,8 @@ struct child {
 	const struct negotiator_params *p;
 	unsigned count;
 	struct connector *links[NEGOTIATOR_SERVERS_MAX];
-	struct err unresolved[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
+	struct err unresolved
+		[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
 };
 
 static int run(struct child *c, const struct question *q, const int *fds, unsigned count,
@@ -234,9 +236,10 @@ static int prepare(struct child *c, const struct target *servers, struct err *e)
 
 	for (unsigned i = 0; i < c->count; i++) {
 		if (c->p->keep_addresses && has_token(&servers[i]))
-			return err_set(e, ERR_USAGE, EOPNOTSUPP,
-				       "a key in a token may need files at each handshake, which a device that has "
-				       "them cannot wait for: use a key file");
+			return err_set(
+				e, ERR_USAGE, EOPNOTSUPP,
+				"a key in a token may need files at each handshake, which a device that has "
+				"them cannot wait for: use a key file");
 		ret = connect_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
@@ -289,9 +292,8 @@ static int settle(int *fd, struct err *e)
 	return 0;
 }
 
-__attribute__((noreturn))
-static void process(int fd, const struct target *servers, unsigned count,
-		    const struct negotiator_params *p)
+_Noreturn static void process(int fd, const struct target *servers, unsigned count,
+			      const struct negotiator_params *p)
 {
 	struct sandbox confine = {
 		.user = p->user,
@@ -395,9 +397,9 @@ static bool take_result(const struct negotiator *n, struct connections *rs, cons
 		if (!is_stream(fds[i]))
 			return false;
 	if (!is_bool(&rs->encrypted) || !is_bool(&rs->relayed) || !is_bool(&x->has_block_size) ||
-	    !is_bool(&x->has_name) || !is_bool(&x->has_description) || !is_bool(&x->by_export_name) ||
-	    !is_bool(&x->structured) || !is_bool(&x->has_contexts) ||
-	    (unsigned)x->listed > EXPORT_UNLISTED)
+	    !is_bool(&x->has_name) || !is_bool(&x->has_description) ||
+	    !is_bool(&x->by_export_name) || !is_bool(&x->structured) ||
+	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
 	if (rs->encrypted != n->is_tls[n->server] ||
 	    (rs->relayed && !rs->encrypted && !n->is_vsock[n->server]))
@@ -434,8 +436,9 @@ static int receive(struct negotiator *n, struct answer *a, struct err *e)
 			/* Whether the dead one or the next has read the question nobody knows: an answer may come. */
 			n->busy = false;
 			n->stale++;
-			a->ret = err_set(&a->err, ERR_FAILED, ECHILD,
-					 "the process that talks to servers died and was started again");
+			a->ret = err_set(
+				&a->err, ERR_FAILED, ECHILD,
+				"the process that talks to servers died and was started again");
 			return 0;
 		}
 		if (n->busy && a->number == n->number) {
@@ -492,7 +495,8 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		return err_set(e, ERR_FAILED, EBUSY, "the process that talks to servers is busy");
 	if (server >= n->servers || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
 	    count > NEGOTIATOR_CONNECTED_MAX || !count != !n->is_unix[server])
-		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked", server);
+		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked",
+			       server);
 	if (m)
 		q.multi = *m;
 	sent = send_message(n->fd, &q, sizeof(q), connected, count, MSG_DONTWAIT);
@@ -587,7 +591,8 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 	n->due_ms = monotonic_ms() + START_MS;
 	for (unsigned i = 0; i < count; i++) {
 		if (servers[i].command_args)
-			return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");
+			return err_set(e, ERR_USAGE, EINVAL,
+				       "a command cannot be started again by itself");
 		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
 		n->is_tls[i] = servers[i].where.tls;
 		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;

@@ -30,26 +30,27 @@ struct negotiator_params {
 	 * read, and replaces the other when that dies: -ECHILD is the answer then.
 	 */
 	bool keep_addresses;
-	const char *user;    /* whom to become when started as root, see struct sandbox */
-	bool lenient;        /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
+	const char *user; /* whom to become when started as root, see struct sandbox */
+	bool lenient; /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
 };
 
 struct negotiator {
-	pid_t pid;        /* with keep_addresses, of the one that talks to nobody */
-	int fd;           /* readable when an answer is there or the child is gone; for polling only */
-	bool busy;        /* asked and not answered */
-	bool confined;    /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
-	bool locked;      /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
-	long long due_ms; /* by monotonic_ms: it has hung if the answer is not there by then; where busy */
+	pid_t pid;     /* with keep_addresses, of the one that talks to nobody */
+	int fd;        /* readable when an answer is there or the child is gone; for polling only */
+	bool busy;     /* asked and not answered */
+	bool confined; /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
+	bool locked; /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
+	long long
+		due_ms; /* by monotonic_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */
 	unsigned servers;
-	bool replaced;    /* there is one behind the one that talks */
+	bool replaced; /* there is one behind the one that talks */
 	uint8_t is_unix[NEGOTIATOR_SERVERS_MAX], is_tls[NEGOTIATOR_SERVERS_MAX];
 	bool is_vsock[NEGOTIATOR_SERVERS_MAX];
-	uint32_t number;  /* of the last question */
-	unsigned stale;   /* answers to come that nobody wants any more */
-	unsigned server;  /* what was asked */
-	unsigned most;    /* connections */
+	uint32_t number; /* of the last question */
+	unsigned stale;  /* answers to come that nobody wants any more */
+	unsigned server; /* what was asked */
+	unsigned most;   /* connections */
 };
 
 /*

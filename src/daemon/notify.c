@@ -18,7 +18,8 @@ static int connect_again(const struct notify *n)
 }
 
 /* How often half of usec is, in milliseconds. */
-static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid_t self, struct err *e)
+static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid_t self,
+			struct err *e)
 {
 	uint64_t number;
 
@@ -27,14 +28,15 @@ static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid
 	if (pid && (text_number(pid, false, 1, INT32_MAX, &number) || (pid_t)number != self))
 		return 0;
 	if (text_number(usec, false, 1, UINT64_MAX / 2, &number))
-		return err_set(e, ERR_USAGE, EINVAL, "$WATCHDOG_USEC is not a number of microseconds");
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "$WATCHDOG_USEC is not a number of microseconds");
 	number /= 2000;
 	n->watchdog_ms = number > INT32_MAX ? INT32_MAX : number ? (unsigned)number : 1;
 	return 0;
 }
 
-int notify_open(struct notify *n, const char *address, const char *usec, const char *pid, pid_t self,
-		struct err *e)
+int notify_open(struct notify *n, const char *address, const char *usec, const char *pid,
+		pid_t self, struct err *e)
 {
 	size_t len = address ? strlen(address) : 0;
 	char shown[256];
@@ -46,8 +48,10 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 		return 0;
 	text_escape(shown, sizeof(shown), address, len);
 	if ((address[0] != '/' && address[0] != '@') || len == 1 || len >= sizeof(n->to.sun_path))
-		return err_set(e, ERR_USAGE, EAFNOSUPPORT, "$NOTIFY_SOCKET is %s: a path or an abstract name of a "
-			       "Unix socket is needed", shown);
+		return err_set(e, ERR_USAGE, EAFNOSUPPORT,
+			       "$NOTIFY_SOCKET is %s: a path or an abstract name of a "
+			       "Unix socket is needed",
+			       shown);
 	n->to.sun_family = AF_UNIX;
 	memcpy(n->to.sun_path, address, len);
 	n->to_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);

@@ -25,8 +25,8 @@ struct notify {
  * Of the environment: address is $NOTIFY_SOCKET, a path or "@" and an abstract name, usec $WATCHDOG_USEC, which counts
  * when pid, $WATCHDOG_PID, is self or absent. Each may be NULL. ERR_USAGE for an address or a number that cannot be.
  */
-int notify_open(struct notify *n, const char *address, const char *usec, const char *pid, pid_t self,
-		struct err *e);
+int notify_open(struct notify *n, const char *address, const char *usec, const char *pid,
+		pid_t self, struct err *e);
 
 /* Lines of "NAME=value". The socket stays connected, so that a change of root does not matter. */
 void notify_say(const struct notify *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

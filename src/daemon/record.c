@@ -14,7 +14,7 @@
 #include "base/text.h"
 
 #define ALIAS_LINE_MAX 511
-#define FILE_MAX (4 * (int)sizeof(struct record))
+#define FILE_MAX       (4 * (int)sizeof(struct record))
 
 enum kind { NUMBER, TEXT };
 
@@ -24,8 +24,10 @@ static const struct {
 	size_t offset;
 	size_t size;
 } fields[] = {
-#define FIELD(key, kind, member) \
-	{ key, kind, offsetof(struct record, member), sizeof(((struct record *)0)->member) }
+#define FIELD(key, kind, member)                                                                 \
+	{                                                                                        \
+		key, kind, offsetof(struct record, member), sizeof(((struct record *)0)->member) \
+	}
 	FIELD("pid", NUMBER, pid),
 	FIELD("connections", NUMBER, connections),
 	FIELD("read-only", NUMBER, read_only),
@@ -162,12 +164,14 @@ static void begin_file(struct out *o, int dirfd, const char *name, char *tempora
 {
 	snprintf(temporary, cap, ".%s", name);
 	o->used = 0;
-	o->fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	o->fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+		       0600);
 	o->code = o->fd < 0 ? errno : 0;
 }
 
 /* dir is for messages. */
-static int end_file(struct out *o, int dirfd, const char *dir, const char *name, const char *temporary, struct err *e)
+static int end_file(struct out *o, int dirfd, const char *dir, const char *name,
+		    const char *temporary, struct err *e)
 {
 	flush(o);
 	if (o->fd >= 0 && close(o->fd) && !o->code)
@@ -179,7 +183,8 @@ static int end_file(struct out *o, int dirfd, const char *dir, const char *name,
 	return o->code ? err_sys(e, ERR_FAILED, o->code, "write %s/%s", dir, name) : 0;
 }
 
-static int write_record(int dirfd, const char *dir, unsigned index, const struct record *s, struct err *e)
+static int write_record(int dirfd, const char *dir, unsigned index, const struct record *s,
+			struct err *e)
 {
 	char name[32], temporary[sizeof(name) + 1];
 	struct out o;
@@ -207,7 +212,8 @@ int record_write(const char *dir, unsigned index, const struct record *s, struct
 	return ret;
 }
 
-int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e)
+int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias,
+			   struct err *e)
 {
 	static const char key[] = "NBD_ATTACH_ALIAS=";
 	char name[64], temporary[sizeof(name) + 1];

@@ -16,23 +16,24 @@
 #include "proto/uri.h"
 
 struct record {
-	pid_t pid;             /* that did CONNECT, as in /sys/block/nbdN/pid */
+	pid_t pid; /* that did CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
-	int read_only;         /* 1: asked for by the user, whatever the server says */
+	int read_only;                      /* 1: asked for by the user, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
-	char host[512];        /* "host:port", a socket's path or a command's name */
+	char host[512];                     /* "host:port", a socket's path or a command's name */
 	char export[URI_EXPORT_MAX + 1];
-	char peer[80];         /* numeric address in use */
-	char tls[64];          /* "TLS1.3 AES-128-GCM kernel", "" for none */
-	pid_t supervisor;      /* 0: it never had one; control.h tells whether it is alive */
+	char peer[80];    /* numeric address in use */
+	char tls[64];     /* "TLS1.3 AES-128-GCM kernel", "" for none */
+	pid_t supervisor; /* 0: it never had one; control.h tells whether it is alive */
 	unsigned reconnects;
 	unsigned alive;        /* connections, as the supervisor said last */
 	unsigned server_flags; /* as given to the kernel */
 	unsigned timeout_s;
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
-	char last_error[512];  /* of an attempt to reconnect, "" for none */
-	char error_time[32];   /* as 2001-02-03T04:05:06Z */
-	char command_line[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
+	char last_error[512];          /* of an attempt to reconnect, "" for none */
+	char error_time[32];           /* as 2001-02-03T04:05:06Z */
+	char command_line
+		[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
 };
 
 /* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
@@ -49,7 +50,8 @@ int record_write_at(int dirfd, unsigned index, const struct record *s, struct er
  * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's rules, which ask for
  * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
  */
-int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias, struct err *e);
+int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias,
+			   struct err *e);
 
 /* Removes it; that there is none is no error. */
 void record_remove_udev_name(const char *dir, unsigned index, pid_t pid);

@@ -29,21 +29,23 @@
 
 enum {
 	FIRST_ATTEMPT_MS = 20,
-	NOTICE_MS = 300,   /* the kernel's notice of a death comes within that, or never */
-	STEADY_MS = 300,   /* a connection that does not last so long is not worth a new one at once */
-	AGAIN_MS = 20,     /* after an offer that the kernel has dropped */
-	DOUBT_OFFERS = 50, /* that are dropped until it is believed that there is no place */
-	GROW_MS = 3000,    /* requests that were lost have been sent again by then */
+	NOTICE_MS = 300, /* the kernel's notice of a death comes within that, or never */
+	STEADY_MS =
+		300,   /* a connection that does not last so long is not worth a new one at once */
+	AGAIN_MS = 20, /* after an offer that the kernel has dropped */
+	DOUBT_OFFERS = 50,  /* that are dropped until it is believed that there is no place */
+	GROW_MS = 3000,     /* requests that were lost have been sent again by then */
 	SILENCE_MS = 20000, /* of a server in a detach */
 	STOP_AGAIN_MS = 1000,
 	CLIENT_MS = 30000, /* that a client waits */
 	LOG_EVERY = 20,    /* attempts that fail in the same way */
-	QUIET_MS = 3000,   /* that a moment without requests is waited for, to cut a connection that is renewed, */
-	PAUSE_MS = 1000,   /* and of that, one in a pause between them */
+	QUIET_MS =
+		3000, /* that a moment without requests is waited for, to cut a connection that is renewed, */
+	PAUSE_MS = 1000,       /* and of that, one in a pause between them */
 	GROW_QUIET_MS = 20000, /* the same, to grow */
 	QUIET_LOOK_MS = 5,
 	RENEW_AGAIN_MS = 60000, /* after an attempt that failed */
-	COMMAND_MS = 10000, /* that the kernel takes for a command until it is told */
+	COMMAND_MS = 10000,     /* that the kernel takes for a command until it is told */
 };
 
 /* With a timeout the kernel marks a socket that it takes; without, it is offered at these times, which covers a slow one. */
@@ -66,19 +68,19 @@ struct command {
 _Static_assert(sizeof(struct command) <= BLOCKING_THREAD_BLOCK_MAX, "fits a blocking thread");
 
 struct slot {
-	int fd;            /* our copy of the kernel's; -1: dead, or not known */
+	int fd; /* our copy of the kernel's; -1: dead, or not known */
 	bool dead;
-	bool doubtful;     /* nobody knows whether it is: one is offered, and seen whether it is taken */
-	bool untold;       /* that it is: it may be a detach, which takes the connections away before the device */
-	long long since;   /* it is dead, or alive */
+	bool doubtful; /* nobody knows whether it is: one is offered, and seen whether it is taken */
+	bool untold; /* that it is: it may be a detach, which takes the connections away before the device */
+	long long since; /* it is dead, or alive */
 	bool kernel_tls;
-	uint64_t records;  /* of the device when it began */
-	uint64_t size;     /* of the export, as the server said then: it answers no request beyond */
+	uint64_t records; /* of the device when it began */
+	uint64_t size;    /* of the export, as the server said then: it answers no request beyond */
 };
 
 /* A moment without requests is waited for. */
 struct quiet {
-	long long until;   /* then any will do; 0: nobody waits */
+	long long until; /* then any will do; 0: nobody waits */
 	unsigned looks;
 	uint64_t finished; /* requests, at the last of them */
 };
@@ -91,7 +93,8 @@ struct offer {
 	long long due;
 	uint64_t grown;
 	bool kernel_tls;
-	struct quiet quiet; /* it replaces one that lives, which is cut then; until 0: the other one is dead */
+	struct quiet
+		quiet; /* it replaces one that lives, which is cut then; until 0: the other one is dead */
 };
 
 /* Who waits for an answer, for one thing at a time. */
@@ -107,51 +110,53 @@ struct supervisor {
 	struct nbdnl *nl;
 	struct blocking_thread *kcall;
 	int events, sysfd, records, listener, signals;
-	int unix_dirs[NEGOTIATOR_SERVERS_MAX]; /* of servers' sockets, where paths may be gone one day; else -1 */
-	bool calling;             /* a kcall is under way */
-	long long call_due;       /* when that is told, as it hangs; -1: it has been */
+	int unix_dirs
+		[NEGOTIATOR_SERVERS_MAX]; /* of servers' sockets, where paths may be gone one day; else -1 */
+	bool calling;                     /* a kcall is under way */
+	long long call_due;               /* when that is told, as it hangs; -1: it has been */
 	bool over;
 	int result;
 	struct err *e;
 
 	struct slot slots[PLAN_CONNECTIONS_MAX];
-	unsigned notices;         /* of deaths, that no replacement has answered */
-	bool unnoticed;           /* one is dead without, and the next attempt waits for it */
-	unsigned flaps;           /* connections in turn that did not last */
-	long long unexplained;    /* a notice without a death that we can see: when to look again, 0: none */
-	long long lost_since;     /* the first of those that are dead now */
+	unsigned notices; /* of deaths, that no replacement has answered */
+	bool unnoticed;   /* one is dead without, and the next attempt waits for it */
+	unsigned flaps;   /* connections in turn that did not last */
+	long long
+		unexplained; /* a notice without a death that we can see: when to look again, 0: none */
+	long long lost_since; /* the first of those that are dead now */
 	uint64_t size;
 
-	unsigned server;          /* in use, or tried */
-	unsigned tried;           /* in this round over all servers */
-	unsigned rounds;          /* that failed */
-	long long due;            /* the next attempt; -1: none */
-	bool rescanning;          /* what the negotiator does is for a client */
-	int renewing;             /* it is for this slot, whose connection lives; -1: no */
-	long long look_due;       /* at the records; -1: they do not matter */
-	unsigned fenced_server;   /* fell silent, */
-	long long fenced_until;   /* so that others have to wait until then */
+	unsigned server;        /* in use, or tried */
+	unsigned tried;         /* in this round over all servers */
+	unsigned rounds;        /* that failed */
+	long long due;          /* the next attempt; -1: none */
+	bool rescanning;        /* what the negotiator does is for a client */
+	int renewing;           /* it is for this slot, whose connection lives; -1: no */
+	long long look_due;     /* at the records; -1: they do not matter */
+	unsigned fenced_server; /* fell silent, */
+	long long fenced_until; /* so that others have to wait until then */
 	struct offer offer;
-	uint64_t grow_to;         /* once all connections know it */
+	uint64_t grow_to; /* once all connections know it */
 	long long grow_due;
 	struct quiet grow_quiet;
-	long long renew_due;      /* of those that do not, by new ones */
+	long long renew_due; /* of those that do not, by new ones */
 
 	bool paused;
 	struct client client;
 	pid_t detacher;
 	int detacher_fd;
-	bool refused;             /* the detach was, and that has been told */
-	long long stop_due;       /* when to try once more; -1: not at all */
+	bool refused;       /* the detach was, and that has been told */
+	long long stop_due; /* when to try once more; -1: not at all */
 	uint32_t reconnects;
-	long long watchdog_due;   /* -1: nobody wants to know whether we are alive */
+	long long watchdog_due; /* -1: nobody wants to know whether we are alive */
 	char peer[80];
 	char last_error[512];
 	int64_t error_time;
 	unsigned same_errors;
 
 	/* here because there may be no memory later */
-	struct record record;      /* pid 0: there is none */
+	struct record record; /* pid 0: there is none */
 	struct connections answer;
 };
 
@@ -185,15 +190,17 @@ static void tell_status(const struct supervisor *s)
 	else if (alive == s->rq->connections)
 		snprintf(text, sizeof(text), "connected to %s", peer);
 	else
-		snprintf(text, sizeof(text), "%u of %u connections, reconnecting%s%s", alive, s->rq->connections,
-			 s->last_error[0] ? ": " : "", s->last_error);
+		snprintf(text, sizeof(text), "%u of %u connections, reconnecting%s%s", alive,
+			 s->rq->connections, s->last_error[0] ? ": " : "", s->last_error);
 	notify_say(s->rq->notify, "STATUS=nbd%u: %s", s->rq->index, text);
 }
 
 static void note_error(struct supervisor *s, const char *text)
 {
-	s->same_errors = strncmp(s->last_error, text, sizeof(s->last_error) - 1) ? 0 : s->same_errors + 1;
-	snprintf(s->last_error, sizeof(s->last_error), "%.*s", (int)sizeof(s->last_error) - 1, text);
+	s->same_errors =
+		strncmp(s->last_error, text, sizeof(s->last_error) - 1) ? 0 : s->same_errors + 1;
+	snprintf(s->last_error, sizeof(s->last_error), "%.*s", (int)sizeof(s->last_error) - 1,
+		 text);
 	s->error_time = time(NULL);
 }
 
@@ -323,7 +330,8 @@ static void tell_losses(struct supervisor *s)
 
 	for (unsigned i = 0; i < s->rq->connections; i++) {
 		if (s->slots[i].untold && !s->paused)
-			SAY(s, LOG_LEVEL_WARNING, "connection %u of %u is lost", i + 1, s->rq->connections);
+			SAY(s, LOG_LEVEL_WARNING, "connection %u of %u is lost", i + 1,
+			    s->rq->connections);
 		any |= s->slots[i].untold;
 		s->slots[i].untold = false;
 	}
@@ -413,7 +421,11 @@ static void do_command(void *block)
 static void submit(struct supervisor *s, enum job job, int fd, uint64_t size)
 {
 	struct command c = {
-		.job = job, .nl = s->nl, .index = s->rq->index, .fd = fd, .size = size,
+		.job = job,
+		.nl = s->nl,
+		.index = s->rq->index,
+		.fd = fd,
+		.size = size,
 	};
 	struct err e;
 
@@ -432,8 +444,11 @@ static void tell_hanging(struct supervisor *s)
 	char text[128];
 
 	s->call_due = -1;
-	snprintf(text, sizeof(text), "the kernel has not carried out a command for %d s: another one hangs, or requests "
-		 "that it waits for do", COMMAND_MS / 1000);
+	snprintf(
+		text, sizeof(text),
+		"the kernel has not carried out a command for %d s: another one hangs, or requests "
+		"that it waits for do",
+		COMMAND_MS / 1000);
 	note_error(s, text);
 	SAY(s, LOG_LEVEL_ERROR, "%s", text);
 	tell_status(s);
@@ -463,7 +478,9 @@ static uint64_t count_records(const struct supervisor *s)
 	struct sysfs_traffic t;
 	struct err ignored;
 
-	return sysfs_traffic(s->sysfd, s->rq->index, &t, &ignored) ? 0 : plan_records(t.requests, t.bytes);
+	return sysfs_traffic(s->sysfd, s->rq->index, &t, &ignored) ?
+		       0 :
+		       plan_records(t.requests, t.bytes);
 }
 
 static void begin_to_count(struct supervisor *s, unsigned i, bool kernel_tls, uint64_t records)
@@ -495,8 +512,11 @@ static int check_known(const struct supervisor *s, const char *until, struct err
 {
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		if (is_unknown(&s->slots[i]))
-			return err_set(e, ERR_BUSY, EBUSY, "connection %u of %u was made by a supervisor that was killed, "
-				       "and cannot be broken; %s it has been lost", i + 1, s->rq->connections, until);
+			return err_set(
+				e, ERR_BUSY, EBUSY,
+				"connection %u of %u was made by a supervisor that was killed, "
+				"and cannot be broken; %s it has been lost",
+				i + 1, s->rq->connections, until);
 	return 0;
 }
 
@@ -672,8 +692,8 @@ static void take_answer(struct supervisor *s, long long now, struct connections 
 	int slot = renewing ? s->renewing : first_dead(s);
 	struct err e;
 
-	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "", &rs->export,
-			     &s->offer.grown, &e)) {
+	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "",
+			     &rs->export, &s->offer.grown, &e)) {
 		connections_close(rs, false);
 		if (renewing)
 			not_renewed(s, now, &e);
@@ -706,7 +726,8 @@ static void settle(struct supervisor *s, long long now)
 	slot->fd = s->offer.fd;
 	slot->dead = slot->doubtful = false;
 	slot->since = now;
-	begin_to_count(s, s->offer.slot, s->offer.kernel_tls, s->offer.kernel_tls ? count_records(s) : 0);
+	begin_to_count(s, s->offer.slot, s->offer.kernel_tls,
+		       s->offer.kernel_tls ? count_records(s) : 0);
 	s->offer.fd = -1;
 	s->notices -= s->notices > 0;
 	s->reconnects++;
@@ -756,8 +777,10 @@ static void make_room(struct supervisor *s, long long now)
 		s->offer.due = now + QUIET_LOOK_MS;
 		return;
 	}
-	SAY(s, LOG_LEVEL_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1, s->rq->connections,
-	    is_outdated(s, &s->slots[s->offer.slot]) ? "as the export has grown" : "before its keys are worn out");
+	SAY(s, LOG_LEVEL_NOTICE, "connection %u of %u is renewed, %s", s->offer.slot + 1,
+	    s->rq->connections,
+	    is_outdated(s, &s->slots[s->offer.slot]) ? "as the export has grown" :
+						       "before its keys are worn out");
 	s->offer.quiet.until = 0;
 	lose(s, s->offer.slot, now);
 	s->offer.due = now;
@@ -779,7 +802,8 @@ static void offer(struct supervisor *s, long long now)
 	}
 	if (dead) {
 		drop_offer(s);
-		err_set(&e, ERR_UNREACHABLE, ECONNRESET, "the server closed the new connection at once");
+		err_set(&e, ERR_UNREACHABLE, ECONNRESET,
+			"the server closed the new connection at once");
 		failed(s, now, &e);
 		return;
 	}
@@ -795,7 +819,8 @@ static void offer(struct supervisor *s, long long now)
 static bool was_disconnected(struct supervisor *s, const struct command *c)
 {
 	if (c->ret == -EINVAL && look(s)) {
-		SAY(s, LOG_LEVEL_NOTICE, "disconnected while somebody has it open: %s", c->err.text);
+		SAY(s, LOG_LEVEL_NOTICE, "disconnected while somebody has it open: %s",
+		    c->err.text);
 		end(s, 0);
 	}
 	return s->over;
@@ -818,7 +843,8 @@ static void offered(struct supervisor *s, long long now, const struct command *c
 		return;
 	}
 	s->offer.times++;
-	if (p->timeout_s ? sockopt_send_timeout_ms(s->offer.fd) > 0 : s->offer.times == OFFERS_BLIND) {
+	if (p->timeout_s ? sockopt_send_timeout_ms(s->offer.fd) > 0 :
+			   s->offer.times == OFFERS_BLIND) {
 		settle(s, now);
 		return;
 	}
@@ -853,14 +879,15 @@ static void grow(struct supervisor *s, long long now)
 static void grown(struct supervisor *s, const struct command *c)
 {
 	if (c->ret) {
-		SAY(s, LOG_LEVEL_ERROR, "cannot grow to %llu bytes: %s", (unsigned long long)c->size,
-		    c->err.text);
+		SAY(s, LOG_LEVEL_ERROR, "cannot grow to %llu bytes: %s",
+		    (unsigned long long)c->size, c->err.text);
 		s->grow_to = s->size;
 		if (s->client.fd >= 0 && s->client.command == CONTROL_RESCAN)
 			answer_waiting(s, &c->err);
 		return;
 	}
-	SAY(s, LOG_LEVEL_NOTICE, "the export has grown from %llu to %llu bytes, and so has the device",
+	SAY(s, LOG_LEVEL_NOTICE,
+	    "the export has grown from %llu to %llu bytes, and so has the device",
 	    (unsigned long long)s->size, (unsigned long long)c->size);
 	s->size = c->size;
 }
@@ -1024,7 +1051,8 @@ static void check_client(struct supervisor *s, long long now)
 		answer_waiting(s, NULL);
 	else if (c->command == CONTROL_RESCAN && !s->rescanning && s->grow_to <= s->size)
 		answer_waiting(s, NULL);
-	else if (now >= c->deadline - (c->command == CONTROL_PAUSE ? CLIENT_MS - 2 * NOTICE_MS : 0)) {
+	else if (now >=
+		 c->deadline - (c->command == CONTROL_PAUSE ? CLIENT_MS - 2 * NOTICE_MS : 0)) {
 		if (c->command == CONTROL_PAUSE) {
 			answer_waiting(s, NULL);
 			return;
@@ -1056,8 +1084,8 @@ static void rescanned(struct supervisor *s, long long now, const struct connecti
 		return;
 	}
 	s->rescanning = false;
-	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "", &rs->export,
-			     &size, &e)) {
+	if (plan_replacement(rq->plan, s->size, rq->export->has_name ? rq->export->name : "",
+			     &rs->export, &size, &e)) {
 		answer_waiting(s, &e);
 		return;
 	}
@@ -1107,8 +1135,7 @@ static bool is_managed(const struct supervisor *s)
 	return s->rq->notify && s->rq->notify->fd >= 0;
 }
 
-__attribute__((noreturn))
-static void detach_in_child(const struct supervisor *s)
+_Noreturn static void detach_in_child(const struct supervisor *s)
 {
 	const struct detach_request rq = { .index = s->rq->index, .silence_ms = SILENCE_MS };
 	struct detach_result r;
@@ -1157,7 +1184,8 @@ static void signalled(struct supervisor *s)
 
 	while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
 		if (s->rq->options.deaf)
-			SAY(s, LOG_LEVEL_NOTICE, "asked to stop by a signal, and stays: --detach ends it");
+			SAY(s, LOG_LEVEL_NOTICE,
+			    "asked to stop by a signal, and stays: --detach ends it");
 		else
 			stop_politely(s);
 	}
@@ -1181,7 +1209,8 @@ static void called(struct supervisor *s, long long now)
 		grown(s, &c);
 		break;
 	case JOB_GIVE_UP:
-		err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT, "given up after %u s without a connection: %.400s",
+		err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
+			"given up after %u s without a connection: %.400s",
 			s->rq->options.reconnect_timeout_s, s->last_error);
 		end(s, -ETIMEDOUT);
 		break;
@@ -1203,12 +1232,16 @@ static long long renewal_due(const struct supervisor *s)
 {
 	if (count_dead(s))
 		return -1;
-	return first_outdated(s) >= 0 && (s->look_due < 0 || s->renew_due < s->look_due) ? s->renew_due : s->look_due;
+	return first_outdated(s) >= 0 && (s->look_due < 0 || s->renew_due < s->look_due) ?
+		       s->renew_due :
+		       s->look_due;
 }
 
 static long long growth_due(const struct supervisor *s)
 {
-	return s->grow_due && s->grow_to > s->size && !count_dead(s) && !count_outdated(s) ? s->grow_due : -1;
+	return s->grow_due && s->grow_to > s->size && !count_dead(s) && !count_outdated(s) ?
+		       s->grow_due :
+		       -1;
 }
 
 static bool is_due(long long when, long long now)
@@ -1279,7 +1312,8 @@ static long long next_due(const struct supervisor *s)
 	}
 	if (s->client.fd >= 0)
 		sooner(&when, s->client.command == CONTROL_PAUSE ?
-			      s->client.deadline - CLIENT_MS + 2 * NOTICE_MS : s->client.deadline);
+				      s->client.deadline - CLIENT_MS + 2 * NOTICE_MS :
+				      s->client.deadline);
 	return when;
 }
 
@@ -1299,7 +1333,10 @@ static void wait_and_hear(struct supervisor *s)
 
 	for (unsigned i = 0; i < s->rq->connections; i++)
 		p[SLOTS + i] = (struct pollfd){ .fd = s->slots[i].fd, .events = POLLRDHUP };
-	if (poll(p, SLOTS + s->rq->connections, when < 0 ? -1 : when > now ? (int)(when - now) : 0) < 0)
+	if (poll(p, SLOTS + s->rq->connections,
+		 when < 0   ? -1 :
+		 when > now ? (int)(when - now) :
+			      0) < 0)
 		return;
 	now = monotonic_ms();
 	find_dead(s, now);
@@ -1388,7 +1425,8 @@ static void finish(struct supervisor *s)
 	if (s->listener >= 0) {
 		control_remove(s->records, s->rq->index);
 		close(s->listener);
-		if (!is_ours(s) && !record_read_at(s->records, s->rq->index, &s->record, &ignored) &&
+		if (!is_ours(s) &&
+		    !record_read_at(s->records, s->rq->index, &s->record, &ignored) &&
 		    s->record.supervisor == getpid())
 			record_remove_at(s->records, s->rq->index);
 	}

@@ -21,9 +21,10 @@
 struct supervise_options {
 	uint32_t peer_timeout_s;      /* a peer that is silent for so long is dead */
 	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
-	uint32_t fence_delay_s;       /* before another server gets what a silent one may still execute */
-	uint32_t attempt_timeout_ms;  /* for one attempt to reach a server */
-	uint32_t tls_renew;           /* connections that the kernel encrypts are replaced after so many records; 0: never */
+	uint32_t fence_delay_s; /* before another server gets what a silent one may still execute */
+	uint32_t attempt_timeout_ms; /* for one attempt to reach a server */
+	uint32_t
+		tls_renew; /* connections that the kernel encrypts are replaced after so many records; 0: never */
 	/*
 	 * The device may be what we live on (vital.h): nothing is done that could wait for it before it is connected again. No memory
 	 * is allocated then, and no file is opened but by descriptors of sysfs and of the records' directory, so that a change of
@@ -39,17 +40,17 @@ struct supervise_request {
 	const struct target *servers; /* those that the negotiator has, in its order */
 	unsigned server_count;
 	struct negotiator_params negotiator; /* for the next one, when it dies */
-	unsigned server;        /* of the connections that stand */
+	unsigned server;                     /* of the connections that stand */
 	const struct plan *plan;
 	const struct export *export; /* as it was at the attach; of it the name counts */
 	/* Of the connections, -1 for one that is not known (adopted); they become the supervisor's. */
 	int fds[PLAN_CONNECTIONS_MAX];
 	unsigned connections;
-	bool kernel_tls;        /* the kernel encrypts them */
-	bool adopted;           /* nobody knows how much they have carried: all that the device ever did counts */
-	bool lost;              /* the only one, not known, does not answer */
-	uint32_t reconnects;    /* so far, of an earlier supervisor */
-	int events;             /* nbdevent_open, from before CONNECT; becomes the supervisor's */
+	bool kernel_tls; /* the kernel encrypts them */
+	bool adopted; /* nobody knows how much they have carried: all that the device ever did counts */
+	bool lost;           /* the only one, not known, does not answer */
+	uint32_t reconnects; /* so far, of an earlier supervisor */
+	int events;          /* nbdevent_open, from before CONNECT; becomes the supervisor's */
 	const struct log *logger;
 	/*
 	 * Who is told: READY=1 at the beginning, STATUS= whenever something changes, WATCHDOG=1, STOPPING=1 once it is certain

@@ -45,10 +45,12 @@ static bool is_lost(const struct plan *p, unsigned index)
 	struct err ignored;
 	bool good = false;
 
-	return blocking_child_run(read_block, arg, &good, sizeof(good), PROBE_MS, -1, &ignored) || !good;
+	return blocking_child_run(read_block, arg, &good, sizeof(good), PROBE_MS, -1, &ignored) ||
+	       !good;
 }
 
-static int find(const struct attach_request *rq, struct sysfs_device *d, struct record *st, struct err *e)
+static int find(const struct attach_request *rq, struct sysfs_device *d, struct record *st,
+		struct err *e)
 {
 	char backend[PLAN_BACKEND_MAX + 1];
 	int sysfd = sysfs_open("/sys", e), ret;
@@ -63,17 +65,19 @@ static int find(const struct attach_request *rq, struct sysfs_device *d, struct 
 		return err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached", rq->index);
 	attach_identify(rq, backend);
 	if (strcmp(backend, d->backend))
-		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to something else", rq->index);
+		return err_set(e, ERR_BUSY, EBUSY, "nbd%u is attached to something else",
+			       rq->index);
 	ret = record_read(NBD_ATTACH_STATEDIR, rq->index, st, e);
 	if (ret)
 		return ret;
 	if (!record_fits(st, d))
-		return err_set(e, ERR_BUSY, EBUSY, "the record of nbd%u is of an earlier attachment", rq->index);
+		return err_set(e, ERR_BUSY, EBUSY,
+			       "the record of nbd%u is of an earlier attachment", rq->index);
 	return 0;
 }
 
-static void fill_plan(const struct attach_request *rq, const struct sysfs_device *d, const struct record *st,
-		      struct plan *p)
+static void fill_plan(const struct attach_request *rq, const struct sysfs_device *d,
+		      const struct record *st, struct plan *p)
 {
 	memset(p, 0, sizeof(*p));
 	p->size = d->size;
@@ -86,7 +90,7 @@ static void fill_plan(const struct attach_request *rq, const struct sysfs_device
 }
 
 int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct takeover_result *r,
-	      struct err *e)
+		 struct err *e)
 {
 	struct sysfs_device *d = malloc(sizeof(*d));
 	struct record *st = malloc(sizeof(*st));
@@ -112,14 +116,15 @@ int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct 
 	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &rq->negotiator, e);
 	if (ret)
 		goto out;
-	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_HAND_OVER, RETIRE_MS, &a, k->link.fds, &count,
-			  e);
+	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_HAND_OVER, RETIRE_MS, &a,
+			  k->link.fds, &count, e);
 	if (ret && ret != -ENOENT)
 		goto out;
 	if (!ret)
 		r->reconnects = a.reconnects;
 	ret = 0;
-	k->link.count = st->connections < PLAN_CONNECTIONS_MAX ? st->connections : PLAN_CONNECTIONS_MAX;
+	k->link.count = st->connections < PLAN_CONNECTIONS_MAX ? st->connections :
+								 PLAN_CONNECTIONS_MAX;
 	for (unsigned i = count; i < k->link.count; i++)
 		k->link.fds[i] = -1;
 	if (!count && !k->plan.timeout_s)

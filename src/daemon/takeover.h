@@ -22,6 +22,6 @@ struct takeover_result {
  * alive has not been asked to go yet, or has gone.
  */
 int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct takeover_result *r,
-	      struct err *e);
+		 struct err *e);
 
 #endif

@@ -69,7 +69,8 @@ static int start_thread(struct blocking_thread *k)
 	if (ret)
 		return ret;
 	/* The smallest grows with the libraries' thread variables, for which the stack has to have room. */
-	ret = pthread_attr_setstacksize(&attr, BLOCKING_THREAD_STACK + (smallest > 0 ? (size_t)smallest : 0));
+	ret = pthread_attr_setstacksize(&attr, BLOCKING_THREAD_STACK +
+						       (smallest > 0 ? (size_t)smallest : 0));
 	if (!ret) {
 		/* The process's signals are for its loop. */
 		sigfillset(&all);
@@ -126,7 +127,8 @@ int blocking_thread_fd(const struct blocking_thread *k)
 	return k->done_fd;
 }
 
-int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block, size_t size, struct err *e)
+int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block,
+			   size_t size, struct err *e)
 {
 	if (size > sizeof(k->block))
 		return err_set(e, ERR_FAILED, EINVAL, "a kernel command of %zu bytes", size);

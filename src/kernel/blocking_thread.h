@@ -47,7 +47,8 @@ int blocking_thread_fd(const struct blocking_thread *k);
  * Has fn(a copy of block) done; size is at most BLOCKING_THREAD_BLOCK_MAX. -EBUSY while an earlier one has not
  * been collected, whether it was given up or not.
  */
-int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block, size_t size, struct err *e);
+int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block,
+			   size_t size, struct err *e);
 
 /*
  * Takes the block of a call that has come back (as much as was submitted) and makes room for the next.

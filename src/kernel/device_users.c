@@ -16,7 +16,7 @@
 #include "kernel/sysfs.h"
 #include "base/text.h"
 
-#define DISK_MAX_PARTS 256 /* linux/genhd.h, block/partitions: no disk has more */
+#define DISK_MAX_PARTS 256   /* linux/genhd.h, block/partitions: no disk has more */
 #define LINE_MAX_BYTES 65536 /* two paths of PATH_MAX bytes, each written as \NNN, and more */
 #define NAME_LEN       256
 

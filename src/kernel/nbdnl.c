@@ -22,8 +22,9 @@ struct nbdnl {
 
 static int build(struct nl_msg *m, int family, uint8_t command)
 {
-	return genlmsg_put(m, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, 0, command,
-			   NBD_GENL_VERSION) ? 0 : -ENOMEM;
+	return genlmsg_put(m, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, 0, command, NBD_GENL_VERSION) ?
+		       0 :
+		       -ENOMEM;
 }
 
 static int put_sockets(struct nl_msg *m, const int *sockets, unsigned count)
@@ -166,9 +167,10 @@ int nbdnl_open(struct nbdnl **out, struct err *e)
 	}
 	nl->family = genl_ctrl_resolve(nl->sk, NBD_GENL_FAMILY_NAME);
 	if (nl->family < 0) {
-		ret = err_set(e, ERR_KERNEL, ENOENT,
-			      "the kernel has no generic netlink family \"nbd\": its nbd driver is not "
-			      "loaded, or older than 4.12");
+		ret = err_set(
+			e, ERR_KERNEL, ENOENT,
+			"the kernel has no generic netlink family \"nbd\": its nbd driver is not "
+			"loaded, or older than 4.12");
 		goto fail;
 	}
 	*out = nl;
@@ -256,9 +258,11 @@ static int reconfigure(struct nbdnl *nl, int ret, uint32_t index, const char *wh
 	/* every other reason for EINVAL is kept out by what is sent here */
 	if (ret == -EINVAL)
 		return err_set(e, ERR_ABSENT, EINVAL,
-			       "%s: nbd%u is not attached any more, or to another export", what, index);
+			       "%s: nbd%u is not attached any more, or to another export", what,
+			       index);
 	if (ret)
-		return err_sys(e, ERR_KERNEL, -ret, "%s of nbd%u (NBD_CMD_RECONFIGURE)", what, index);
+		return err_sys(e, ERR_KERNEL, -ret, "%s of nbd%u (NBD_CMD_RECONFIGURE)", what,
+			       index);
 	return 0;
 }
 
@@ -270,7 +274,8 @@ int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, i
 	return reconfigure(nl, ret, index, "replace a connection", e);
 }
 
-int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size, struct err *e)
+int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size,
+		 struct err *e)
 {
 	int ret = nbdnl_build_resize(message(nl), nl->family, index, backend, size);
 

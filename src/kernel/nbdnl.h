@@ -21,12 +21,12 @@ struct nlmsghdr;
 struct nbdnl;
 
 #define NBDNL_ANY_INDEX (-1)
-#define NBDNL_KEEP (-1)
+#define NBDNL_KEEP      (-1)
 
 struct nbdnl_connect {
 	const struct plan *plan;
-	int64_t index;      /* of the device, or NBDNL_ANY_INDEX for the kernel's choice */
-	bool destroy;       /* NBD_CFLAG_DESTROY_ON_DISCONNECT: the device goes with the connection */
+	int64_t index; /* of the device, or NBDNL_ANY_INDEX for the kernel's choice */
+	bool destroy;  /* NBD_CFLAG_DESTROY_ON_DISCONNECT: the device goes with the connection */
 	/* Connected, in the transmission phase; more than one only with NBD_FLAG_CAN_MULTI_CONN. */
 	const int *sockets;
 	unsigned count;
@@ -67,8 +67,8 @@ int nbdnl_parse_connect(struct nlmsghdr *h, uint32_t *index);
 
 /* What the kernel had to say to one command. */
 struct nbdnl_answer {
-	bool done;      /* its verdict was there */
-	int code;       /* which is 0 or -errno */
+	bool done; /* its verdict was there */
+	int code;  /* which is 0 or -errno */
 	bool has_index;
 	uint32_t index; /* of the device, in the answer to CONNECT */
 };

@@ -39,7 +39,9 @@ static int lock_memory(struct err *e)
 	mallopt(M_TOP_PAD, ROOM);
 	/* CAP_IPC_LOCK is enough for us, not for what comes of us without it */
 	setrlimit(RLIMIT_MEMLOCK, &none);
-	return mlockall(MCL_CURRENT | MCL_FUTURE) ? err_sys(e, ERR_KERNEL, errno, "lock all memory") : 0;
+	return mlockall(MCL_CURRENT | MCL_FUTURE) ?
+		       err_sys(e, ERR_KERNEL, errno, "lock all memory") :
+		       0;
 }
 
 int protect_self(struct err *e)
@@ -52,7 +54,9 @@ int protect_self(struct err *e)
 		ret = err_sys(e, ERR_KERNEL, errno, "PR_SET_IO_FLUSHER");
 	if (!ret)
 		ret = lock_memory(e);
-	return ret ? err_wrap(e, "become independent of a device (this takes root's capabilities)") : 0;
+	return ret ? err_wrap(e,
+			      "become independent of a device (this takes root's capabilities)") :
+		     0;
 }
 
 void protect_self_mark(char *arg0)

@@ -36,7 +36,8 @@
 #endif
 
 enum {
-	NOBODY = 65534, /* where there is no /etc/passwd: what Linux itself calls nobody, overflowuid in proc(5) */
+	NOBODY =
+		65534, /* where there is no /etc/passwd: what Linux itself calls nobody, overflowuid in proc(5) */
 	FILES_MAX = 256,
 	/* what 64 connections, the system's authorities and a relay's buffers need, several times over */
 	MEMORY_MAX = 64 << 20,
@@ -61,14 +62,45 @@ struct rule {
 	struct argument argument[2];
 };
 
-#define ANY(when, call) { SCMP_SYS(call), when, 0, 0, { { 0, 0, 0 } } }
-#define REFUSE(when, call, code) { SCMP_SYS(call), when, code, 0, { { 0, 0, 0 } } }
+#define ANY(when, call)                     \
+	{                                   \
+		SCMP_SYS(call), when, 0, 0, \
+		{                           \
+			{                   \
+				0, 0, 0     \
+			}                   \
+		}                           \
+	}
+#define REFUSE(when, call, code)               \
+	{                                      \
+		SCMP_SYS(call), when, code, 0, \
+		{                              \
+			{                      \
+				0, 0, 0        \
+			}                      \
+		}                              \
+	}
 #define BITS(when, call, place, mask, value) REFUSE_BITS(when, call, place, mask, value, 0)
 #define REFUSE_BITS(when, call, place, mask, value, code) \
-	{ SCMP_SYS(call), when, code, 1, { { place, mask, value } } }
+	{                                                 \
+		SCMP_SYS(call), when, code, 1,            \
+		{                                         \
+			{                                 \
+				place, mask, value        \
+			}                                 \
+		}                                         \
+	}
 #define IS(when, call, place, value) BITS(when, call, place, UINT32_MAX, value)
-#define SOCKET(when, family, type) \
-	{ SCMP_SYS(socket), when, 0, 2, { { 0, UINT32_MAX, family }, { 1, SOCK_TYPES, type } } }
+#define SOCKET(when, family, type)                  \
+	{                                           \
+		SCMP_SYS(socket), when, 0, 2,       \
+		{                                   \
+			{ 0, UINT32_MAX, family },  \
+			{                           \
+				1, SOCK_TYPES, type \
+			}                           \
+		}                                   \
+	}
 
 enum {
 	SOCK_TYPES = 0xf, /* without SOCK_CLOEXEC and SOCK_NONBLOCK; SOCK_TYPE_MASK of the kernel */
@@ -281,8 +313,9 @@ static int add_rules(scmp_filter_ctx ctx, const struct sandbox *c)
 				.datum_a = r->argument[k].mask,
 				.datum_b = r->argument[k].value,
 			};
-		ret = seccomp_rule_add_array(ctx, r->refuse ? SCMP_ACT_ERRNO((uint32_t)r->refuse) :
-							      SCMP_ACT_ALLOW,
+		ret = seccomp_rule_add_array(ctx,
+					     r->refuse ? SCMP_ACT_ERRNO((uint32_t)r->refuse) :
+							 SCMP_ACT_ALLOW,
 					     r->call, r->arguments, compare);
 	}
 	return ret;
@@ -405,8 +438,10 @@ static int drop_capabilities(struct err *e)
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
 
 	/* neither is there to be had for who has none, and then they do not matter */
-	prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
-				 SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0);
+	prctl(PR_SET_SECUREBITS,
+	      SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+		      SECBIT_NO_SETUID_FIXUP_LOCKED,
+	      0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (syscall(SYS_capset, &header, none))
 		return err_sys(e, ERR_FAILED, errno, "drop capabilities");

@@ -20,7 +20,7 @@ struct sandbox {
 	 */
 	const char *user;
 	bool lookups; /* names of hosts will be looked up: that needs files to be read, and sockets of local services */
-	bool locked;  /* all memory stays where it is, as for the process behind the device that has its programs */
+	bool locked; /* all memory stays where it is, as for the process behind the device that has its programs */
 	/*
 	 * A key is in a PKCS#11 token, whose module may need anything: its owner's files, services, threads. The user stays, there
 	 * is no filter and no limit of memory or file sizes; capabilities and new privileges go.
@@ -32,7 +32,7 @@ struct sandbox {
 /* What the kernel has granted. */
 struct sandbox_result {
 	bool filtered; /* false where it has no seccomp filters, and with lenient or token */
-	bool locked;   /* false without privilege (RLIMIT_MEMLOCK has to be without limit), and where it was not asked for */
+	bool locked; /* false without privilege (RLIMIT_MEMLOCK has to be without limit), and where it was not asked for */
 };
 
 /*

@@ -492,7 +492,8 @@ int sysfs_traffic(int sysfd, unsigned index, struct sysfs_traffic *t, struct err
 			return err_set(e, ERR_KERNEL, EINVAL,
 				       "/sys/block/%s/stat has a word that is not a number", disk);
 	if (n <= completed[1])
-		return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/stat has %u numbers only", disk, n);
+		return err_set(e, ERR_KERNEL, EINVAL, "/sys/block/%s/stat has %u numbers only",
+			       disk, n);
 	for (size_t i = 0; i < sizeof(completed) / sizeof(completed[0]); i++)
 		t->requests += field[completed[i]];
 	t->bytes = (field[SECTORS_READ] + field[SECTORS_WRITTEN]) * 512;
@@ -604,7 +605,8 @@ static int write_io_timeout(int fd, const char *disk, uint32_t ms, struct err *e
 	snprintf(value, sizeof(value), "%u", ms);
 	failed = attr_write(fd, name, value);
 	if (failed)
-		return err_sys(e, ERR_KERNEL, -failed, "write %u to /sys/block/%s/%s", ms, disk, name);
+		return err_sys(e, ERR_KERNEL, -failed, "write %u to /sys/block/%s/%s", ms, disk,
+			       name);
 	return 0;
 }
 

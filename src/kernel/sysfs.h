@@ -18,21 +18,21 @@
 
 struct sysfs_device {
 	unsigned index;
-	bool present; /* /sys/block/nbdN exists */
+	bool present;  /* /sys/block/nbdN exists */
 	bool attached; /* it has a pid file: set up by netlink or ioctl (nbd.c, pid_show) */
-	pid_t pid; /* who set it up, alive or not; 0 when not attached */
+	pid_t pid;     /* who set it up, alive or not; 0 when not attached */
 	uint64_t size; /* bytes */
 	bool read_only;
 	bool has_backend; /* configured by netlink */
 	/* Identifier given at CONNECT, "" for none; as it is, not escaped. */
 	char backend[SYSFS_BACKEND_MAX + 1];
-	dev_t dev; /* of the whole disk, 0 when absent */
-	uint32_t block_size; /* logical, bytes */
-	uint32_t minimum_io_size; /* bytes */
-	uint32_t max_sectors_kb; /* KiB */
+	dev_t dev;                  /* of the whole disk, 0 when absent */
+	uint32_t block_size;        /* logical, bytes */
+	uint32_t minimum_io_size;   /* bytes */
+	uint32_t max_sectors_kb;    /* KiB */
 	uint32_t max_hw_sectors_kb; /* KiB */
-	uint64_t write_zeroes_max; /* bytes */
-	bool write_back; /* queue/write_cache is "write back" */
+	uint64_t write_zeroes_max;  /* bytes */
+	bool write_back;            /* queue/write_cache is "write back" */
 	bool rotational;
 };
 
@@ -95,7 +95,8 @@ struct sysfs_limits {
 	uint32_t max_sectors_kb; /* wanted, above 0; cut to max_hw_sectors_kb where that is lower */
 	bool write_back;
 	bool rotational;
-	uint32_t io_timeout_ms; /* how often the driver looks at a request that is under way; 0: as it is */
+	uint32_t
+		io_timeout_ms; /* how often the driver looks at a request that is under way; 0: as it is */
 };
 
 /*

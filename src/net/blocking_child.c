@@ -20,8 +20,7 @@ long long monotonic_ms(void)
 	return (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-__attribute__((noreturn))
-static void child(int fd, blocking_child_fn fn, const void *arg, size_t size)
+_Noreturn static void child(int fd, blocking_child_fn fn, const void *arg, size_t size)
 {
 	_Alignas(max_align_t) char out[BLOCKING_CHILD_RESULT_MAX];
 	ssize_t n;
@@ -34,7 +33,8 @@ static void child(int fd, blocking_child_fn fn, const void *arg, size_t size)
 	_exit(n == (ssize_t)size ? 0 : 1);
 }
 
-int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg, size_t size, struct err *e)
+int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg,
+			 size_t size, struct err *e)
 {
 	int fds[2], code;
 
@@ -96,8 +96,8 @@ void blocking_child_abandon(struct blocking_child *t)
 	t->pid = -1;
 }
 
-int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
-	     int cancel_fd, struct err *e)
+int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size,
+		       unsigned timeout_ms, int cancel_fd, struct err *e)
 {
 	long long deadline = monotonic_ms() + timeout_ms;
 	struct pollfd p[2];

@@ -27,7 +27,8 @@ struct blocking_child {
 };
 
 /* Starts fn(arg, out) in a child, out of size bytes (at most BLOCKING_CHILD_RESULT_MAX). */
-int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg, size_t size, struct err *e);
+int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const void *arg,
+			 size_t size, struct err *e);
 
 /*
  * Takes the result when t->fd is readable, blocking until it is, and the child's end. Ends the
@@ -43,8 +44,8 @@ void blocking_child_abandon(struct blocking_child *t);
  * hangs up. Returns 0, -ETIMEDOUT, -ECANCELED or another -errno; the error text is set but for the caller's
  * context. out is undefined but for 0.
  */
-int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size, unsigned timeout_ms,
-	     int cancel_fd, struct err *e);
+int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size,
+		       unsigned timeout_ms, int cancel_fd, struct err *e);
 
 /* Milliseconds of CLOCK_MONOTONIC: for deadlines. */
 long long monotonic_ms(void);

@@ -82,12 +82,12 @@ static int wait_for(struct client *s, bool sending, long long deadline, int canc
 
 static bool is_event(enum transmission_want want)
 {
-	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_DATA || want == TRANSMISSION_HOLE ||
-	       want == TRANSMISSION_REPLY;
+	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_DATA ||
+	       want == TRANSMISSION_HOLE || want == TRANSMISSION_REPLY;
 }
 
 int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,
-		 struct err *e)
+		struct err *e)
 {
 	struct transmission *q = &s->query;
 	enum transmission_want want;
@@ -99,8 +99,11 @@ int client_next(struct client *s, long long deadline, int cancel_fd, struct tran
 		want = transmission_want(q, buf);
 	}
 	while (want == TRANSMISSION_READ || want == TRANSMISSION_WRITE) {
-		ret = moved(s, want == TRANSMISSION_READ ? handshake_recv(&s->conn, buf->in, buf->len) :
-						    handshake_send(&s->conn, buf->out, buf->len), e);
+		ret = moved(s,
+			    want == TRANSMISSION_READ ?
+				    handshake_recv(&s->conn, buf->in, buf->len) :
+				    handshake_send(&s->conn, buf->out, buf->len),
+			    e);
 		/* Also after progress, or a stream of single bytes would never see the deadline. */
 		if (ret > 0)
 			ret = wait_for(s, want == TRANSMISSION_WRITE, deadline, cancel_fd, e);

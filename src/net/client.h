@@ -15,7 +15,8 @@ struct client {
 	const struct target *rq;
 	struct connections link; /* count is 0; its export is that of the params below */
 	struct handshake conn;
-	struct transmission query;      /* for transmission_ask, transmission_longest and transmission_error */
+	struct transmission
+		query; /* for transmission_ask, transmission_longest and transmission_error */
 };
 
 /*
@@ -31,7 +32,7 @@ int client_open(struct client **s, const struct target *rq, int cancel_fd, struc
  * only client_close is left.
  */
 int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,
-		 struct err *e);
+		struct err *e);
 
 /* Says what the protocol wants to be said, if transmission_disconnect has not, and ends everything. */
 void client_close(struct client *s);

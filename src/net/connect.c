@@ -22,9 +22,9 @@
 
 struct connector {
 	const struct target *rq;
-	struct tls *tls; /* holds the credentials for all, or NULL */
+	struct tls *tls;                 /* holds the credentials for all, or NULL */
 	struct resolve_result addresses; /* count is 0 until they are known */
-	struct blocking_child lookup; /* for new ones, of connect_refresh; pid < 0: none */
+	struct blocking_child lookup;    /* for new ones, of connect_refresh; pid < 0: none */
 };
 
 /* The deadline of one connect_run and what else ends it. */
@@ -83,8 +83,8 @@ static int wait_for(const struct limit *l, struct pollfd *p, unsigned n, int tim
 static int gave_up(const struct limit *l, int code, const char *doing, struct err *e)
 {
 	if (code == -ETIMEDOUT)
-		return err_set(e, ERR_UNREACHABLE, ETIMEDOUT, "%s: not done within %.3g s",
-			       doing, l->timeout_ms / 1e3);
+		return err_set(e, ERR_UNREACHABLE, ETIMEDOUT, "%s: not done within %.3g s", doing,
+			       l->timeout_ms / 1e3);
 	return err_sys(e, ERR_FAILED, -code, "%s", doing);
 }
 
@@ -292,17 +292,18 @@ struct set {
 	void (*item)(void *ctx, const struct neg_item *item);
 	void *ctx;
 	struct resolve_result addresses;
-	unsigned connected;  /* of a->fds, the next one */
+	unsigned connected; /* of a->fds, the next one */
 	unsigned wanted;
-	unsigned count;      /* of conns */
-	struct handshake *conns;  /* the first to be done is put first */
+	unsigned count;          /* of conns */
+	struct handshake *conns; /* the first to be done is put first */
 	struct pollfd *polled;
-	bool placed;         /* the address is known that all go to */
-	bool judged;         /* by plan_multi, for good */
-	unsigned asked;      /* which one was asked for NBD_CMD_CACHE and has not answered; 0: none */
+	bool placed;    /* the address is known that all go to */
+	bool judged;    /* by plan_multi, for good */
+	unsigned asked; /* which one was asked for NBD_CMD_CACHE and has not answered; 0: none */
 	enum plan_cache cache;
 	long long began;
-	long long patience;  /* automatic: when those that are not done are done without; 0: not yet */
+	long long
+		patience; /* automatic: when those that are not done are done without; 0: not yet */
 };
 
 static bool is_done(const struct handshake *c)
@@ -320,7 +321,8 @@ static void use_connected(struct set *s, struct handshake *c)
 	int fd;
 
 	if (s->connected == s->a->connected) {
-		err_set(&c->err, ERR_MULTI, EOPNOTSUPP, "no connection is left for one more handshake");
+		err_set(&c->err, ERR_MULTI, EOPNOTSUPP,
+			"no connection is left for one more handshake");
 		c->stage = HANDSHAKE_FAILED;
 		return;
 	}
@@ -385,7 +387,8 @@ static void place(struct set *s)
 {
 	unsigned winner = s->conns[0].dial.winner;
 
-	if (s->placed || s->conns[0].stage == HANDSHAKE_DIAL || s->conns[0].stage == HANDSHAKE_FAILED)
+	if (s->placed || s->conns[0].stage == HANDSHAKE_DIAL ||
+	    s->conns[0].stage == HANDSHAKE_FAILED)
 		return;
 	s->placed = true;
 	if (!winner)
@@ -439,8 +442,9 @@ static unsigned find_other(const struct set *s, bool *hope)
 static void ask(struct set *s, bool late)
 {
 	const struct export *x = neg_export(s->conns[0].neg);
-	uint32_t len = x->has_block_size && x->block_min > PLAN_BLOCK_SIZE_MIN ? x->block_min :
-									      PLAN_BLOCK_SIZE_MIN;
+	uint32_t len = x->has_block_size && x->block_min > PLAN_BLOCK_SIZE_MIN ?
+			       x->block_min :
+			       PLAN_BLOCK_SIZE_MIN;
 	struct handshake *c;
 	uint32_t error = 0;
 	bool hope = true;
@@ -601,13 +605,16 @@ static int keep_good(struct set *s, struct err *e)
 	if (!lost)
 		return 0;
 	if (!first.code)
-		err_set(&first, ERR_UNREACHABLE, ETIMEDOUT, "no answer in as long again as the first took");
+		err_set(&first, ERR_UNREACHABLE, ETIMEDOUT,
+			"no answer in as long again as the first took");
 	if (!good || !s->a->multi.automatic) {
 		*e = first;
-		return good ? err_wrap(e, "%u of %u connections failed", lost, s->wanted) : -e->code;
+		return good ? err_wrap(e, "%u of %u connections failed", lost, s->wanted) :
+			      -e->code;
 	}
-	snprintf(s->rs->note, sizeof(s->rs->note), "%u of %u connections failed and are done without: %.300s",
-		 lost, s->wanted, first.text);
+	snprintf(s->rs->note, sizeof(s->rs->note),
+		 "%u of %u connections failed and are done without: %.300s", lost, s->wanted,
+		 first.text);
 	drop(s, good);
 	return 0;
 }
@@ -616,7 +623,8 @@ static int compare(const struct set *s, struct err *e)
 {
 	for (unsigned i = 1; i < s->count; i++)
 		if (plan_same_export(neg_export(s->conns[0].neg), neg_export(s->conns[i].neg), e))
-			return err_wrap(e, "the server gives different answers on different connections");
+			return err_wrap(
+				e, "the server gives different answers on different connections");
 	return 0;
 }
 
@@ -664,7 +672,8 @@ static int prepare_tls(struct connector *l, struct err *e)
 	return ret;
 }
 
-static int relay(const struct set *s, struct handshake *c, struct tls *tls, bool *relayed, struct err *e)
+static int relay(const struct set *s, struct handshake *c, struct tls *tls, bool *relayed,
+		 struct err *e)
 {
 	int fd = relay_start(tls, c->fd, s->a->locked, e);
 
@@ -682,9 +691,10 @@ static int offload(const struct set *s, struct handshake *c, bool *relayed, stru
 	int ret = -EOPNOTSUPP;
 
 	if (tls_pending(c->tls))
-		return err_set(e, ERR_PROTOCOL, EPROTO,
-			       "the server breaks the NBD protocol: it sends more after the handshake "
-			       "than it was asked for");
+		return err_set(
+			e, ERR_PROTOCOL, EPROTO,
+			"the server breaks the NBD protocol: it sends more after the handshake "
+			"than it was asked for");
 	if (offload != TLS_OFFLOAD_NO)
 		ret = ktls_enable(c->fd, c->tls, e);
 	if (!ret)
@@ -809,8 +819,8 @@ static void take_answer(struct set *s)
 }
 
 int connect_run(struct connector *l, const struct connect_attempt *a,
-	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	     struct connections *rs, struct err *e)
+		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		struct connections *rs, struct err *e)
 {
 	struct set s = {
 		.rq = l->rq,
@@ -856,8 +866,8 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 }
 
 int connect_open(const struct target *rq, int cancel_fd,
-	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	      struct connections *rs, struct err *e)
+		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		 struct connections *rs, struct err *e)
 {
 	const struct connect_attempt a = {
 		.goal = rq->goal,

@@ -20,7 +20,7 @@
 #include "proto/uri.h"
 
 #define TARGET_COMMAND_MAX 8192
-#define TARGET_ARGS_MAX 256
+#define TARGET_ARGS_MAX    256
 
 /* Who does the record layer of TLS, once the handshake is done. */
 enum tls_offload {
@@ -31,28 +31,31 @@ enum tls_offload {
 
 struct target {
 	enum neg_goal goal;
-	unsigned timeout_ms;   /* for everything together */
-	unsigned peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
-	struct plan_multi multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
-	struct uri where;      /* but for a command's, of which only the export and tls count */
-	struct tls_params tls; /* for where.tls; without a hostname that of where is expected */
+	unsigned timeout_ms; /* for everything together */
+	unsigned
+		peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
+	struct plan_multi
+		multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
+	struct uri where;        /* but for a command's, of which only the export and tls count */
+	struct tls_params tls;   /* for where.tls; without a hostname that of where is expected */
 	struct metactx contexts; /* for NEG_GOAL_QUERY */
 	enum tls_offload offload;
-	unsigned command_args; /* 0: no command */
+	unsigned command_args;            /* 0: no command */
 	char command[TARGET_COMMAND_MAX]; /* that many NUL-terminated strings */
 };
 
 struct connections {
-	unsigned count;    /* connections; 0 for all goals but GO */
+	unsigned count;                /* connections; 0 for all goals but GO */
 	int fds[PLAN_CONNECTIONS_MAX]; /* that many, blocking */
-	pid_t command;     /* our child that serves the other end, or 0 */
-	int command_log;   /* its standard error, non-blocking, or -1 */
-	char peer[80];     /* numeric address, or "local" */
-	bool encrypted;    /* by TLS; for NEG_GOAL_GO fds take plain data all the same */
-	bool relayed;      /* by a process for each, that ends with it: TLS that the kernel does not do, or vsock */
+	pid_t command;                 /* our child that serves the other end, or 0 */
+	int command_log;               /* its standard error, non-blocking, or -1 */
+	char peer[80];                 /* numeric address, or "local" */
+	bool encrypted; /* by TLS; for NEG_GOAL_GO fds take plain data all the same */
+	bool relayed; /* by a process for each, that ends with it: TLS that the kernel does not do, or vsock */
 	struct tls_info tls;
 	struct export export; /* the same on all */
-	char note[512];    /* for the user: why there are fewer connections than wanted, or what was forced; or "" */
+	char note
+		[512]; /* for the user: why there are fewer connections than wanted, or what was forced; or "" */
 };
 
 /* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
@@ -75,8 +78,8 @@ struct connect_attempt {
 	enum neg_goal goal;
 	unsigned timeout_ms;
 	struct plan_multi multi;
-	bool locked;          /* relays keep all their memory in RAM, see relay_start */
-	int cancel_fd;        /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
+	bool locked;   /* relays keep all their memory in RAM, see relay_start */
+	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
 	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become
 	 * connect_run's; fewer than multi wants are as if it wanted no more, others are for connections that have to
@@ -126,13 +129,13 @@ void connect_forget_refresh(struct connector *l);
  */
 enum { CONNECT_GRACE_MS = 100 };
 int connect_run(struct connector *l, const struct connect_attempt *a,
-	     void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	     struct connections *rs, struct err *e);
+		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		struct connections *rs, struct err *e);
 
 /* All of it, once. cancel_fd as in struct connect_attempt. */
 int connect_open(const struct target *rq, int cancel_fd,
-	      void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-	      struct connections *rs, struct err *e);
+		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		 struct connections *rs, struct err *e);
 
 /* Puts to an error met on a connection of rs where that goes, and the last words of its command. Returns -e->code. */
 int connections_explain(const struct target *rq, struct connections *rs, struct err *e);

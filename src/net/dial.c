@@ -30,7 +30,7 @@ static void describe(const union resolve_address *a, char *buf, size_t cap)
 	if (a->sa.sa_family == AF_VSOCK)
 		snprintf(buf, cap, "vsock:%u:%u", a->vm.svm_cid, a->vm.svm_port);
 	else if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
-			NI_NUMERICHOST | NI_NUMERICSERV))
+			     NI_NUMERICHOST | NI_NUMERICSERV))
 		snprintf(buf, cap, "?");
 	else
 		snprintf(buf, cap, a->sa.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
@@ -131,8 +131,8 @@ int dial_step(struct dial *d, long long now, struct err *e)
 	return -e->code;
 }
 
-unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p,
-			  unsigned cap, int *timeout_ms)
+unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p, unsigned cap,
+		   int *timeout_ms)
 {
 	unsigned n = 0;
 
@@ -164,8 +164,8 @@ int dial_unix(const char *path, struct err *e)
 
 	text_escape(shown, sizeof(shown), path, len);
 	if (len >= sizeof(a.sun_path))
-		return err_set(e, ERR_USAGE, ENAMETOOLONG,
-			       "Unix socket %s: longer than %zu bytes", shown, sizeof(a.sun_path) - 1);
+		return err_set(e, ERR_USAGE, ENAMETOOLONG, "Unix socket %s: longer than %zu bytes",
+			       shown, sizeof(a.sun_path) - 1);
 	memcpy(a.sun_path, path, len + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -176,7 +176,8 @@ int dial_unix(const char *path, struct err *e)
 		/* unix(7): a full backlog is EAGAIN for a non-blocking socket, and there is nothing to wait for */
 		if (code == EAGAIN)
 			return err_set(e, ERR_UNREACHABLE, ECONNREFUSED,
-				       "connect to Unix socket %s: its server has a full backlog", shown);
+				       "connect to Unix socket %s: its server has a full backlog",
+				       shown);
 		return err_sys(e, ERR_UNREACHABLE, code, "connect to Unix socket %s", shown);
 	}
 	return fd;
@@ -188,8 +189,7 @@ static int above_standard(int fd)
 	return fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
 }
 
-__attribute__((noreturn))
-static void run_command(char *const argv[], int fd, int log, int report)
+_Noreturn static void run_command(char *const argv[], int fd, int log, int report)
 {
 	sigset_t none;
 	int code;
@@ -229,8 +229,8 @@ int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
 	ssize_t n;
 
 	text_escape(shown, sizeof(shown), argv[0], strlen(argv[0]));
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) ||
-	    pipe2(fds + 2, O_CLOEXEC) || pipe2(fds + 4, O_CLOEXEC)) {
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) || pipe2(fds + 2, O_CLOEXEC) ||
+	    pipe2(fds + 4, O_CLOEXEC)) {
 		code = errno;
 		close_all(fds, 6);
 		return err_sys(e, ERR_FAILED, code, "start %s: descriptors", shown);

@@ -21,13 +21,13 @@ enum { DIAL_STAGGER_MS = 250 };
 /* Attempts at several addresses at a time. */
 struct dial {
 	struct resolve_result addresses;
-	unsigned next;          /* the address to try next */
-	long long next_ms;      /* when, by monotonic_ms */
-	unsigned open;          /* attempts under way */
-	int fd[RESOLVE_MAX];    /* of attempt i, or -1 */
-	unsigned winner;        /* the address that is connected, once one is */
-	struct err last;        /* why the last one failed */
-	bool unknown;           /* one failed in another way than by a refusal */
+	unsigned next;       /* the address to try next */
+	long long next_ms;   /* when, by monotonic_ms */
+	unsigned open;       /* attempts under way */
+	int fd[RESOLVE_MAX]; /* of attempt i, or -1 */
+	unsigned winner;     /* the address that is connected, once one is */
+	struct err last;     /* why the last one failed */
+	bool unknown;        /* one failed in another way than by a refusal */
 };
 
 void dial_init(struct dial *d, const struct resolve_result *r);
@@ -41,8 +41,8 @@ void dial_init(struct dial *d, const struct resolve_result *r);
 int dial_step(struct dial *d, long long now, struct err *e);
 
 /* Fills at most cap entries to be polled; returns how many. *timeout_ms (>= 0, -1 for none) is when the next attempt is due. */
-unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p,
-			  unsigned cap, int *timeout_ms);
+unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p, unsigned cap,
+		   int *timeout_ms);
 
 /* Closes what is under way. */
 void dial_cancel(struct dial *d);

@@ -11,7 +11,8 @@
 /* Of one step, so that a server that never stops talking does not keep the others waiting. */
 enum { MOVES_MAX = 256 };
 
-int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls, struct err *e)
+int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls,
+		   struct err *e)
 {
 	memset(c, 0, sizeof(*c));
 	c->fd = -1;
@@ -134,7 +135,8 @@ static void broken(struct handshake *c, ssize_t why)
 }
 
 /* One move of what neg wants; false when it has to wait. */
-static bool step_neg(struct handshake *c, void (*item)(void *ctx, const struct neg_item *item), void *ctx)
+static bool step_neg(struct handshake *c, void (*item)(void *ctx, const struct neg_item *item),
+		     void *ctx)
 {
 	struct neg_buf buf;
 	ssize_t moved;
@@ -181,8 +183,8 @@ static void step_dial(struct handshake *c, long long now)
 		fail(c, &e);
 }
 
-bool handshake_step(struct handshake *c, long long now, void (*item)(void *ctx, const struct neg_item *item),
-	       void *ctx)
+bool handshake_step(struct handshake *c, long long now,
+		    void (*item)(void *ctx, const struct neg_item *item), void *ctx)
 {
 	unsigned moves = 0;
 
@@ -227,7 +229,8 @@ unsigned handshake_poll(struct handshake *c, long long now, struct pollfd *p, in
 void handshake_give_up(struct handshake *c, int code, unsigned timeout_ms)
 {
 	const char *doing = c->stage == HANDSHAKE_DIAL ? "connect" :
-			    c->stage == HANDSHAKE_TLS ? "TLS handshake" : "handshake";
+			    c->stage == HANDSHAKE_TLS  ? "TLS handshake" :
+							 "handshake";
 	struct neg_buf buf;
 	struct err e;
 

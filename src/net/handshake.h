@@ -21,7 +21,7 @@
 enum { HANDSHAKE_POLL_MAX = RESOLVE_MAX };
 
 enum handshake_stage {
-	HANDSHAKE_IDLE,      /* nothing begun, or closed */
+	HANDSHAKE_IDLE, /* nothing begun, or closed */
 	HANDSHAKE_DIAL,
 	HANDSHAKE_HANDSHAKE, /* of NBD */
 	HANDSHAKE_TLS,       /* of TLS, in its middle */
@@ -32,13 +32,13 @@ enum handshake_stage {
 struct handshake {
 	enum handshake_stage stage;
 	struct dial dial;
-	int fd;           /* -1: none yet, or taken by the caller */
-	struct tls *tls;  /* NULL: none wanted */
-	bool encrypted;   /* tls is established and its records are ours to make */
-	bool answered;    /* something has come through it */
-	bool hurried;     /* there may be more than was looked at, no poll would tell */
+	int fd;          /* -1: none yet, or taken by the caller */
+	struct tls *tls; /* NULL: none wanted */
+	bool encrypted;  /* tls is established and its records are ours to make */
+	bool answered;   /* something has come through it */
+	bool hurried;    /* there may be more than was looked at, no poll would tell */
 	struct neg *neg;
-	struct err err;   /* at HANDSHAKE_FAILED */
+	struct err err;                        /* at HANDSHAKE_FAILED */
 	uint8_t reply[WIRE_SIMPLE_REPLY_SIZE]; /* of handshake_reply, so far */
 	size_t got;
 };
@@ -47,7 +47,8 @@ struct handshake {
  * tls (or NULL), of which no handshake has begun, becomes c's, also on failure. 0 or -ENOMEM. To be ended
  * by handshake_end; a c that is all zeros need not be.
  */
-int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls, struct err *e);
+int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls,
+		   struct err *e);
 
 /*
  * Begins: by connecting to the first address to answer, to a Unix socket, or with a connected
@@ -61,8 +62,8 @@ void handshake_use(struct handshake *c, int fd);
  * Does what can be done at now (monotonic_ms) without waiting; true when the stage is HANDSHAKE_DONE or
  * HANDSHAKE_FAILED. item is called with ctx for each NEG_ITEM, or NULL.
  */
-bool handshake_step(struct handshake *c, long long now, void (*item)(void *ctx, const struct neg_item *item),
-	       void *ctx);
+bool handshake_step(struct handshake *c, long long now,
+		    void (*item)(void *ctx, const struct neg_item *item), void *ctx);
 
 /* As dial_poll, for any stage; p has room for HANDSHAKE_POLL_MAX. */
 unsigned handshake_poll(struct handshake *c, long long now, struct pollfd *p, int *timeout_ms);

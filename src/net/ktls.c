@@ -42,7 +42,8 @@ static void fill_gcm(const struct tls_keys *k, unsigned char *salt, unsigned cha
 {
 	memcpy(salt, k->iv, TLS_CIPHER_AES_GCM_128_SALT_SIZE);
 	if (k->tls13)
-		memcpy(iv, k->iv + TLS_CIPHER_AES_GCM_128_SALT_SIZE, TLS_CIPHER_AES_GCM_128_IV_SIZE);
+		memcpy(iv, k->iv + TLS_CIPHER_AES_GCM_128_SALT_SIZE,
+		       TLS_CIPHER_AES_GCM_128_IV_SIZE);
 	else
 		memcpy(iv, k->seq, TLS_CIPHER_AES_GCM_128_IV_SIZE);
 	memcpy(key, k->key, k->key_len);
@@ -116,12 +117,14 @@ static int give_keys(int fd, const struct tls *t, bool receive, bool *taken, str
 	got.info = info.info;
 	*taken = !setsockopt(fd, SOL_TLS, direction, &info, len);
 	if (!*taken)
-		ret = err_sys(e, ERR_TLS, errno, "kernel TLS: %s keys", receive ? "receive" : "send");
+		ret = err_sys(e, ERR_TLS, errno, "kernel TLS: %s keys",
+			      receive ? "receive" : "send");
 	/* What it says it has, not what it was asked for. */
 	else if (getsockopt(fd, SOL_TLS, direction, &got, &got_len) || got_len != len ||
 		 got.info.cipher_type != info.info.cipher_type ||
 		 memcmp(key_in(&keys, &got), keys.key, keys.key_len))
-		ret = err_set(e, ERR_TLS, EPROTO, "kernel TLS: the kernel has not taken the %s keys",
+		ret = err_set(e, ERR_TLS, EPROTO,
+			      "kernel TLS: the kernel has not taken the %s keys",
 			      receive ? "receive" : "send");
 out:
 	explicit_bzero(&keys, sizeof(keys));
@@ -142,9 +145,9 @@ int ktls_enable(int fd, const struct tls *t, struct err *e)
 	if (ret)
 		return ret;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, sizeof(ulp)))
-		return err_set(e, ERR_TLS, EOPNOTSUPP, "kernel TLS: %s", errno == ENOENT ?
-			       "the kernel has no module tls" :
-			       "only TCP connections can have it");
+		return err_set(e, ERR_TLS, EOPNOTSUPP, "kernel TLS: %s",
+			       errno == ENOENT ? "the kernel has no module tls" :
+						 "only TCP connections can have it");
 	/* Until it has keys the socket is as before, so that a cipher it lacks is no harm. */
 	ret = give_keys(fd, t, false, &taken, e);
 	if (ret)

@@ -251,8 +251,7 @@ static void leave_terminal(void)
 }
 
 /* Nothing of the process it comes from is kept but the two ends. */
-__attribute__((noreturn))
-static void process(struct tls *t, int net, int local, bool locked)
+_Noreturn static void process(struct tls *t, int net, int local, bool locked)
 {
 	setsid();
 	prctl(PR_SET_NAME, "nbd-relay");

@@ -96,8 +96,8 @@ int resolve_start(struct blocking_child *t, const struct resolve_query *q, struc
 	return blocking_child_start(t, look_up, q, sizeof(struct resolve_result), e);
 }
 
-int resolve_finish(struct blocking_child *t, const struct resolve_query *q, struct resolve_result *r,
-		   struct err *e)
+int resolve_finish(struct blocking_child *t, const struct resolve_query *q,
+		   struct resolve_result *r, struct err *e)
 {
 	char host[2 * URI_HOST_MAX];
 	int ret;

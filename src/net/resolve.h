@@ -46,8 +46,8 @@ bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r);
 int resolve_start(struct blocking_child *t, const struct resolve_query *q, struct err *e);
 
 /* The result of a task whose fd is readable: at least one address, or an ERR_UNREACHABLE that names the host. */
-int resolve_finish(struct blocking_child *t, const struct resolve_query *q, struct resolve_result *r,
-		   struct err *e);
+int resolve_finish(struct blocking_child *t, const struct resolve_query *q,
+		   struct resolve_result *r, struct err *e);
 
 socklen_t resolve_length(const union resolve_address *a);
 

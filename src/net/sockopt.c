@@ -39,8 +39,8 @@ int sockopt_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 	size_t count = seconds ? sizeof(options) / sizeof(options[0]) : 2;
 
 	if (seconds > SOCKOPT_PEER_TIMEOUT_MAX)
-		return err_set(e, ERR_USAGE, ERANGE, "time limit of a peer: %u s, more than %d", seconds,
-			       SOCKOPT_PEER_TIMEOUT_MAX);
+		return err_set(e, ERR_USAGE, ERANGE, "time limit of a peer: %u s, more than %d",
+			       seconds, SOCKOPT_PEER_TIMEOUT_MAX);
 	if (!is_tcp(fd))
 		return 0;
 	for (size_t i = 0; i < count; i++)
@@ -81,7 +81,8 @@ bool sockopt_was_silent(int fd, unsigned seconds)
 	if (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_LAST_ACK ||
 	    info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2)
 		return info.tcpi_state == TCP_FIN_WAIT1 && info.tcpi_last_ack_recv >= seconds * 600;
-	return info.tcpi_last_ack_recv >= seconds * 600 && info.tcpi_last_data_recv >= seconds * 600;
+	return info.tcpi_last_ack_recv >= seconds * 600 &&
+	       info.tcpi_last_data_recv >= seconds * 600;
 }
 
 int sockopt_cut(int fd, struct err *e)

@@ -43,7 +43,7 @@ struct tls {
 	bool borrowed; /* all of these are another session's */
 	struct tls_params params;
 	unsigned warnings;
-	int failure; /* of gnutls_record_send or _recv, 0: none yet */
+	int failure;      /* of gnutls_record_send or _recv, 0: none yet */
 	unsigned verdict; /* GNUTLS_CERT_ flags on the server's certificate */
 	/* records, after tls_detach_io */
 	struct buffer in, out;
@@ -114,10 +114,11 @@ static int check_secret(const char *what, const char *path, struct err *e)
 	if (stat(path, &st))
 		return err_sys(e, ERR_TLS, errno, "%s %s", what, shown);
 	if (st.st_mode & (S_IROTH | S_IWOTH | S_IWGRP))
-		return err_set(e, ERR_TLS, EACCES,
-			       "%s %s: other users may read or change it (mode %03o); chmod 600 it, and "
-			       "replace the key if they might have", what, shown,
-			       (unsigned)(st.st_mode & 0777));
+		return err_set(
+			e, ERR_TLS, EACCES,
+			"%s %s: other users may read or change it (mode %03o); chmod 600 it, and "
+			"replace the key if they might have",
+			what, shown, (unsigned)(st.st_mode & 0777));
 	return 0;
 }
 
@@ -140,7 +141,8 @@ int tls_use_directory(struct tls_params *p, const char *dir, struct err *e)
 	if (strlen(dir) > TLS_PATH_MAX - 20)
 		return err_set(e, ERR_USAGE, ENAMETOOLONG, "directory %s: name too long", shown);
 	if (!use_file(p->ca, dir, "ca-cert.pem"))
-		return err_set(e, ERR_TLS, ENOENT, "directory %s: there is no ca-cert.pem in it", shown);
+		return err_set(e, ERR_TLS, ENOENT, "directory %s: there is no ca-cert.pem in it",
+			       shown);
 	use_file(p->crl, dir, "ca-crl.pem");
 	if (use_file(p->cert, dir, "client-cert.pem") && !use_file(p->key, dir, "client-key.pem"))
 		return err_set(e, ERR_TLS, ENOENT,
@@ -179,11 +181,13 @@ static int own_error(const struct tls_params *p, int code, struct err *e)
 	char shown[TLS_PATH_MAX];
 
 	if (code != GNUTLS_E_PKCS11_PIN_ERROR)
-		return file_error("certificate and key", is_token(p->key) ? p->key : p->cert, code, e);
+		return file_error("certificate and key", is_token(p->key) ? p->key : p->cert, code,
+				  e);
 	show_path(shown, sizeof(shown), p->key);
 	return err_set(e, ERR_TLS, EACCES,
 		       "private key %s: the token wants a PIN, or another one "
-		       "(?pin-source=file:PATH behind it)", shown);
+		       "(?pin-source=file:PATH behind it)",
+		       shown);
 }
 
 static int load_lists(struct tls *t)
@@ -192,7 +196,8 @@ static int load_lists(struct tls *t)
 	int n = gnutls_load_file(t->params.crl, &pem);
 
 	if (!n)
-		n = gnutls_x509_crl_list_import2(&t->lists, &t->list_count, &pem, GNUTLS_X509_FMT_PEM, 0);
+		n = gnutls_x509_crl_list_import2(&t->lists, &t->list_count, &pem,
+						 GNUTLS_X509_FMT_PEM, 0);
 	gnutls_free(pem.data);
 	if (n < 0) {
 		t->lists = NULL;
@@ -215,9 +220,11 @@ static int load_x509(struct tls *t, struct err *e)
 	n = p->ca[0] ? gnutls_certificate_set_x509_trust_file(t->x509, p->ca, GNUTLS_X509_FMT_PEM) :
 		       gnutls_certificate_set_x509_system_trust(t->x509);
 	if (n < 0)
-		return file_error("certificate authorities", p->ca[0] ? p->ca : "of the system", n, e);
+		return file_error("certificate authorities", p->ca[0] ? p->ca : "of the system", n,
+				  e);
 	if (!n && p->ca[0])
-		return file_error("certificate authorities", p->ca, GNUTLS_E_NO_CERTIFICATE_FOUND, e);
+		return file_error("certificate authorities", p->ca, GNUTLS_E_NO_CERTIFICATE_FOUND,
+				  e);
 	if (p->crl[0]) {
 		n = load_lists(t);
 		if (n < 0)
@@ -273,7 +280,8 @@ static int find_key(const struct tls_params *p, FILE *f, char *user, size_t cap,
 	if (!found)
 		return err_set(e, ERR_TLS, ENOKEY, "no key for the user in it");
 	if (found > 1 && !p->psk_user[0])
-		return err_set(e, ERR_USAGE, EINVAL, "more than one user in it, which one? (--tls-psk-user)");
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "more than one user in it, which one? (--tls-psk-user)");
 	return 0;
 }
 
@@ -347,8 +355,10 @@ static void add_cipher(char *buf, size_t cap, gnutls_cipher_algorithm_t cipher)
 static int order_ciphers(const char *base, char *buf, size_t cap)
 {
 	static const gnutls_cipher_algorithm_t orders[2][3] = {
-		{ GNUTLS_CIPHER_CHACHA20_POLY1305, GNUTLS_CIPHER_AES_128_GCM, GNUTLS_CIPHER_AES_256_GCM },
-		{ GNUTLS_CIPHER_AES_128_GCM, GNUTLS_CIPHER_AES_256_GCM, GNUTLS_CIPHER_CHACHA20_POLY1305 },
+		{ GNUTLS_CIPHER_CHACHA20_POLY1305, GNUTLS_CIPHER_AES_128_GCM,
+		  GNUTLS_CIPHER_AES_256_GCM },
+		{ GNUTLS_CIPHER_AES_128_GCM, GNUTLS_CIPHER_AES_256_GCM,
+		  GNUTLS_CIPHER_CHACHA20_POLY1305 },
 	};
 	const gnutls_cipher_algorithm_t *first = orders[has_aes()];
 	const unsigned *list;
@@ -390,8 +400,11 @@ static int set_priority(struct tls *t, struct err *e)
 	 * The system's policy, but nothing below TLS 1.2; a key that both know only where that is
 	 * what we have.
 	 */
-	code = order_ciphers(t->psk ? "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL:-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK" :
-				      "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL", ordered, sizeof(ordered));
+	code = order_ciphers(
+		t->psk ?
+			"-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL:-KX-ALL:+ECDHE-PSK:+DHE-PSK:+PSK" :
+			"-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL",
+		ordered, sizeof(ordered));
 	if (!code)
 		code = gnutls_set_default_priority_append(t->session, ordered, &where, 0);
 	if (code)
@@ -421,7 +434,8 @@ static gnutls_x509_crt_t peer_certificate(const struct tls *t, unsigned place)
  * Up the server's chain: the certificate at a place of it, among those that the server has sent and, above
  * them, among those that we trust (then *ours, and not to be freed), or NULL. Takes crt, the one below.
  */
-static gnutls_x509_crt_t climb(const struct tls *t, unsigned place, gnutls_x509_crt_t crt, bool *ours)
+static gnutls_x509_crt_t climb(const struct tls *t, unsigned place, gnutls_x509_crt_t crt,
+			       bool *ours)
 {
 	gnutls_x509_crt_t above = NULL;
 	bool trusted = false;
@@ -499,7 +513,8 @@ static int verify(gnutls_session_t session)
 	gnutls_typed_vdata_st expected[] = {
 		{ GNUTLS_DT_DNS_HOSTNAME, (unsigned char *)t->params.hostname,
 		  (unsigned)strlen(t->params.hostname) },
-		{ GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER, 0 },
+		{ GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER,
+		  0 },
 	};
 	gnutls_x509_crl_t list;
 
@@ -510,8 +525,8 @@ static int verify(gnutls_session_t session)
 	if (list)
 		t->verdict = GNUTLS_CERT_INVALID |
 			     (gnutls_x509_crl_get_this_update(list) > time(NULL) ?
-			      GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE :
-			      GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED);
+				      GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE :
+				      GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED);
 	return t->verdict ? GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR : 0;
 }
 
@@ -521,8 +536,8 @@ static int start_session(struct tls *t, struct err *e)
 	int code;
 
 	/* No tickets: one that reached the kernel would end the connection, and we resume nothing. */
-	code = gnutls_init(&t->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL |
-					GNUTLS_NO_TICKETS);
+	code = gnutls_init(&t->session,
+			   GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
 	if (code)
 		return err_sys(e, ERR_FAILED, ENOMEM, "TLS");
 	code = set_priority(t, e);
@@ -559,14 +574,16 @@ int tls_new(struct tls **out, const struct tls_params *p, struct err *e)
 		ret = err_set(e, ERR_USAGE, EINVAL,
 			      "a pre-shared key and certificates exclude each other");
 	else if (p->psk_user[0] && !p->psk_file[0])
-		ret = err_set(e, ERR_USAGE, EINVAL, "the user of a pre-shared key is given, but no key file "
+		ret = err_set(e, ERR_USAGE, EINVAL,
+			      "the user of a pre-shared key is given, but no key file "
 			      "(--tls-psk-file)");
 	else if (!p->cert[0] != !p->key[0])
 		ret = err_set(e, ERR_USAGE, EINVAL, "a certificate and its key belong together");
 	else if (!p->psk_file[0] && !p->no_verify && !p->hostname[0])
-		ret = err_set(e, ERR_USAGE, EINVAL,
-			      "whose certificate is expected? a socket that is not TCP has no host name "
-			      "(--tls-hostname)");
+		ret = err_set(
+			e, ERR_USAGE, EINVAL,
+			"whose certificate is expected? a socket that is not TCP has no host name "
+			"(--tls-hostname)");
 	else
 		ret = p->psk_file[0] ? load_psk(t, e) : load_x509(t, e);
 	if (!ret)
@@ -656,7 +673,8 @@ static void list_names(gnutls_x509_crt_t crt, char *buf, size_t cap)
 		used += (size_t)snprintf(buf + used, cap - used, "%s%s", used ? ", " : "", shown);
 	}
 	len = sizeof(name);
-	if (!used && !gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name, &len))
+	if (!used &&
+	    !gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name, &len))
 		text_escape(buf, cap, name, len);
 }
 
@@ -685,8 +703,8 @@ static int wrong_time(const struct tls *t, bool expired, struct err *e)
 	}
 	if (crt && !ours)
 		gnutls_x509_crt_deinit(crt);
-	return err_set(e, ERR_TLS, EACCES, expired ? "%s has expired on %s" :
-		       "%s is not valid before %s", whose, date);
+	return err_set(e, ERR_TLS, EACCES,
+		       expired ? "%s has expired on %s" : "%s is not valid before %s", whose, date);
 }
 
 /* The revocation list has been overtaken by time, or is too early: it says nothing about today. */
@@ -698,11 +716,13 @@ static int wrong_list(const struct tls *t, bool old, struct err *e)
 	text_escape(shown, sizeof(shown), t->params.crl, strlen(t->params.crl));
 	if (crl)
 		format_date(old ? gnutls_x509_crl_get_next_update(crl) :
-				  gnutls_x509_crl_get_this_update(crl), date, sizeof(date));
-	return err_set(e, ERR_TLS, EACCES, old ?
-		       "the revocation list %s is out of date: its next issue was due on %s (--tls-crl)" :
-		       "the revocation list %s is of the future: it is issued on %s (--tls-crl)",
-		       shown, date);
+				  gnutls_x509_crl_get_this_update(crl),
+			    date, sizeof(date));
+	return err_set(
+		e, ERR_TLS, EACCES,
+		old ? "the revocation list %s is out of date: its next issue was due on %s (--tls-crl)" :
+		      "the revocation list %s is of the future: it is issued on %s (--tls-crl)",
+		shown, date);
 }
 
 static int not_verified(const struct tls *t, struct err *e)
@@ -722,9 +742,11 @@ static int not_verified(const struct tls *t, struct err *e)
 		ret = err_set(e, ERR_TLS, EACCES, "the server's certificate is revoked");
 	else if (status & (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNER_NOT_CA |
 			   GNUTLS_CERT_SIGNATURE_FAILURE))
-		ret = err_set(e, ERR_TLS, EACCES,
-			      "the server's certificate is not trusted: no authority in %s has signed it "
-			      "(--tls-ca)", t->params.ca[0] ? ca : "the system's list");
+		ret = err_set(
+			e, ERR_TLS, EACCES,
+			"the server's certificate is not trusted: no authority in %s has signed it "
+			"(--tls-ca)",
+			t->params.ca[0] ? ca : "the system's list");
 	else if (status & (GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED |
 			   GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE))
 		ret = wrong_list(t, status & GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED, e);
@@ -807,9 +829,10 @@ static int closed(const struct tls *t, const char *when, struct err *e)
 	const char *why = certificate_missing(t);
 
 	return err_set(e, ERR_TLS, ECONNRESET, "the server closed the connection %s; %s", when,
-		       why ? why : t->psk ? "see its log, it may not know our key" :
+		       why               ? why :
+		       t->psk            ? "see its log, it may not know our key" :
 		       t->params.cert[0] ? "see its log, it may not take our certificate" :
-		       "see its log");
+					   "see its log");
 }
 
 static int handshake_failed(const struct tls *t, int code, struct err *e)
@@ -831,18 +854,23 @@ static int handshake_failed(const struct tls *t, int code, struct err *e)
 	case GNUTLS_E_PUSH_ERROR:
 		return closed(t, "in the TLS handshake", e);
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-		return err_set(e, ERR_TLS, EPROTO,
-			       "the server speaks no version of TLS that is allowed here, or no TLS at all");
+		return err_set(
+			e, ERR_TLS, EPROTO,
+			"the server speaks no version of TLS that is allowed here, or no TLS at all");
 	case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
 	case GNUTLS_E_UNEXPECTED_PACKET:
 	case GNUTLS_E_RECORD_OVERFLOW:
-		return err_set(e, ERR_TLS, EPROTO,
-			       "what the server sends after it agreed to TLS is not TLS: it is broken, or "
-			       "somebody interferes (%s)", gnutls_strerror(code));
+		return err_set(
+			e, ERR_TLS, EPROTO,
+			"what the server sends after it agreed to TLS is not TLS: it is broken, or "
+			"somebody interferes (%s)",
+			gnutls_strerror(code));
 	case GNUTLS_E_INSUFFICIENT_CREDENTIALS:
-		return err_set(e, ERR_TLS, EACCES, t->psk ?
-			       "the server wants to be known by its certificate, not by a pre-shared key" :
-			       "the server wants a pre-shared key (--tls-psk-file)");
+		return err_set(
+			e, ERR_TLS, EACCES,
+			t->psk ?
+				"the server wants to be known by its certificate, not by a pre-shared key" :
+				"the server wants a pre-shared key (--tls-psk-file)");
 	default:
 		return err_set(e, ERR_TLS, EPROTO, "TLS handshake: %s", gnutls_strerror(code));
 	}
@@ -922,9 +950,10 @@ int tls_failure(const struct tls *t, struct err *e)
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		return alert_received(t, e);
 	default:
-		return err_set(e, ERR_TLS, EPROTO,
-			       "the TLS session is damaged: the server is broken, or somebody interferes (%s)",
-			       gnutls_strerror(t->failure));
+		return err_set(
+			e, ERR_TLS, EPROTO,
+			"the TLS session is damaged: the server is broken, or somebody interferes (%s)",
+			gnutls_strerror(t->failure));
 	}
 }
 

@@ -11,7 +11,7 @@
 enum { FIELDS_MAX = NBDTAB_SERVERS_MAX + 3 };
 
 enum kind {
-	FLAG,    /* without a value */
+	FLAG, /* without a value */
 	VALUE,
 	REFUSED, /* as is the text of the row */
 	PORT,
@@ -31,7 +31,8 @@ static const struct option_row {
 	{ "certfile", VALUE, "tls-cert" },
 	{ "conns", VALUE, "connections" },
 	{ "keyfile", VALUE, "tls-key" },
-	{ "no_optgo", REFUSED, "a server without NBD_OPT_GO is noticed, and one that stumbles over it cannot be used" },
+	{ "no_optgo", REFUSED,
+	  "a server without NBD_OPT_GO is noticed, and one that stumbles over it cannot be used" },
 	{ "port", PORT, NULL },
 	{ "timeout", VALUE, "timeout" },
 	{ "persist", PERSIST, NULL },
@@ -69,7 +70,8 @@ static const struct option_row {
 };
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
-_Static_assert((int)ROWS <= (int)NBDTAB_OPTIONS_MAX, "each option once, and a certificate for a key");
+_Static_assert((int)ROWS <= (int)NBDTAB_OPTIONS_MAX,
+	       "each option once, and a certificate for a key");
 
 struct field {
 	const char *s;
@@ -92,7 +94,8 @@ static int wrong(struct err *e, const char *what, struct field f, const char *wh
 }
 
 /* A word of up to three pieces. The room is enough for a line of any kind. */
-static char *add_word(struct nbdtab_entry *en, const char *a, const char *b, const char *s, size_t len)
+static char *add_word(struct nbdtab_entry *en, const char *a, const char *b, const char *s,
+		      size_t len)
 {
 	char *word = en->text + en->used;
 	int n = snprintf(word, sizeof(en->text) - en->used, "%s%s%.*s", a, b, (int)len, s);
@@ -111,8 +114,8 @@ static bool begins(struct field f, const char *with)
 	return f.len >= strlen(with) && !memcmp(f.s, with, strlen(with));
 }
 
-static int take_option(struct nbdtab_entry *en, struct address *a, bool given[], struct field option,
-		       struct err *e)
+static int take_option(struct nbdtab_entry *en, struct address *a, bool given[],
+		       struct field option, struct err *e)
 {
 	const char *equals = memchr(option.s, '=', option.len);
 	struct field name = { option.s, equals ? (size_t)(equals - option.s) : option.len };
@@ -171,7 +174,8 @@ static int take_options(struct nbdtab_entry *en, struct address *a, struct field
 
 	while (options.len) {
 		const char *comma = memchr(options.s, ',', options.len);
-		struct field option = { options.s, comma ? (size_t)(comma - options.s) : options.len };
+		struct field option = { options.s,
+					comma ? (size_t)(comma - options.s) : options.len };
 		size_t past = option.len + !!comma;
 
 		if (!option.len)
@@ -183,7 +187,8 @@ static int take_options(struct nbdtab_entry *en, struct address *a, struct field
 	}
 	/* nbd-client takes both from one file then */
 	if (a->key.len && !a->cert.len && en->option_count < NBDTAB_OPTIONS_MAX)
-		en->options[en->option_count++] = add_word(en, "--tls-cert=", "", a->key.s, a->key.len);
+		en->options[en->option_count++] =
+			add_word(en, "--tls-cert=", "", a->key.s, a->key.len);
 	return 0;
 }
 
@@ -196,18 +201,22 @@ static int take_host(struct nbdtab_entry *en, const struct address *a, struct fi
 		     host.s[0] != '[';
 	char *word;
 
-	if (host.len > 3 && colon && host.len - (size_t)(colon - host.s) > 2 && colon[1] == '/' && colon[2] == '/')
-		return wrong(e, "host ", host, "a URI is given as uri=URI, and has the export in it");
+	if (host.len > 3 && colon && host.len - (size_t)(colon - host.s) > 2 && colon[1] == '/' &&
+	    colon[2] == '/')
+		return wrong(e, "host ", host,
+			     "a URI is given as uri=URI, and has the export in it");
 	if (a->is_unix) {
 		if (a->port[0])
 			return wrong(e, "host ", host, "a Unix socket has no port");
 		/* a '/' is what tells a path */
-		word = add_word(en, memchr(host.s, '/', host.len) ? "" : "./", "", host.s, host.len);
+		word = add_word(en, memchr(host.s, '/', host.len) ? "" : "./", "", host.s,
+				host.len);
 	} else if (memchr(host.s, '/', host.len)) {
 		return wrong(e, "host ", host, "a path, without the option unix");
 	} else if (a->port[0]) {
 		if (colon && !bare6 && host.s[host.len - 1] != ']')
-			return wrong(e, "host ", host, "it has a port already, and there is an option port");
+			return wrong(e, "host ", host,
+				     "it has a port already, and there is an option port");
 		word = add_word(en, bare6 ? "[" : "", "", host.s, host.len);
 		en->used--;
 		add_word(en, bare6 ? "]:" : ":", a->port, "", 0);
@@ -254,7 +263,8 @@ static int take_device(struct nbdtab_entry *en, struct field f, struct err *e)
 	return 0;
 }
 
-static int take_fields(struct nbdtab_entry *en, const struct field *fields, unsigned count, struct err *e)
+static int take_fields(struct nbdtab_entry *en, const struct field *fields, unsigned count,
+		       struct err *e)
 {
 	struct address a = { 0 };
 	unsigned uris = 0, where;
@@ -265,11 +275,13 @@ static int take_fields(struct nbdtab_entry *en, const struct field *fields, unsi
 		uris++;
 	where = uris ? uris : 2;
 	if (count < 1 + where)
-		return err_set(e, ERR_USAGE, EINVAL, "nbd%u: HOST and EXPORT, or uri=URI, are needed",
-			       en->index);
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "nbd%u: HOST and EXPORT, or uri=URI, are needed", en->index);
 	if (count > 2 + where)
-		return err_set(e, ERR_USAGE, EINVAL, "nbd%u: there are too many fields; options are "
-			       "separated by commas only, %d URIs are the most", en->index, NBDTAB_SERVERS_MAX);
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "nbd%u: there are too many fields; options are "
+			       "separated by commas only, %d URIs are the most",
+			       en->index, NBDTAB_SERVERS_MAX);
 	if (count > 1 + where && take_options(en, &a, fields[1 + where], e))
 		return -EINVAL;
 	if (uris && (a.is_unix || a.port[0]))
@@ -315,7 +327,8 @@ int nbdtab_next(struct nbdtab *t, struct nbdtab_entry *en, struct err *e)
 	return ret ? err_wrap(e, "line %u", t->line) : 1;
 }
 
-int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en, struct err *e)
+int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en,
+		struct err *e)
 {
 	struct nbdtab t = { .text = text, .len = len }, first = t;
 	unsigned line = 0;

@@ -24,11 +24,11 @@ enum {
 
 /* Points into itself, so that it cannot be copied. */
 struct nbdtab_entry {
-	unsigned line;   /* of the file, from 1 on */
-	unsigned index;  /* of the device */
-	bool has_device; /* index is known, even if the line is wrong */
-	bool persist;    /* "persist" is among the options */
-	bool no_auto;    /* "noauto" is: not for --all */
+	unsigned line;                     /* of the file, from 1 on */
+	unsigned index;                    /* of the device */
+	bool has_device;                   /* index is known, even if the line is wrong */
+	bool persist;                      /* "persist" is among the options */
+	bool no_auto;                      /* "noauto" is: not for --all */
 	char *options[NBDTAB_OPTIONS_MAX]; /* "--block-size=4096" */
 	unsigned option_count;
 	char *operands[NBDTAB_SERVERS_MAX + 1]; /* HOST EXPORT, or URI..., and last the device */
@@ -61,6 +61,7 @@ int nbdtab_next(struct nbdtab *t, struct nbdtab_entry *en, struct err *e);
  * The line of one device. -ENOENT (ERR_FAILED) when there is none; -EINVAL as above, also when there is a second one. Lines
  * of other devices may be wrong.
  */
-int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en, struct err *e);
+int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en,
+		struct err *e);
 
 #endif

@@ -10,9 +10,8 @@
 #include "proto/wire.h"
 
 /* What drivers/block/nbd.c acts upon; the rest (structured replies, CACHE, ...) it cannot use. */
-static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY |
-				     NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-				     NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
+static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH |
+				     NBD_FLAG_SEND_FUA | NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_CAN_MULTI_CONN;
 
 enum {
@@ -32,25 +31,29 @@ static int plan_block_size(const struct plan_request *rq, const struct export *x
 	uint32_t bs = rq->block_size ? rq->block_size : smallest;
 
 	if (min > k->page_size)
-		return err_set(e, ERR_FAILED, EOPNOTSUPP,
-			       "the server wants blocks of %u bytes at least and the kernel takes %u at "
-			       "most; the server has to allow smaller ones", min, k->page_size);
+		return err_set(
+			e, ERR_FAILED, EOPNOTSUPP,
+			"the server wants blocks of %u bytes at least and the kernel takes %u at "
+			"most; the server has to allow smaller ones",
+			min, k->page_size);
 	if (bs < PLAN_BLOCK_SIZE_MIN || bs > k->page_size || bs & (bs - 1))
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "block size %u: a power of two from %u to %u is needed", bs,
 			       PLAN_BLOCK_SIZE_MIN, k->page_size);
 	if (bs < min)
 		return err_set(e, ERR_USAGE, EINVAL,
-			       "block size %u: the server wants blocks of %u bytes at least", bs, min);
+			       "block size %u: the server wants blocks of %u bytes at least", bs,
+			       min);
 	if (x->size % bs) {
 		bool smaller_will_do = !(x->size % smallest);
 
-		return err_set(e, smaller_will_do ? ERR_USAGE : ERR_FAILED, EINVAL,
-			       "the export's size of %llu bytes is not a multiple of the block size "
-			       "of %u: its last %llu bytes could not be reached; %s",
-			       (unsigned long long)x->size, bs, (unsigned long long)(x->size % bs),
-			       smaller_will_do ? "use a smaller one (-b)" :
-						 "have the server pad it to whole blocks");
+		return err_set(
+			e, smaller_will_do ? ERR_USAGE : ERR_FAILED, EINVAL,
+			"the export's size of %llu bytes is not a multiple of the block size "
+			"of %u: its last %llu bytes could not be reached; %s",
+			(unsigned long long)x->size, bs, (unsigned long long)(x->size % bs),
+			smaller_will_do ? "use a smaller one (-b)" :
+					  "have the server pad it to whole blocks");
 	}
 	p->block_size = bs;
 	return 0;
@@ -65,8 +68,8 @@ static int plan_max_sectors(const struct export *x, const struct plan_kernel *k,
 	if (max < k->page_size)
 		return err_set(e, ERR_FAILED, EOPNOTSUPP,
 			       "the server takes %u bytes in one request at most and the kernel "
-			       "cannot be held below a page of %u; raise the server's maximum", max,
-			       k->page_size);
+			       "cannot be held below a page of %u; raise the server's maximum",
+			       max, k->page_size);
 	p->max_sectors_kb = max / 1024 / page_kb * page_kb;
 	if (p->max_sectors_kb > PLAN_MAX_SECTORS_KB)
 		p->max_sectors_kb = PLAN_MAX_SECTORS_KB;
@@ -139,31 +142,40 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 
 	*grown = size;
 	if (x->size < size)
-		return err_set(e, ERR_REFUSED, ESTALE,
-			       "the export has shrunk from %llu to %llu bytes; it is not connected again "
-			       "until it has its size", (unsigned long long)size,
-			       (unsigned long long)x->size);
+		return err_set(
+			e, ERR_REFUSED, ESTALE,
+			"the export has shrunk from %llu to %llu bytes; it is not connected again "
+			"until it has its size",
+			(unsigned long long)size, (unsigned long long)x->size);
 	if (name[0] && x->has_name && strcmp(name, x->name)) {
 		text_escape(one, sizeof(one), name, strlen(name));
 		text_escape(other, sizeof(other), x->name, strlen(x->name));
-		return err_set(e, ERR_REFUSED, ESTALE, "it is another export: its name was \"%s\" and is "
-			       "\"%s\" now", one, other);
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "it is another export: its name was \"%s\" and is "
+			       "\"%s\" now",
+			       one, other);
 	}
 	if (writable && x->flags & NBD_FLAG_READ_ONLY)
 		return err_set(e, ERR_REFUSED, ESTALE, "the export has become read-only");
 	for (unsigned bit = 0; writable && bit < 16; bit++)
 		if (missing & 1U << bit)
-			return err_set(e, ERR_REFUSED, ESTALE, "the server has no %s any more, which the "
-				       "kernel goes on sending", wire_flag_name(bit));
+			return err_set(e, ERR_REFUSED, ESTALE,
+				       "the server has no %s any more, which the "
+				       "kernel goes on sending",
+				       wire_flag_name(bit));
 	if (writable && x->flags & NBD_FLAG_SEND_FLUSH && !(p->server_flags & NBD_FLAG_SEND_FLUSH))
 		return err_set(e, ERR_REFUSED, ESTALE,
 			       "the server has a cache now, which the kernel would never flush");
 	if (x->has_block_size && x->block_min > p->block_size)
-		return err_set(e, ERR_REFUSED, ESTALE, "the server wants blocks of %u bytes now, and the "
-			       "device has %u", x->block_min, p->block_size);
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the server wants blocks of %u bytes now, and the "
+			       "device has %u",
+			       x->block_min, p->block_size);
 	if (x->has_block_size && x->payload_max / 1024 < p->max_sectors_kb)
-		return err_set(e, ERR_REFUSED, ESTALE, "the server takes %u bytes in one request now, and "
-			       "the device sends up to %u KiB", x->payload_max, p->max_sectors_kb);
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the server takes %u bytes in one request now, and "
+			       "the device sends up to %u KiB",
+			       x->payload_max, p->max_sectors_kb);
 	if (x->size <= INT64_MAX)
 		*grown = x->size - x->size % p->block_size;
 	if (*grown < size)
@@ -180,7 +192,9 @@ unsigned plan_renewal_ms(uint64_t left)
 {
 	uint64_t ms = left / RECORDS_PER_MS_MAX;
 
-	return ms < RENEWAL_MIN_MS ? RENEWAL_MIN_MS : ms > RENEWAL_MAX_MS ? RENEWAL_MAX_MS : (unsigned)ms;
+	return ms < RENEWAL_MIN_MS ? RENEWAL_MIN_MS :
+	       ms > RENEWAL_MAX_MS ? RENEWAL_MAX_MS :
+				     (unsigned)ms;
 }
 
 unsigned plan_backoff_ms(unsigned attempt, uint32_t random)
@@ -207,13 +221,13 @@ enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
 	} else if (!flags || !(x->flags & NBD_FLAG_CAN_MULTI_CONN)) {
 		verdict = m->force && read_only ? PLAN_ALL : PLAN_ONE;
 		text = verdict == PLAN_ALL ?
-			"several connections are forced on a server that does not permit them; nothing is "
-			"written, so that there is nothing to flush" :
-			read_only ?
-			"the server does not permit several connections (it does not say CAN_MULTI_CONN); as the "
-			"export is only read, --force-multi-conn would be safe unless somebody else writes to it" :
-			"the server does not permit several connections (it does not say CAN_MULTI_CONN): what is "
-			"written through one might not be seen through another";
+			       "several connections are forced on a server that does not permit them; nothing is "
+			       "written, so that there is nothing to flush" :
+		       read_only ?
+			       "the server does not permit several connections (it does not say CAN_MULTI_CONN); as the "
+			       "export is only read, --force-multi-conn would be safe unless somebody else writes to it" :
+			       "the server does not permit several connections (it does not say CAN_MULTI_CONN): what is "
+			       "written through one might not be seen through another";
 	} else if (read_only || x->flags & NBD_FLAG_SEND_CACHE) {
 		verdict = PLAN_ALL;
 	} else if (m->force) {

@@ -35,12 +35,12 @@ enum {
 
 struct plan_request {
 	bool read_only;
-	uint32_t block_size;   /* bytes, 0: as the server wants */
-	uint32_t timeout_s;    /* for the answer to one request; 0: no limit */
+	uint32_t block_size;     /* bytes, 0: as the server wants */
+	uint32_t timeout_s;      /* for the answer to one request; 0: no limit */
 	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
 	unsigned connections;    /* that are there; plan_multi has permitted them */
-	bool supervised;         /* lost connections are replaced: dead_timeout_s counts for nothing */
-	bool timeout_given;      /* by the user, not the default */
+	bool supervised;    /* lost connections are replaced: dead_timeout_s counts for nothing */
+	bool timeout_given; /* by the user, not the default */
 };
 
 enum {
@@ -50,10 +50,10 @@ enum {
 
 /* How many connections the user wants. */
 struct plan_multi {
-	uint32_t wanted;  /* at most; 0 is 1 */
-	bool automatic;   /* fewer will do */
-	bool force;       /* --force-multi-conn */
-	bool read_only;   /* nothing will be written, whatever the export permits */
+	uint32_t wanted; /* at most; 0 is 1 */
+	bool automatic;  /* fewer will do */
+	bool force;      /* --force-multi-conn */
+	bool read_only;  /* nothing will be written, whatever the export permits */
 };
 
 /* What the server said when asked for NBD_CMD_CACHE. */
@@ -61,7 +61,7 @@ enum plan_cache {
 	PLAN_CACHE_UNASKED,
 	PLAN_CACHE_REFUSED, /* or nothing that can be understood */
 	PLAN_CACHE_DONE,
-	PLAN_CACHE_SILENT,  /* no answer in time, or nobody to be asked */
+	PLAN_CACHE_SILENT, /* no answer in time, or nobody to be asked */
 };
 
 enum plan_verdict {
@@ -82,10 +82,10 @@ struct plan {
 	uint32_t dead_timeout_s;
 	uint32_t max_sectors_kb;
 	uint32_t io_timeout_ms; /* for queue/io_timeout; 0: as the timeout sets it */
-	bool write_back;   /* the server has a cache that wants flushing */
+	bool write_back;        /* the server has a cache that wants flushing */
 	bool rotational;
-	bool write_zeroes; /* the server takes NBD_CMD_WRITE_ZEROES */
-	bool made_read_only; /* by the server, not by the user */
+	bool write_zeroes;                  /* the server takes NBD_CMD_WRITE_ZEROES */
+	bool made_read_only;                /* by the server, not by the user */
 	char backend[PLAN_BACKEND_MAX + 1]; /* names the export, see plan_backend */
 };
 
@@ -175,6 +175,7 @@ void plan_backend_command(const char *args, unsigned argc, const char *export, c
  * not fit this plan (nbd.c never resets them): requests of a kind that the server does not know, or a minimum I/O
  * size above its block size. It has to be made anew then.
  */
-bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size);
+bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max,
+			  uint32_t minimum_io_size);
 
 #endif

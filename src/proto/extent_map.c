@@ -5,7 +5,7 @@
 #include <string.h>
 
 void extent_map_init(struct extent_map *m, uint64_t size, uint32_t block, unsigned contexts,
-	      struct extent_map_extent *extents, size_t room)
+		     struct extent_map_extent *extents, size_t room)
 {
 	memset(m, 0, sizeof(*m));
 	m->size = size;
@@ -38,7 +38,8 @@ static struct extent_map_extent *extent_at(const struct extent_map *m, unsigned 
 	return &m->extents[context * m->room + (m->of[context].first + i) % m->room];
 }
 
-void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, uint64_t length, uint32_t flags)
+void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, uint64_t length,
+		       uint32_t flags)
 {
 	uint64_t end = length < m->size - offset ? offset + length : m->size;
 	struct extent_map_extent *last;
@@ -52,7 +53,8 @@ void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, 
 	if (last && last->flags == flags) {
 		last->end = end;
 	} else if (count < m->room) {
-		*extent_at(m, context, count) = (struct extent_map_extent){ .end = end, .flags = flags };
+		*extent_at(m, context, count) =
+			(struct extent_map_extent){ .end = end, .flags = flags };
 		m->of[context].count++;
 	} else {
 		return;
@@ -65,16 +67,19 @@ int extent_map_answered(struct extent_map *m, struct err *e)
 	uint64_t end = known(m);
 
 	if (end <= m->asked)
-		return err_set(e, ERR_PROTOCOL, EPROTO,
-			       "the server does not get ahead: asked for block status at %llu it describes nothing "
-			       "that it has not described before; it is broken",
-			       (unsigned long long)(m->asked - m->asked % m->block));
+		return err_set(
+			e, ERR_PROTOCOL, EPROTO,
+			"the server does not get ahead: asked for block status at %llu it describes nothing "
+			"that it has not described before; it is broken",
+			(unsigned long long)(m->asked - m->asked % m->block));
 	m->answers++;
-	if (m->answers > EXTENT_MAP_PATIENCE && end < m->size && end / EXTENT_MAP_ADVANCE_MIN < m->answers)
-		return err_set(e, ERR_PROTOCOL, EPROTO,
-			       "the server describes %llu bytes in %llu answers, too few to ever come to the end "
-			       "of the export; it is broken",
-			       (unsigned long long)end, (unsigned long long)m->answers);
+	if (m->answers > EXTENT_MAP_PATIENCE && end < m->size &&
+	    end / EXTENT_MAP_ADVANCE_MIN < m->answers)
+		return err_set(
+			e, ERR_PROTOCOL, EPROTO,
+			"the server describes %llu bytes in %llu answers, too few to ever come to the end "
+			"of the export; it is broken",
+			(unsigned long long)end, (unsigned long long)m->answers);
 	return 0;
 }
 
@@ -114,7 +119,8 @@ bool extent_map_row(struct extent_map *m, struct extent_map_row *row)
 	struct extent_map_row piece;
 
 	while (next_piece(m, &piece)) {
-		bool grows = m->row.length && !memcmp(m->row.flags, piece.flags, sizeof(piece.flags));
+		bool grows = m->row.length &&
+			     !memcmp(m->row.flags, piece.flags, sizeof(piece.flags));
 
 		consume(m, piece.offset + piece.length);
 		if (grows) {
@@ -155,9 +161,11 @@ int extent_map_add(struct extent_map_totals *t, const struct extent_map_row *row
 	}
 	if (low == t->count || compare(t->total[low].flags, row->flags)) {
 		if (t->count == EXTENT_MAP_TOTALS_MAX)
-			return err_set(e, ERR_FAILED, E2BIG,
-				       "the export has more than %d kinds of extents; ask for one meta context, "
-				       "or without --totals", EXTENT_MAP_TOTALS_MAX);
+			return err_set(
+				e, ERR_FAILED, E2BIG,
+				"the export has more than %d kinds of extents; ask for one meta context, "
+				"or without --totals",
+				EXTENT_MAP_TOTALS_MAX);
 		memmove(&t->total[low + 1], &t->total[low], (t->count - low) * sizeof(*t->total));
 		memset(&t->total[low], 0, sizeof(*t->total));
 		memcpy(t->total[low].flags, row->flags, sizeof(row->flags));

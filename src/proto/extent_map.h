@@ -51,16 +51,16 @@ struct extent_map {
 	uint64_t size;
 	uint32_t block;
 	unsigned contexts;
-	size_t room;          /* extents of each context */
+	size_t room; /* extents of each context */
 	struct extent_map_extent *extents;
 	struct {
-		uint64_t end;     /* all before is known */
-		size_t first;     /* in its part of extents, a ring */
+		uint64_t end; /* all before is known */
+		size_t first; /* in its part of extents, a ring */
 		size_t count;
 	} of[METACTX_MAX];
-	uint64_t done;        /* rows have been made of all before, */
-	struct extent_map_row row;   /* the last of which may yet grow */
-	uint64_t asked;       /* where extent_map_next pointed */
+	uint64_t done;             /* rows have been made of all before, */
+	struct extent_map_row row; /* the last of which may yet grow */
+	uint64_t asked;            /* where extent_map_next pointed */
 	uint64_t answers;
 };
 
@@ -69,13 +69,14 @@ struct extent_map {
  * METACTX_MAX contexts. extents is memory for contexts * room of them, the caller's.
  */
 void extent_map_init(struct extent_map *m, uint64_t size, uint32_t block, unsigned contexts,
-	      struct extent_map_extent *extents, size_t room);
+		     struct extent_map_extent *extents, size_t room);
 
 /* Where to ask next. False when there is nothing left to ask about. */
 bool extent_map_next(struct extent_map *m, uint64_t *offset);
 
 /* What a server says about length bytes at offset. */
-void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, uint64_t length, uint32_t flags);
+void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, uint64_t length,
+		       uint32_t flags);
 
 /* After an answer. ERR_PROTOCOL (-EPROTO) when nothing is known that was not before, or too little to ever end. */
 int extent_map_answered(struct extent_map *m, struct err *e);

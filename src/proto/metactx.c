@@ -62,13 +62,16 @@ int metactx_add(struct metactx *c, const char *name, size_t len, struct err *e)
 
 	text_escape(shown, sizeof(shown), name, len);
 	if (!is_name(name, len))
-		return err_set(e, ERR_USAGE, EINVAL, "\"%s\" is no meta context: a name like "
-			       "base:allocation or qemu:dirty-bitmap:NAME is needed", shown);
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "\"%s\" is no meta context: a name like "
+			       "base:allocation or qemu:dirty-bitmap:NAME is needed",
+			       shown);
 	if (len > NBD_MAX_STRING || c->count >= METACTX_MAX || at > sizeof(c->names) ||
 	    len >= sizeof(c->names) - at)
-		return err_set(e, ERR_USAGE, E2BIG, "meta context \"%s\" is too long or one too many: "
-			       "there may be %d of %d bytes together", shown, METACTX_MAX,
-			       METACTX_BYTES - METACTX_MAX);
+		return err_set(e, ERR_USAGE, E2BIG,
+			       "meta context \"%s\" is too long or one too many: "
+			       "there may be %d of %d bytes together",
+			       shown, METACTX_MAX, METACTX_BYTES - METACTX_MAX);
 	memcpy(copy, name, len);
 	copy[len] = '\0';
 	if (metactx_find(c, copy) >= 0)

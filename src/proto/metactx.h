@@ -14,14 +14,14 @@
 
 enum {
 	METACTX_MAX = 16,
-	METACTX_BYTES = 8192, /* of all names together, each with its NUL */
+	METACTX_BYTES = 8192,  /* of all names together, each with its NUL */
 	METACTX_TEXT_MAX = 64, /* of metactx_describe */
 };
 
 /* All zero is the empty set. */
 struct metactx {
 	unsigned count;
-	uint32_t id[METACTX_MAX]; /* once agreed on */
+	uint32_t id[METACTX_MAX];  /* once agreed on */
 	char names[METACTX_BYTES]; /* count NUL-terminated strings */
 };
 

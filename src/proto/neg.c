@@ -48,8 +48,7 @@ static void end(struct neg *n)
 }
 
 /* "Termination of the session during option haggling": after a breach a hard disconnect is due. */
-__attribute__((format(printf, 2, 3)))
-static void violation(struct neg *n, const char *fmt, ...)
+static __attribute__((format(printf, 2, 3))) void violation(struct neg *n, const char *fmt, ...)
 {
 	char what[512];
 	struct err *e = &n->failure;
@@ -103,7 +102,10 @@ static void send_export_name(struct neg *n)
 static void send_info(struct neg *n, uint32_t option)
 {
 	static const uint16_t requests[] = {
-		NBD_INFO_EXPORT, NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE,
+		NBD_INFO_EXPORT,
+		NBD_INFO_NAME,
+		NBD_INFO_DESCRIPTION,
+		NBD_INFO_BLOCK_SIZE,
 	};
 	enum { REQUESTS = sizeof(requests) / sizeof(requests[0]) };
 	uint8_t data[4 + NBD_MAX_STRING + 2 + 2 * REQUESTS];
@@ -261,7 +263,8 @@ static bool all_selected(struct neg *n)
 		text_escape(export, sizeof(export), n->params.export, strlen(n->params.export));
 		err_set(&n->failure, ERR_REFUSED, ENOENT,
 			"the server has no meta context \"%s\" for export \"%s\"; "
-			"nbd-attach --info shows which there are", name, export);
+			"nbd-attach --info shows which there are",
+			name, export);
 		return false;
 	}
 	return true;
@@ -558,27 +561,27 @@ static const struct {
 	const char *meaning;
 	const char *advice;
 } errors[] = {
-	{ NBD_REP_ERR_UNSUP, ERR_REFUSED, EOPNOTSUPP,
-	  "it does not know this option", "the server is too old for this" },
-	{ NBD_REP_ERR_POLICY, ERR_REFUSED, EACCES,
-	  "its policy forbids it", "check the server's access rules for this client" },
-	{ NBD_REP_ERR_INVALID, ERR_REFUSED, EINVAL,
-	  "it takes the request for invalid", "check the export's name and the server's log" },
+	{ NBD_REP_ERR_UNSUP, ERR_REFUSED, EOPNOTSUPP, "it does not know this option",
+	  "the server is too old for this" },
+	{ NBD_REP_ERR_POLICY, ERR_REFUSED, EACCES, "its policy forbids it",
+	  "check the server's access rules for this client" },
+	{ NBD_REP_ERR_INVALID, ERR_REFUSED, EINVAL, "it takes the request for invalid",
+	  "check the export's name and the server's log" },
 	{ NBD_REP_ERR_PLATFORM, ERR_REFUSED, EOPNOTSUPP,
 	  "its platform or build does not support it", "another build of the server is needed" },
-	{ NBD_REP_ERR_TLS_REQD, ERR_TLS, EPROTONOSUPPORT,
-	  "it requires TLS", "use --tls or an nbds:// address" },
-	{ NBD_REP_ERR_UNKNOWN, ERR_REFUSED, ENOENT,
-	  "there is no such export", "nbd-attach --exports HOST shows what there is" },
-	{ NBD_REP_ERR_SHUTDOWN, ERR_REFUSED, ESHUTDOWN,
-	  "it is shutting down", "try again when it is back" },
+	{ NBD_REP_ERR_TLS_REQD, ERR_TLS, EPROTONOSUPPORT, "it requires TLS",
+	  "use --tls or an nbds:// address" },
+	{ NBD_REP_ERR_UNKNOWN, ERR_REFUSED, ENOENT, "there is no such export",
+	  "nbd-attach --exports HOST shows what there is" },
+	{ NBD_REP_ERR_SHUTDOWN, ERR_REFUSED, ESHUTDOWN, "it is shutting down",
+	  "try again when it is back" },
 	{ NBD_REP_ERR_BLOCK_SIZE_REQD, ERR_REFUSED, EINVAL,
 	  "it wants its block sizes honoured, which was promised",
 	  "the server contradicts itself; see its log" },
-	{ NBD_REP_ERR_TOO_BIG, ERR_REFUSED, EMSGSIZE,
-	  "the request or its answer is too large", "use a shorter export name" },
-	{ NBD_REP_ERR_EXT_HEADER_REQD, ERR_REFUSED, EOPNOTSUPP,
-	  "it requires extended headers", "the kernel cannot speak them; relax the server" },
+	{ NBD_REP_ERR_TOO_BIG, ERR_REFUSED, EMSGSIZE, "the request or its answer is too large",
+	  "use a shorter export name" },
+	{ NBD_REP_ERR_EXT_HEADER_REQD, ERR_REFUSED, EOPNOTSUPP, "it requires extended headers",
+	  "the kernel cannot speak them; relax the server" },
 };
 
 /* One text for a final error reply: what was asked, the answer, the remedy, the server's words. */
@@ -614,7 +617,9 @@ static void on_error_text(struct neg *n)
 		err_wrap(e, "TLS is required; nothing was sent in plain text");
 		e->kind = ERR_TLS;
 	} else if (n->params.contexts.count && !asks_for_export(n)) {
-		err_wrap(e, "block status is needed, which needs structured replies and meta contexts");
+		err_wrap(
+			e,
+			"block status is needed, which needs structured replies and meta contexts");
 	}
 	expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
 }
@@ -622,8 +627,7 @@ static void on_error_text(struct neg *n)
 /* Whether the goal can be reached without what the server just refused. */
 static bool can_do_without(const struct neg *n)
 {
-	return n->informed ||
-	       (n->option == NBD_OPT_STRUCTURED_REPLY && !n->params.contexts.count);
+	return n->informed || (n->option == NBD_OPT_STRUCTURED_REPLY && !n->params.contexts.count);
 }
 
 static void on_error(struct neg *n)
@@ -883,11 +887,13 @@ void neg_broken(struct neg *n, int code)
 		err_set(e, ERR_REFUSED, ENOENT,
 			"the server closed the connection when asked for export \"%s\" by "
 			"NBD_OPT_EXPORT_NAME, as servers do that have no such export or do not admit "
-			"this client", name);
+			"this client",
+			name);
 	} else {
 		err_set(e, ERR_UNREACHABLE, ECONNRESET,
 			"the server closed the connection in the middle of the handshake, in %s; "
-			"see the server's log", awaited(n));
+			"see the server's log",
+			awaited(n));
 	}
 	end(n);
 }
@@ -900,7 +906,8 @@ void neg_timed_out(struct neg *n)
 	n->out_done = 0;
 	err_set(&n->failure, ERR_UNREACHABLE, ETIMEDOUT,
 		"connected, but the handshake was not done in time, still waiting for %s; the server "
-		"hangs, is overloaded, or serves another client only", awaited(n));
+		"hangs, is overloaded, or serves another client only",
+		awaited(n));
 	end(n);
 }
 

@@ -79,7 +79,8 @@ struct neg_buf {
 /* One entry of NBD_OPT_LIST or NBD_OPT_LIST_META_CONTEXT; hostile text, see export.h. */
 struct neg_item {
 	char name[NBD_MAX_STRING + 1];
-	char description[NBD_MAX_STRING + 1]; /* "" for none and for contexts; longer ones are cut */
+	char description[NBD_MAX_STRING +
+			 1]; /* "" for none and for contexts; longer ones are cut */
 };
 
 enum neg_state {
@@ -107,24 +108,24 @@ enum neg_state {
 struct neg {
 	struct neg_params params;
 	enum neg_state state;
-	bool fixed;           /* the server speaks fixed newstyle */
-	bool no_zeroes;       /* agreed on */
-	bool has_export;      /* NBD_INFO_EXPORT has come */
-	bool informed;        /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */
+	bool fixed;      /* the server speaks fixed newstyle */
+	bool no_zeroes;  /* agreed on */
+	bool has_export; /* NBD_INFO_EXPORT has come */
+	bool informed;   /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */
 	bool transmission;
-	bool tls;             /* has begun: everything from here on goes through it */
-	uint32_t option;      /* in progress */
-	uint32_t replies;     /* to that option */
+	bool tls;         /* has begun: everything from here on goes through it */
+	uint32_t option;  /* in progress */
+	uint32_t replies; /* to that option */
 	struct wire_reply reply;
-	uint32_t left;        /* of the reply's payload, not yet asked for */
-	uint16_t info;        /* type of the information being read */
+	uint32_t left; /* of the reply's payload, not yet asked for */
+	uint16_t info; /* type of the information being read */
 	uint32_t context_id;
 	bool selected[METACTX_MAX]; /* of params.contexts */
-	size_t want;          /* bytes of in[] that the state needs */
+	size_t want;                /* bytes of in[] that the state needs */
 	size_t got;
 	size_t out_len;
 	size_t out_done;
-	struct err failure;   /* kind ERR_NONE: none */
+	struct err failure; /* kind ERR_NONE: none */
 	struct export export;
 	struct neg_item item;
 	uint8_t in[NBD_MAX_STRING];

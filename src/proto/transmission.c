@@ -48,8 +48,8 @@ static struct transmission_slot *current(struct transmission *q)
 }
 
 /* "Either side MAY initiate a hard disconnect if it detects a violation by the other party" */
-__attribute__((format(printf, 2, 3)))
-static void violation(struct transmission *q, const char *fmt, ...)
+static __attribute__((format(printf, 2, 3))) void violation(struct transmission *q, const char *fmt,
+							    ...)
 {
 	char what[512];
 	va_list ap;
@@ -59,7 +59,8 @@ static void violation(struct transmission *q, const char *fmt, ...)
 	va_end(ap);
 	err_set(&q->failure, ERR_PROTOCOL, EPROTO,
 		"the server breaks the NBD protocol: %s; it is broken, and what else it says is not "
-		"to be relied on", what);
+		"to be relied on",
+		what);
 	q->out_len = 0;
 	q->out_done = 0;
 	end(q);
@@ -67,7 +68,8 @@ static void violation(struct transmission *q, const char *fmt, ...)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static void send_request(struct transmission *q, const struct transmission_request *r, uint64_t cookie)
+static void send_request(struct transmission *q, const struct transmission_request *r,
+			 uint64_t cookie)
 {
 	struct bytes_writer w;
 
@@ -124,8 +126,8 @@ static bool may_be_sent(const struct transmission *q, const struct transmission_
 		return false;
 	}
 	return !(r->flags & ~flags) && r->length && r->length <= longest_of(q, r->type) &&
-	       r->offset < q->end && r->length <= q->end - r->offset &&
-	       r->offset % block(q) == 0 && r->length % block(q) == 0;
+	       r->offset < q->end && r->length <= q->end - r->offset && r->offset % block(q) == 0 &&
+	       r->length % block(q) == 0;
 }
 
 int transmission_ask(struct transmission *q, const struct transmission_request *r, struct err *e)
@@ -133,9 +135,10 @@ int transmission_ask(struct transmission *q, const struct transmission_request *
 	if (q->state == TRANSMISSION_S_END || q->disconnecting)
 		return err_set(e, ERR_FAILED, EPIPE, "the connection has been ended");
 	if (!may_be_sent(q, r))
-		return err_set(e, ERR_FAILED, EINVAL,
-			       "a request of type %u for %u bytes at %llu with flags 0x%x does not suit the export",
-			       r->type, r->length, (unsigned long long)r->offset, r->flags);
+		return err_set(
+			e, ERR_FAILED, EINVAL,
+			"a request of type %u for %u bytes at %llu with flags 0x%x does not suit the export",
+			r->type, r->length, (unsigned long long)r->offset, r->flags);
 	for (unsigned i = 0; i < TRANSMISSION_REQUESTS; i++) {
 		struct transmission_slot *s = &q->slot[i];
 
@@ -149,7 +152,8 @@ int transmission_ask(struct transmission *q, const struct transmission_request *
 		send_request(q, r, s->cookie);
 		return (int)i;
 	}
-	return err_set(e, ERR_FAILED, EBUSY, "%d requests are under way already", TRANSMISSION_REQUESTS);
+	return err_set(e, ERR_FAILED, EBUSY, "%d requests are under way already",
+		       TRANSMISSION_REQUESTS);
 }
 
 static void farewell(struct transmission *q)
@@ -269,13 +273,17 @@ static bool take_content(struct transmission *q, uint64_t offset, uint32_t len)
 		return false;
 	}
 	if (s->contents++ && r->flags & NBD_CMD_FLAG_DF) {
-		violation(q, "the data of a read that was not to be fragmented comes in several chunks");
+		violation(
+			q,
+			"the data of a read that was not to be fragmented comes in several chunks");
 		return false;
 	}
 	if (!add_range(q, offset, offset + len, false)) {
-		violation(q, s->ranges == TRANSMISSION_RANGES ?
-			  "the data of a read comes in more than 64 stretches apart from each other" :
-			  "the chunks of a read overlap");
+		violation(
+			q,
+			s->ranges == TRANSMISSION_RANGES ?
+				"the data of a read comes in more than 64 stretches apart from each other" :
+				"the chunks of a read overlap");
 		return false;
 	}
 	q->offset = offset;
@@ -295,7 +303,8 @@ static bool find_slot(struct transmission *q, uint64_t cookie)
 		q->current = i;
 		return true;
 	}
-	violation(q, "it answers a request (0x%llx) that was not made, or that it has answered before",
+	violation(q,
+		  "it answers a request (0x%llx) that was not made, or that it has answered before",
 		  (unsigned long long)cookie);
 	return false;
 }
@@ -307,9 +316,12 @@ static void on_simple(struct transmission *q, uint32_t error)
 	uint16_t type = s->request.type;
 
 	if (s->begun) {
-		violation(q, "a simple reply after structured ones to the same %s", request_name(s));
+		violation(q, "a simple reply after structured ones to the same %s",
+			  request_name(s));
 	} else if (q->params.structured && type == NBD_CMD_READ) {
-		violation(q, "a simple reply to NBD_CMD_READ, although structured ones were agreed on");
+		violation(
+			q,
+			"a simple reply to NBD_CMD_READ, although structured ones were agreed on");
 	} else if (error) {
 		take_error(s, error, "", 0);
 		q->state = TRANSMISSION_S_REPLY_EVENT;
@@ -349,7 +361,8 @@ static void on_header(struct transmission *q)
 	} else {
 		violation(q, "a reply begins with 0x%08x%s", magic,
 			  magic == NBD_STRUCTURED_REPLY_MAGIC ?
-			  ", a structured one, which was not agreed on" : "");
+				  ", a structured one, which was not agreed on" :
+				  "");
 	}
 }
 
@@ -477,7 +490,8 @@ static void on_context(struct transmission *q)
 		if (c->id[q->context] == id)
 			break;
 	if (q->context == c->count) {
-		violation(q, "a block status for meta context number %u, which was not agreed on", id);
+		violation(q, "a block status for meta context number %u, which was not agreed on",
+			  id);
 		return;
 	}
 	if (s->described[q->context]) {
@@ -506,8 +520,8 @@ static void next_extent(struct transmission *q)
 	if (!q->length) {
 		violation(q, "an extent of no bytes at %llu", (unsigned long long)q->offset);
 	} else if (!last && q->length >= asked - q->offset) {
-		violation(q, "extents go on beyond the %u bytes at %llu that were asked for", r->length,
-			  (unsigned long long)r->offset);
+		violation(q, "extents go on beyond the %u bytes at %llu that were asked for",
+			  r->length, (unsigned long long)r->offset);
 	} else if (r->flags & NBD_CMD_FLAG_REQ_ONE && q->length > r->length) {
 		violation(q, "an extent of %u bytes when %u at most were asked for", q->length,
 			  r->length);
@@ -548,7 +562,8 @@ static void on_error(struct transmission *q)
 	if (!q->length)
 		violation(q, "an error chunk without an error");
 	else if (message > NBD_MAX_STRING || message + after > q->left)
-		violation(q, "an error chunk with %u bytes left and a text of %u", q->left, message);
+		violation(q, "an error chunk with %u bytes left and a text of %u", q->left,
+			  message);
 	else
 		expect_payload(q, TRANSMISSION_S_ERROR_TEXT, message);
 }
@@ -626,7 +641,8 @@ static void reply_used(struct transmission *q)
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
-void transmission_params(struct transmission_params *p, const struct export *x, const struct metactx *c)
+void transmission_params(struct transmission_params *p, const struct export *x,
+			 const struct metactx *c)
 {
 	memset(p, 0, sizeof(*p));
 	p->size = x->size;
@@ -740,12 +756,13 @@ void transmission_broken(struct transmission *q, int code)
 	if (only_farewell_is_left(q))
 		return;
 	if (code)
-		err_sys(e, ERR_UNREACHABLE, code, "the connection broke with %u requests unanswered",
-			q->under_way);
+		err_sys(e, ERR_UNREACHABLE, code,
+			"the connection broke with %u requests unanswered", q->under_way);
 	else
 		err_set(e, ERR_UNREACHABLE, ECONNRESET,
 			"the server closed the connection with %u requests unanswered; see the "
-			"server's log", q->under_way);
+			"server's log",
+			q->under_way);
 }
 
 void transmission_timed_out(struct transmission *q)
@@ -768,9 +785,12 @@ static const struct {
 	{ NBD_EIO, EIO, "an input or output error on its side (NBD_EIO); see its log" },
 	{ NBD_ENOMEM, ENOMEM, "it is out of memory (NBD_ENOMEM); try again later" },
 	{ NBD_ENOSPC, ENOSPC, "it is out of space (NBD_ENOSPC); see its log" },
-	{ NBD_EOVERFLOW, EOVERFLOW, "the request is too large for it (NBD_EOVERFLOW); see its log" },
-	{ NBD_ENOTSUP, EOPNOTSUPP, "it does not support that (NBD_ENOTSUP); another server is needed" },
-	{ NBD_ESHUTDOWN, ESHUTDOWN, "it is shutting down (NBD_ESHUTDOWN); try again when it is back" },
+	{ NBD_EOVERFLOW, EOVERFLOW,
+	  "the request is too large for it (NBD_EOVERFLOW); see its log" },
+	{ NBD_ENOTSUP, EOPNOTSUPP,
+	  "it does not support that (NBD_ENOTSUP); another server is needed" },
+	{ NBD_ESHUTDOWN, ESHUTDOWN,
+	  "it is shutting down (NBD_ESHUTDOWN); try again when it is back" },
 };
 
 int transmission_error(const struct transmission *q, struct err *e)

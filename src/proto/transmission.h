@@ -36,19 +36,21 @@
 enum {
 	TRANSMISSION_REQUESTS = 16, /* under way at a time */
 	TRANSMISSION_PIECE = 65536, /* bytes of a payload handled at a time */
-	TRANSMISSION_RANGES = 64,   /* stretches, apart from each other, in which the data of a read may come */
+	TRANSMISSION_RANGES =
+		64, /* stretches, apart from each other, in which the data of a read may come */
 	/* "Servers SHOULD NOT send more than 2^20 extents in a single reply chunk": four times that */
 	TRANSMISSION_MAX_EXTENTS = 1 << 22,
-	TRANSMISSION_MAX_ERRORS = 1024,        /* chunks of one reply */
-	TRANSMISSION_MAX_ERROR_LENGTH = 65536, /* of such a chunk, with what this client does not know */
-	TRANSMISSION_TEXT_MAX = 256,           /* of a server's words that are kept */
+	TRANSMISSION_MAX_ERRORS = 1024, /* chunks of one reply */
+	TRANSMISSION_MAX_ERROR_LENGTH =
+		65536,               /* of such a chunk, with what this client does not know */
+	TRANSMISSION_TEXT_MAX = 256, /* of a server's words that are kept */
 };
 
 struct transmission_params {
-	uint64_t size;        /* of the export, which no request goes beyond */
-	uint32_t block_min;   /* requests are multiples of it, but for the end; 0 or 1: any */
-	uint32_t payload_max; /* of NBD_CMD_READ; 0: what the specification grants (32 MiB) */
-	bool structured;      /* structured replies were agreed on */
+	uint64_t size;           /* of the export, which no request goes beyond */
+	uint32_t block_min;      /* requests are multiples of it, but for the end; 0 or 1: any */
+	uint32_t payload_max;    /* of NBD_CMD_READ; 0: what the specification grants (32 MiB) */
+	bool structured;         /* structured replies were agreed on */
 	struct metactx contexts; /* with their numbers */
 };
 
@@ -86,7 +88,7 @@ struct transmission_buf {
 	uint32_t length;     /* and its bytes, never 0 */
 	uint32_t flags;      /* TRANSMISSION_EXTENT */
 	const uint8_t *data; /* TRANSMISSION_DATA */
-	uint32_t error;      /* TRANSMISSION_REPLY: 0, or NBD_EIO and so on; see transmission_error */
+	uint32_t error; /* TRANSMISSION_REPLY: 0, or NBD_EIO and so on; see transmission_error */
 };
 
 /* Of interest to the functions below only. */
@@ -117,35 +119,35 @@ struct transmission_slot {
 	bool used;
 	struct transmission_request request;
 	uint64_t cookie;
-	uint32_t error;     /* the first of the reply */
+	uint32_t error;                   /* the first of the reply */
 	char text[TRANSMISSION_TEXT_MAX]; /* the server's words for it, escaped */
-	bool begun;         /* a structured reply has */
-	unsigned errors;    /* its chunks of errors so far, */
-	unsigned contents;  /* and those of data and holes */
-	bool described[METACTX_MAX]; /* BLOCK_STATUS: the context's chunk has come */
+	bool begun;                       /* a structured reply has */
+	unsigned errors;                  /* its chunks of errors so far, */
+	unsigned contents;                /* and those of data and holes */
+	bool described[METACTX_MAX];      /* BLOCK_STATUS: the context's chunk has come */
 	unsigned ranges;
 	struct transmission_range range[TRANSMISSION_RANGES]; /* READ: what has come, in order */
 };
 
 struct transmission {
 	struct transmission_params params;
-	uint64_t end;       /* of the last whole block */
+	uint64_t end; /* of the last whole block */
 	enum transmission_state state;
 	bool disconnecting;
-	uint64_t cookies;   /* given out */
+	uint64_t cookies; /* given out */
 	unsigned under_way;
 	struct transmission_slot slot[TRANSMISSION_REQUESTS];
-	unsigned current;   /* slot of the reply that is being read */
-	bool structured;    /* it is a chunk: */
+	unsigned current; /* slot of the reply that is being read */
+	bool structured;  /* it is a chunk: */
 	uint16_t flags;
 	uint16_t type;
-	uint32_t left;      /* of the chunk's payload, not yet asked for */
-	uint64_t offset;    /* of the next extent or piece of data */
+	uint32_t left;   /* of the chunk's payload, not yet asked for */
+	uint64_t offset; /* of the next extent or piece of data */
 	unsigned context;
-	size_t at;          /* in in[], of the next extent */
-	uint32_t length;    /* of the extent, the hole or the data at hand */
+	size_t at;       /* in in[], of the next extent */
+	uint32_t length; /* of the extent, the hole or the data at hand */
 	uint32_t extent_flags;
-	size_t want;        /* bytes of in[] that the state needs */
+	size_t want; /* bytes of in[] that the state needs */
 	size_t got;
 	size_t out_len;
 	size_t out_done;
@@ -157,7 +159,8 @@ struct transmission {
 void transmission_init(struct transmission *q, const struct transmission_params *p);
 
 /* The params for an export and contexts as neg has them after NEG_GOAL_QUERY (or GO, with contexts NULL). */
-void transmission_params(struct transmission_params *p, const struct export *x, const struct metactx *c);
+void transmission_params(struct transmission_params *p, const struct export *x,
+			 const struct metactx *c);
 
 /*
  * Takes on a request. Returns its number, to be used again once its TRANSMISSION_REPLY was consumed, or -EBUSY when

@@ -11,19 +11,16 @@
 #include "base/text.h"
 
 #define QUOTE_MAX 100 /* how much of a wrong part an error shows */
-#define ZONE_MAX 15   /* IFNAMSIZ without its NUL, netdevice(7) */
+#define ZONE_MAX  15  /* IFNAMSIZ without its NUL, netdevice(7) */
 
 static const struct {
 	const char *name;
 	enum uri_transport transport;
 	bool tls;
 } schemes[] = {
-	{ "nbd", URI_TCP, false },
-	{ "nbds", URI_TCP, true },
-	{ "nbd+unix", URI_UNIX, false },
-	{ "nbds+unix", URI_UNIX, true },
-	{ "nbd+vsock", URI_VSOCK, false },
-	{ "nbds+vsock", URI_VSOCK, true },
+	{ "nbd", URI_TCP, false },         { "nbds", URI_TCP, true },
+	{ "nbd+unix", URI_UNIX, false },   { "nbds+unix", URI_UNIX, true },
+	{ "nbd+vsock", URI_VSOCK, false }, { "nbds+vsock", URI_VSOCK, true },
 };
 
 static const char fragment[] = "the URI has a fragment, the part from '#'";
@@ -108,7 +105,8 @@ static int set_scheme(struct uri *u, const char *s, size_t len, struct err *e)
 			return 0;
 		}
 	}
-	return refuse(e, "the URI's scheme", s, len, "is not nbd or nbds, perhaps with +unix or +vsock");
+	return refuse(e, "the URI's scheme", s, len,
+		      "is not nbd or nbds, perhaps with +unix or +vsock");
 }
 
 static int set_export(struct uri *u, const char *s, size_t len, struct err *e)
@@ -138,7 +136,8 @@ static int set_port(struct uri *u, const char *s, struct err *e)
 
 	if (text_number(s, false, vsock ? 0 : 1, vsock ? UINT32_MAX - 1 : UINT16_MAX, &port) < 0)
 		return refuse(e, "the port", s, strlen(s),
-			      vsock ? "is not a number below 4294967295" : "is not a number from 1 to 65535");
+			      vsock ? "is not a number below 4294967295" :
+				      "is not a number from 1 to 65535");
 	snprintf(u->port, sizeof(u->port), "%u", (uint32_t)port);
 	return 0;
 }
@@ -149,7 +148,8 @@ static int set_cid(struct uri *u, const char *s, struct err *e)
 	uint64_t cid;
 
 	if (text_number(s, false, 0, UINT32_MAX - 1, &cid) < 0)
-		return refuse(e, "the context identifier", s, strlen(s), "is not a number below 4294967295");
+		return refuse(e, "the context identifier", s, strlen(s),
+			      "is not a number below 4294967295");
 	snprintf(u->host, sizeof(u->host), "%u", (uint32_t)cid);
 	return 0;
 }
@@ -273,7 +273,8 @@ static int take_parameter(struct uri *u, const char *key, const char *value, str
 		if (strcmp(key, slots[i].key) != 0)
 			continue;
 		if (!u->tls)
-			return refuse(e, part, key, strlen(key), "is for nbds, nbds+unix and nbds+vsock only");
+			return refuse(e, part, key, strlen(key),
+				      "is for nbds, nbds+unix and nbds+vsock only");
 		if (slots[i].value[0])
 			return refuse(e, part, key, strlen(key), "is given twice");
 		if (!value || !value[0])
@@ -342,11 +343,14 @@ static int take_user(struct uri *u, const UriUriA *parsed, struct err *e)
 		return 0;
 	copy_range(raw, &parsed->userInfo);
 	if (!u->tls)
-		return refuse_whole(e, "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only");
+		return refuse_whole(
+			e,
+			"the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only");
 	/* Section 3.2.1: "user:password", which is deprecated */
 	if (strchr(raw, ':'))
-		return refuse_whole(e, "the URI has a password, but a pre-shared key is read from a "
-				       "file only (tls-psk-file)");
+		return refuse_whole(e,
+				    "the URI has a password, but a pre-shared key is read from a "
+				    "file only (tls-psk-file)");
 	if (strstr(raw, "%00"))
 		return refuse_whole(e, "the URI's user name contains %00");
 	len = (size_t)(uriUnescapeInPlaceExA(raw, URI_FALSE, URI_BR_DONT_TOUCH) - raw);

@@ -12,15 +12,15 @@
 
 #include "base/err.h"
 
-#define URI_HOST_MAX 255    /* RFC 1035, and a zone for IPv6 */
-#define URI_PATH_MAX 107    /* sun_path without its NUL, unix(7) */
-#define URI_FILE_MAX 1023
-#define URI_USER_MAX 255
-#define URI_EXPORT_MAX 4096 /* NBD specification, "Conventions": strings */
-#define URI_PORT_MAX 10     /* 32 bits for vsock(7), 16 for TCP */
+#define URI_HOST_MAX     255 /* RFC 1035, and a zone for IPv6 */
+#define URI_PATH_MAX     107 /* sun_path without its NUL, unix(7) */
+#define URI_FILE_MAX     1023
+#define URI_USER_MAX     255
+#define URI_EXPORT_MAX   4096 /* NBD specification, "Conventions": strings */
+#define URI_PORT_MAX     10   /* 32 bits for vsock(7), 16 for TCP */
 #define URI_PORT_DEFAULT "10809"
 /* The longest text uri_format makes: every byte of a name, host and path percent-encoded. */
-#define URI_TEXT_MAX (3 * (URI_EXPORT_MAX + URI_HOST_MAX + URI_PATH_MAX) + 128)
+#define URI_TEXT_MAX     (3 * (URI_EXPORT_MAX + URI_HOST_MAX + URI_PATH_MAX) + 128)
 
 enum uri_transport {
 	URI_TCP,

@@ -6,7 +6,10 @@ struct name {
 	const char *text;
 };
 
-#define NAME(value) { value, #value }
+#define NAME(value)           \
+	{                     \
+		value, #value \
+	}
 
 static const struct name options[] = {
 	NAME(NBD_OPT_EXPORT_NAME),
@@ -22,20 +25,13 @@ static const struct name options[] = {
 };
 
 static const struct name replies[] = {
-	NAME(NBD_REP_ACK),
-	NAME(NBD_REP_SERVER),
-	NAME(NBD_REP_INFO),
-	NAME(NBD_REP_META_CONTEXT),
-	NAME(NBD_REP_ERR_UNSUP),
-	NAME(NBD_REP_ERR_POLICY),
-	NAME(NBD_REP_ERR_INVALID),
-	NAME(NBD_REP_ERR_PLATFORM),
-	NAME(NBD_REP_ERR_TLS_REQD),
-	NAME(NBD_REP_ERR_UNKNOWN),
-	NAME(NBD_REP_ERR_SHUTDOWN),
-	NAME(NBD_REP_ERR_BLOCK_SIZE_REQD),
-	NAME(NBD_REP_ERR_TOO_BIG),
-	NAME(NBD_REP_ERR_EXT_HEADER_REQD),
+	NAME(NBD_REP_ACK),          NAME(NBD_REP_SERVER),
+	NAME(NBD_REP_INFO),         NAME(NBD_REP_META_CONTEXT),
+	NAME(NBD_REP_ERR_UNSUP),    NAME(NBD_REP_ERR_POLICY),
+	NAME(NBD_REP_ERR_INVALID),  NAME(NBD_REP_ERR_PLATFORM),
+	NAME(NBD_REP_ERR_TLS_REQD), NAME(NBD_REP_ERR_UNKNOWN),
+	NAME(NBD_REP_ERR_SHUTDOWN), NAME(NBD_REP_ERR_BLOCK_SIZE_REQD),
+	NAME(NBD_REP_ERR_TOO_BIG),  NAME(NBD_REP_ERR_EXT_HEADER_REQD),
 };
 
 static const struct name flags[] = {

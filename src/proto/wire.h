@@ -16,19 +16,19 @@
 #include "base/bytes.h"
 
 /* "Handshake": what a server says first, and the number in front of options and their replies. */
-#define NBD_INIT_MAGIC  UINT64_C(0x4e42444d41474943) /* "NBDMAGIC" */
+#define NBD_INIT_MAGIC    UINT64_C(0x4e42444d41474943) /* "NBDMAGIC" */
 #define NBD_CLISERV_MAGIC UINT64_C(0x0000420281861253) /* oldstyle */
-#define NBD_OPTS_MAGIC  UINT64_C(0x49484156454f5054) /* "IHAVEOPT" */
-#define NBD_REP_MAGIC   UINT64_C(0x0003e889045565a9)
+#define NBD_OPTS_MAGIC    UINT64_C(0x49484156454f5054) /* "IHAVEOPT" */
+#define NBD_REP_MAGIC     UINT64_C(0x0003e889045565a9)
 
 /* "Request message" and the two kinds of reply. */
 #define NBD_REQUEST_MAGIC          UINT32_C(0x25609513)
 #define NBD_SIMPLE_REPLY_MAGIC     UINT32_C(0x67446698)
 #define NBD_STRUCTURED_REPLY_MAGIC UINT32_C(0x668e33ef)
 
-#define NBD_DEFAULT_PORT 10809
+#define NBD_DEFAULT_PORT    10809
 /* "Conventions": strings are UTF-8 of at most 4096 bytes. */
-#define NBD_MAX_STRING 4096
+#define NBD_MAX_STRING      4096
 /* "Size constraints": the payload that a server silent on the matter takes. */
 #define NBD_MAX_BUFFER_SIZE (UINT32_C(32) * 1024 * 1024)
 
@@ -73,11 +73,11 @@ enum {
 };
 
 /* "Option reply types" */
-#define NBD_REP_ERR(value) (UINT32_C(1) << 31 | (value))
-#define NBD_REP_ACK          UINT32_C(1)
-#define NBD_REP_SERVER       UINT32_C(2)
-#define NBD_REP_INFO         UINT32_C(3)
-#define NBD_REP_META_CONTEXT UINT32_C(4)
+#define NBD_REP_ERR(value)          (UINT32_C(1) << 31 | (value))
+#define NBD_REP_ACK                 UINT32_C(1)
+#define NBD_REP_SERVER              UINT32_C(2)
+#define NBD_REP_INFO                UINT32_C(3)
+#define NBD_REP_META_CONTEXT        UINT32_C(4)
 #define NBD_REP_ERR_UNSUP           NBD_REP_ERR(1)
 #define NBD_REP_ERR_POLICY          NBD_REP_ERR(2)
 #define NBD_REP_ERR_INVALID         NBD_REP_ERR(3)
@@ -155,14 +155,14 @@ enum {
 
 /* Lengths on the wire */
 enum {
-	WIRE_GREETING_SIZE = 16,         /* both magic numbers */
+	WIRE_GREETING_SIZE = 16, /* both magic numbers */
 	WIRE_HANDSHAKE_FLAGS_SIZE = 2,
 	WIRE_CLIENT_FLAGS_SIZE = 4,
-	WIRE_OPTION_SIZE = 16,           /* header */
-	WIRE_REPLY_SIZE = 20,            /* header */
+	WIRE_OPTION_SIZE = 16, /* header */
+	WIRE_REPLY_SIZE = 20,  /* header */
 	WIRE_INFO_TYPE_SIZE = 2,
-	WIRE_INFO_EXPORT_SIZE = 12,      /* with its type */
-	WIRE_INFO_BLOCK_SIZE_SIZE = 14,  /* with its type */
+	WIRE_INFO_EXPORT_SIZE = 12,     /* with its type */
+	WIRE_INFO_BLOCK_SIZE_SIZE = 14, /* with its type */
 	WIRE_EXPORT_NAME_REPLY_SIZE = 10,
 	WIRE_EXPORT_NAME_ZEROES = 124,
 	WIRE_REQUEST_SIZE = 28,

@@ -200,7 +200,8 @@ static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms
 		if (is_taken(d, sign))
 			break;
 		if (monotonic_ms() >= deadline)
-			return err_set(e, ERR_FAILED, ETIMEDOUT, "%d offers, none was taken", offers);
+			return err_set(e, ERR_FAILED, ETIMEDOUT, "%d offers, none was taken",
+				       offers);
 		poll(NULL, 0, RETRY_MS);
 	}
 	take_place(d, i);
@@ -213,7 +214,8 @@ static int do_connect(struct device *d, char **w, struct err *e)
 {
 	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
 	struct plan_request rq = {
-		.timeout_s = (uint32_t)atoi(w[2]), .dead_timeout_s = PLAN_TIMEOUT_MAX,
+		.timeout_s = (uint32_t)atoi(w[2]),
+		.dead_timeout_s = PLAN_TIMEOUT_MAX,
 	};
 	struct sysfs_limits l;
 	long long deadline;
@@ -237,7 +239,10 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	if (ret)
 		return ret;
 	const struct nbdnl_connect c = {
-		.plan = &d->plan, .index = INDEX, .sockets = d->fds, .count = d->count,
+		.plan = &d->plan,
+		.index = INDEX,
+		.sockets = d->fds,
+		.count = d->count,
 	};
 	for (deadline = monotonic_ms() + BUSY_MS;; poll(NULL, 0, RETRY_MS)) {
 		ret = nbdnl_connect(d->nl, &c, &index, e);
@@ -247,8 +252,10 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	if (ret)
 		return ret;
 	l = (struct sysfs_limits){
-		.max_sectors_kb = d->plan.max_sectors_kb, .write_back = d->plan.write_back,
-		.rotational = d->plan.rotational, .io_timeout_ms = (uint32_t)atoi(w[3]),
+		.max_sectors_kb = d->plan.max_sectors_kb,
+		.write_back = d->plan.write_back,
+		.rotational = d->plan.rotational,
+		.io_timeout_ms = (uint32_t)atoi(w[3]),
 	};
 	ret = sysfs_limits_write(d->sysfd, INDEX, &l, e);
 	return ret ? ret : devnode_scan_partitions(d->devfd, INDEX, BUSY_MS, e);
@@ -296,8 +303,10 @@ static int do_trial(struct device *d, char **w, struct err *e)
 {
 	struct command restore = { .verb = TIMEOUT, .timeout_s = 0 };
 	struct sysfs_limits l = {
-		.max_sectors_kb = d->plan.max_sectors_kb, .write_back = d->plan.write_back,
-		.rotational = d->plan.rotational, .io_timeout_ms = (uint32_t)atoi(w[2]),
+		.max_sectors_kb = d->plan.max_sectors_kb,
+		.write_back = d->plan.write_back,
+		.rotational = d->plan.rotational,
+		.io_timeout_ms = (uint32_t)atoi(w[2]),
 	};
 	unsigned i = (unsigned)atoi(w[0]);
 	int offers = replace(d, i, atoi(w[1]), CALL_MS, e), ret;
@@ -405,12 +414,16 @@ static int perform(struct device *d, const char *verb, char **w, char *result, s
 		d->spare = -1;
 	} else if (!strcmp(verb, "offer")) {
 		ret = offer(d, NBDNL_KEEP, e);
-		snprintf(result, cap, !d->plan.timeout_s ? "unknown" :
-			 is_taken(d, d->plan.timeout_s) ? "taken" : "dropped");
+		snprintf(result, cap,
+			 !d->plan.timeout_s             ? "unknown" :
+			 is_taken(d, d->plan.timeout_s) ? "taken" :
+							  "dropped");
 	} else if (!strcmp(verb, "replace") || !strcmp(verb, "race") || !strcmp(verb, "trial")) {
-		ret = !strcmp(verb, "race") ? do_race(d, w, e) :
-		      !strcmp(verb, "trial") ? do_trial(d, w, e) :
-		      replace(d, (unsigned)atoi(w[0]), NBDNL_KEEP, atoi(w[1]), e);
+		ret = !strcmp(verb, "race") ?
+			      do_race(d, w, e) :
+		      !strcmp(verb, "trial") ?
+			      do_trial(d, w, e) :
+			      replace(d, (unsigned)atoi(w[0]), NBDNL_KEEP, atoi(w[1]), e);
 		snprintf(result, cap, "%d", ret);
 	} else if (!strcmp(verb, "dead")) {
 		for (unsigned i = 0; i < d->count && i + 1 < cap; i++)

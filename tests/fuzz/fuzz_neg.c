@@ -35,8 +35,8 @@ struct drive {
 	size_t items;
 	uint64_t sent_hash;
 	uint64_t items_hash;
-	bool starved; /* the stream was over before the handshake */
-	bool secured; /* TLS has begun */
+	bool starved;  /* the stream was over before the handshake */
+	bool secured;  /* TLS has begun */
 	bool farewell; /* the last thing sent was NBD_OPT_ABORT */
 	uint8_t out[CLIENT_MAX];
 };
@@ -289,9 +289,13 @@ static void check_same(const struct drive *a, const struct drive *b)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const enum neg_goal goals[] = {
-		NEG_GOAL_GO, NEG_GOAL_INFO, NEG_GOAL_LIST, NEG_GOAL_QUERY,
+		NEG_GOAL_GO,
+		NEG_GOAL_INFO,
+		NEG_GOAL_LIST,
+		NEG_GOAL_QUERY,
 	};
-	static const char *const contexts[] = { "base:allocation", "qemu:dirty-bitmap:b", "x\xc3\xa9:" };
+	static const char *const contexts[] = { "base:allocation", "qemu:dirty-bitmap:b",
+						"x\xc3\xa9:" };
 	struct neg_params *params;
 	struct drive *whole, *pieces;
 	struct err e;

@@ -40,7 +40,7 @@ struct drive {
 	size_t sent;
 	uint64_t events; /* a hash of them */
 	enum transmission_want end;
-	int place[REQUESTS]; /* of a request: its number, or -1 when it is over */
+	int place[REQUESTS];                  /* of a request: its number, or -1 when it is over */
 	uint64_t next[REQUESTS][METACTX_MAX]; /* where its next extent has to be */
 	bool over[REQUESTS][METACTX_MAX];
 	uint32_t covered[REQUESTS];
@@ -147,7 +147,8 @@ static void on_event(struct drive *d, const struct input *in, enum transmission_
 	hash(&d->events, &buf->length, sizeof(buf->length));
 	switch (want) {
 	case TRANSMISSION_EXTENT:
-		require(r->type == NBD_CMD_BLOCK_STATUS && buf->context < in->params.contexts.count);
+		require(r->type == NBD_CMD_BLOCK_STATUS &&
+			buf->context < in->params.contexts.count);
 		require(buf->offset == d->next[i][buf->context] && buf->offset < asked);
 		require(buf->length <= EXPORT_SIZE - buf->offset);
 		/* nothing after one that went beyond */
@@ -246,14 +247,16 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 		case TRANSMISSION_WRITE:
 			require(len > 0 && buf.out && !buf.in);
 			d->sent += len;
-			require(d->sent <= (in->requests + in->farewell) * (size_t)WIRE_REQUEST_SIZE);
+			require(d->sent <=
+				(in->requests + in->farewell) * (size_t)WIRE_REQUEST_SIZE);
 			break;
 		case TRANSMISSION_IDLE:
 			require(!in->farewell);
 			for (unsigned i = 0; i < in->requests; i++)
 				require(d->place[i] < 0);
 			transmission_disconnect(&d->q);
-			require(transmission_want(&d->q, &buf) == TRANSMISSION_WRITE && buf.len == WIRE_REQUEST_SIZE);
+			require(transmission_want(&d->q, &buf) == TRANSMISSION_WRITE &&
+				buf.len == WIRE_REQUEST_SIZE);
 			transmission_moved(&d->q, buf.len);
 			check_end(&d->q);
 			return;
@@ -292,7 +295,10 @@ static bool take(const uint8_t **data, size_t *size, uint8_t *to, size_t len)
 static bool parse(struct input *in, const uint8_t *data, size_t size)
 {
 	static const uint16_t types[] = {
-		NBD_CMD_READ, NBD_CMD_CACHE, NBD_CMD_BLOCK_STATUS, NBD_CMD_BLOCK_STATUS,
+		NBD_CMD_READ,
+		NBD_CMD_CACHE,
+		NBD_CMD_BLOCK_STATUS,
+		NBD_CMD_BLOCK_STATUS,
 	};
 	static const uint32_t ids[] = { 0, 1, UINT32_MAX };
 	static const char *const names[] = { "base:allocation", "a:b", "c:d" };

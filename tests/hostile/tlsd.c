@@ -62,8 +62,7 @@ struct client {
 	uint8_t buf[REQUEST_MAX + 64];
 };
 
-__attribute__((noreturn, format(printf, 1, 2)))
-static void quit(const char *format, ...)
+__attribute__((noreturn, format(printf, 1, 2))) static void quit(const char *format, ...)
 {
 	va_list args;
 
@@ -103,7 +102,8 @@ static void get(struct client *c, void *data, size_t len)
 	uint8_t *p = data;
 
 	while (len) {
-		ssize_t n = c->session ? gnutls_record_recv(c->session, p, len) : recv(c->fd, p, len, 0);
+		ssize_t n = c->session ? gnutls_record_recv(c->session, p, len) :
+					 recv(c->fd, p, len, 0);
 
 		if (c->session && (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED))
 			continue;
@@ -143,7 +143,8 @@ static void start_tls(struct client *c, const char *credentials)
 		snprintf(cert, sizeof(cert), "%s/server-cert.pem", credentials);
 		snprintf(secret, sizeof(secret), "%s/server-key.pem", credentials);
 		must(gnutls_certificate_allocate_credentials(&x509), "TLS");
-		must(gnutls_certificate_set_x509_key_file(x509, cert, secret, GNUTLS_X509_FMT_PEM), cert);
+		must(gnutls_certificate_set_x509_key_file(x509, cert, secret, GNUTLS_X509_FMT_PEM),
+		     cert);
 		must(gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, x509), "TLS");
 	} else {
 		must(gnutls_psk_allocate_server_credentials(&psk), "TLS");

@@ -24,7 +24,7 @@ static inline void say_greeting(struct script *s, uint16_t flags)
 }
 
 static inline void say_reply(struct script *s, uint32_t option, uint32_t type, const void *data,
-		      size_t len)
+			     size_t len)
 {
 	bytes_put_u64(&s->w, NBD_REP_MAGIC);
 	bytes_put_u32(&s->w, option);

@@ -14,10 +14,10 @@
 
 #include <check.h>
 
-#define MUST(call)                                                                                \
-	do {                                                                                      \
-		int code_ = (call);                                                               \
-		ck_assert_msg(code_ >= 0, "%s: %s", #call, gnutls_strerror(code_));               \
+#define MUST(call)                                                                  \
+	do {                                                                        \
+		int code_ = (call);                                                 \
+		ck_assert_msg(code_ >= 0, "%s: %s", #call, gnutls_strerror(code_)); \
 	} while (0)
 
 enum {
@@ -75,12 +75,13 @@ void cert_make(struct cert *c, const struct cert_spec *spec)
 	add_names(c->crt, spec);
 	MUST(gnutls_x509_crt_set_basic_constraints(c->crt, spec->ca, -1));
 	MUST(gnutls_x509_crt_set_key_usage(c->crt, spec->ca ? GNUTLS_KEY_KEY_CERT_SIGN |
-						   GNUTLS_KEY_CRL_SIGN :
-						   GNUTLS_KEY_DIGITAL_SIGNATURE));
+								      GNUTLS_KEY_CRL_SIGN :
+							      GNUTLS_KEY_DIGITAL_SIGNATURE));
 	if (!spec->ca)
-		MUST(gnutls_x509_crt_set_key_purpose_oid(c->crt, spec->client ?
-							 GNUTLS_KP_TLS_WWW_CLIENT :
-							 GNUTLS_KP_TLS_WWW_SERVER, 0));
+		MUST(gnutls_x509_crt_set_key_purpose_oid(c->crt,
+							 spec->client ? GNUTLS_KP_TLS_WWW_CLIENT :
+									GNUTLS_KP_TLS_WWW_SERVER,
+							 0));
 	MUST(gnutls_x509_crt_sign2(c->crt, issuer->crt, issuer->key, GNUTLS_DIG_SHA256, 0));
 }
 
@@ -154,18 +155,22 @@ void peer_open(struct peer *p, int fd, const struct peer_spec *spec)
 	p->no_alert = spec->no_alert;
 	p->result = GNUTLS_E_AGAIN;
 	MUST(gnutls_init(&p->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL));
-	MUST(gnutls_priority_set_direct(p->session, spec->priority ? spec->priority :
-					"NORMAL:+ECDHE-PSK:+DHE-PSK:+PSK", NULL));
+	MUST(gnutls_priority_set_direct(p->session,
+					spec->priority ? spec->priority :
+							 "NORMAL:+ECDHE-PSK:+DHE-PSK:+PSK",
+					NULL));
 	if (spec->cert) {
 		MUST(gnutls_certificate_allocate_credentials(&p->x509));
-		MUST(gnutls_certificate_set_x509_key(p->x509, (gnutls_x509_crt_t[]){
-							     spec->cert->crt }, 1,
+		MUST(gnutls_certificate_set_x509_key(p->x509,
+						     (gnutls_x509_crt_t[]){ spec->cert->crt }, 1,
 						     spec->cert->key));
 		MUST(gnutls_credentials_set(p->session, GNUTLS_CRD_CERTIFICATE, p->x509));
 	}
 	if (spec->client_ca) {
-		MUST(gnutls_certificate_set_x509_trust(p->x509, (gnutls_x509_crt_t[]){
-							       spec->client_ca->crt }, 1));
+		MUST(gnutls_certificate_set_x509_trust(p->x509,
+						       (gnutls_x509_crt_t[]){
+							       spec->client_ca->crt },
+						       1));
 		gnutls_certificate_server_set_request(p->session, GNUTLS_CERT_REQUIRE);
 		gnutls_session_set_verify_cert(p->session, NULL, 0);
 	}
@@ -211,7 +216,8 @@ void peer_close(struct peer *p)
 
 void peer_unix(int fds[2])
 {
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+			 0);
 }
 
 void peer_tcp(int fds[2])

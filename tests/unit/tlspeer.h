@@ -20,12 +20,12 @@ struct cert {
 };
 
 struct cert_spec {
-	const char *name;      /* common name, or NULL */
-	const char *dns[4];    /* subject alternative names */
+	const char *name;   /* common name, or NULL */
+	const char *dns[4]; /* subject alternative names */
 	const char *ip[2];
-	const char *raw_dns;   /* one, as it is and not as the library would write it */
-	time_t from, until;    /* 0: from the year 2000, until 2099 */
-	bool ca, client;       /* else a server's */
+	const char *raw_dns;       /* one, as it is and not as the library would write it */
+	time_t from, until;        /* 0: from the year 2000, until 2099 */
+	bool ca, client;           /* else a server's */
 	const struct cert *issuer; /* NULL: signed by itself */
 };
 
@@ -49,7 +49,7 @@ struct peer_spec {
 	const struct cert *client_ca; /* a certificate signed by this one is required of clients */
 	const char *priority;         /* NULL: all there is, with pre-shared keys */
 	bool tickets;
-	bool no_alert;                /* just closes when something is wrong, as some servers do */
+	bool no_alert; /* just closes when something is wrong, as some servers do */
 };
 
 /* A server on fd, which is non-blocking and belongs to it. */

@@ -42,11 +42,11 @@ START_TEST(numbers_are_written_big_endian)
 END_TEST
 
 static const uint64_t edges[] = {
-	0,	    1,
-	0x7f,	    0x80,
-	0xff,	    0x100,
-	0x7fff,	    0x8000,
-	0xffff,	    0x10000,
+	0,          1,
+	0x7f,       0x80,
+	0xff,       0x100,
+	0x7fff,     0x8000,
+	0xffff,     0x10000,
 	0x7fffffff, 0x80000000,
 	0xffffffff, UINT64_C(0x100000000),
 	INT64_MAX,  UINT64_C(1) << 63,
@@ -83,9 +83,9 @@ START_TEST(a_short_read_gives_zeros_for_good)
 		uint64_t v;
 
 		bytes_read_init(&r, fourteen, sizes[i] - 1);
-		v = sizes[i] == 2   ? bytes_get_u16(&r)
-		    : sizes[i] == 4 ? bytes_get_u32(&r)
-				    : bytes_get_u64(&r);
+		v = sizes[i] == 2 ? bytes_get_u16(&r) :
+		    sizes[i] == 4 ? bytes_get_u32(&r) :
+				    bytes_get_u64(&r);
 		ck_assert_uint_eq(v, 0);
 		ck_assert(r.bad);
 		ck_assert_uint_eq(r.left, sizes[i] - 1);

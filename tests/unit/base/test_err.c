@@ -27,15 +27,9 @@ static const struct {
 	enum err_kind kind;
 	int code;
 } kinds[] = {
-	{ ERR_FAILED, ENOMEM },
-	{ ERR_USAGE, EINVAL },
-	{ ERR_UNREACHABLE, ETIMEDOUT },
-	{ ERR_REFUSED, EACCES },
-	{ ERR_PROTOCOL, EPROTO },
-	{ ERR_TLS, EPROTONOSUPPORT },
-	{ ERR_BUSY, EBUSY },
-	{ ERR_ABSENT, ENODEV },
-	{ ERR_KERNEL, EPERM },
+	{ ERR_FAILED, ENOMEM },  { ERR_USAGE, EINVAL },    { ERR_UNREACHABLE, ETIMEDOUT },
+	{ ERR_REFUSED, EACCES }, { ERR_PROTOCOL, EPROTO }, { ERR_TLS, EPROTONOSUPPORT },
+	{ ERR_BUSY, EBUSY },     { ERR_ABSENT, ENODEV },   { ERR_KERNEL, EPERM },
 };
 
 START_TEST(set_returns_minus_code)

@@ -42,9 +42,11 @@ static const struct {
 	{ "10.0.2.100 -N /path /dev/nbd0 -swap -persist -systemd-mark", NBD_CLIENT_ATTACH,
 	  "--swap --root --keep-at-shutdown -- 10.0.2.100 /path /dev/nbd0" },
 	/* the same, told to use ioctl by a kernel argument; and as LTSP changes it */
-	{ "-nonetlink 10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark", NBD_CLIENT_ATTACH,
+	{ "-nonetlink 10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark",
+	  NBD_CLIENT_ATTACH,
 	  "--swap --root --keep-at-shutdown -- 10.0.2.100:10809 rootfs /dev/nbd0" },
-	{ "10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark -b 512", NBD_CLIENT_ATTACH,
+	{ "10.0.2.100 -N rootfs 10809 /dev/nbd0 -swap -persist -systemd-mark -b 512",
+	  NBD_CLIENT_ATTACH,
 	  "--swap --root --keep-at-shutdown --block-size=512 -- 10.0.2.100:10809 rootfs /dev/nbd0" },
 	/* dracut */
 	{ "-p -systemd-mark 10.0.2.100 -name rootfs /dev/nbd0", NBD_CLIENT_ATTACH,
@@ -67,13 +69,14 @@ static const struct {
 	/* scripts of others */
 	{ "h -persist", NBD_CLIENT_ATTACH, "--find -- h ''" },
 	{ "h -N x", NBD_CLIENT_ATTACH, "--no-supervise --find -- h x" },
-	{ "-unix /run/s -N x /dev/nbd1", NBD_CLIENT_ATTACH, "--no-supervise -- /run/s x /dev/nbd1" },
+	{ "-unix /run/s -N x /dev/nbd1", NBD_CLIENT_ATTACH,
+	  "--no-supervise -- /run/s x /dev/nbd1" },
 	{ "-unix s /dev/nbd1", NBD_CLIENT_ATTACH, "--no-supervise -- ./s '' /dev/nbd1" },
 	{ "-N x -u /run/s -b 4096 /dev/nbd1 -C 4", NBD_CLIENT_ATTACH,
 	  "--block-size=4096 --connections=4 --no-supervise -- /run/s x /dev/nbd1" },
 	{ "h 2000 /dev/nbd0 -name x -persist", NBD_CLIENT_ATTACH, "-- h:2000 x /dev/nbd0" },
-	{ "-persist -timeout 10 -block-size 2048 -connections 8 -N x h /dev/nbd0", NBD_CLIENT_ATTACH,
-	  "--timeout=10 --block-size=2048 --connections=8 -- h x /dev/nbd0" },
+	{ "-persist -timeout 10 -block-size 2048 -connections 8 -N x h /dev/nbd0",
+	  NBD_CLIENT_ATTACH, "--timeout=10 --block-size=2048 --connections=8 -- h x /dev/nbd0" },
 	{ "h /dev/nbd0 -R", NBD_CLIENT_ATTACH, "--read-only --no-supervise -- h '' /dev/nbd0" },
 	{ "h /dev/nbd0 -nofork", NBD_CLIENT_ATTACH, "--no-supervise -- h '' /dev/nbd0" },
 	{ "h /dev/nbd0 -nofork -persist", NBD_CLIENT_ATTACH, "--foreground -- h '' /dev/nbd0" },
@@ -85,10 +88,12 @@ static const struct {
 	{ "-list h 2000", NBD_CLIENT_LIST, "--exports -- h:2000" },
 	{ "h -l -b 512 -swap", NBD_CLIENT_LIST, "--exports -- h" },
 	{ "-l h -A /ca -persist", NBD_CLIENT_LIST, "--tls-ca=/ca --exports -- h" },
-	{ "-l h -K /k -nofork -persist", NBD_CLIENT_LIST, "--tls-key=/k --exports --tls-cert=/k -- h" },
+	{ "-l h -K /k -nofork -persist", NBD_CLIENT_LIST,
+	  "--tls-key=/k --exports --tls-cert=/k -- h" },
 	{ "-l -u /run/s", NBD_CLIENT_LIST, "--exports -- /run/s" },
 	/* one dash or two, unique beginnings, a value with = */
-	{ "--persist --name=x -conn 2 h /dev/nbd0", NBD_CLIENT_ATTACH, "--connections=2 -- h x /dev/nbd0" },
+	{ "--persist --name=x -conn 2 h /dev/nbd0", NBD_CLIENT_ATTACH,
+	  "--connections=2 -- h x /dev/nbd0" },
 	{ "-sys h /dev/nbd0", NBD_CLIENT_ATTACH, "--root --keep-at-shutdown -- h '' /dev/nbd0" },
 	{ "-Nx h /dev/nbd0", NBD_CLIENT_ATTACH, "--no-supervise -- h x /dev/nbd0" },
 	{ "-s -swap -m --systemd-mark h /dev/nbd0", NBD_CLIENT_ATTACH,
@@ -174,9 +179,11 @@ START_TEST(notes)
 	struct words w;
 	struct err e;
 
-	ck_assert(!parse(&w, "h /dev/nbd0 bs=512 -L", &p, &e) && p.old_style && p.ioctl_words && p.default_export);
+	ck_assert(!parse(&w, "h /dev/nbd0 bs=512 -L", &p, &e) && p.old_style && p.ioctl_words &&
+		  p.default_export);
 	ck_assert(!p.supervised);
-	ck_assert(!parse(&w, "h /dev/nbd0 -N x -p", &p, &e) && !p.old_style && !p.ioctl_words && !p.default_export);
+	ck_assert(!parse(&w, "h /dev/nbd0 -N x -p", &p, &e) && !p.old_style && !p.ioctl_words &&
+		  !p.default_export);
 	ck_assert(p.supervised);
 }
 END_TEST

@@ -99,7 +99,8 @@ static const struct {
 	{ "--resume --rescan nbd0", "exclude each other" },
 	{ "--pause --peer-timeout 5 nbd0", "--peer-timeout has no meaning with --pause" },
 	{ "nbd://a/x nbds://b/x nbd0", "are mixed" },
-	{ "nbd://1/ nbd://2/ nbd://3/ nbd://4/ nbd://5/ nbd://6/ nbd://7/ nbd://8/ nbd://9/ nbd0", "more than 8" },
+	{ "nbd://1/ nbd://2/ nbd://3/ nbd://4/ nbd://5/ nbd://6/ nbd://7/ nbd://8/ nbd://9/ nbd0",
+	  "more than 8" },
 	{ "--info nbd://a/x nbd://b/x", "too many operands" },
 	{ "--connect-timeout 0 host x nbd0", "seconds" },
 	{ "--connect-timeout 86401 host x nbd0", "seconds" },
@@ -258,7 +259,8 @@ START_TEST(defaults)
 	ck_assert_uint_eq(o.dead_timeout_s, 0);
 	ck_assert_uint_eq(o.connect_timeout_ms, 30000);
 	ck_assert(!o.find && !o.show && !o.read_only && !o.force);
-	ck_assert(o.multi.wanted <= 1 && !o.multi.automatic && !o.multi.force && !o.multi.read_only);
+	ck_assert(o.multi.wanted <= 1 && !o.multi.automatic && !o.multi.force &&
+		  !o.multi.read_only);
 	ck_assert_ptr_null(o.argv);
 }
 END_TEST
@@ -269,8 +271,12 @@ START_TEST(values)
 	struct opts o;
 	struct err e;
 
-	ck_assert_int_eq(PARSE(&w, "-b 4K -t 0 --no-supervise --dead-timeout 60 --connect-timeout 0.25 -r host x "
-				   "nbd0", &o, &e), 0);
+	ck_assert_int_eq(
+		PARSE(&w,
+		      "-b 4K -t 0 --no-supervise --dead-timeout 60 --connect-timeout 0.25 -r host x "
+		      "nbd0",
+		      &o, &e),
+		0);
 	ck_assert_uint_eq(o.block_size, 4096);
 	ck_assert_uint_eq(o.timeout_s, 0);
 	ck_assert_uint_eq(o.dead_timeout_s, 60);
@@ -281,8 +287,11 @@ START_TEST(values)
 	ck_assert(!o.multi.automatic && o.multi.force && o.multi.read_only);
 	ck_assert_int_eq(PARSE(&w, "--connections auto host x nbd0", &o, &e), 0);
 	ck_assert(o.multi.automatic && !o.multi.force && !o.multi.read_only);
-	ck_assert_int_eq(PARSE(&w, "--peer-timeout 4 --reconnect-timeout 60 nbd://a/x nbd://b/y nbd://c/z nbd0", &o,
-			       &e), 0);
+	ck_assert_int_eq(
+		PARSE(&w,
+		      "--peer-timeout 4 --reconnect-timeout 60 nbd://a/x nbd://b/y nbd://c/z nbd0",
+		      &o, &e),
+		0);
 	ck_assert_uint_eq(o.peer_timeout_s, 4);
 	ck_assert_uint_eq(o.reconnect_timeout_s, 60);
 	ck_assert_uint_eq(o.fence_delay_s, 4);
@@ -429,8 +438,7 @@ START_TEST(tls_text_goes_to_its_place)
 		ck_assert(!o.tls.no_verify && !o.tls_directory);
 		for (size_t i = 0; i < TLS_TEXTS; i++)
 			ck_assert_msg(!strcmp(tls_text(&o, i), i == (size_t)_i ? "/a/b:c" : ""),
-				      "%s: %s is \"%s\"", line, tls_texts[i].name,
-				      tls_text(&o, i));
+				      "%s: %s is \"%s\"", line, tls_texts[i].name, tls_text(&o, i));
 	}
 }
 END_TEST
@@ -519,15 +527,55 @@ END_TEST
 START_TEST(help_names_every_option)
 {
 	static const char *const names[] = {
-		"--detach", "--list", "--check", "--exports", "--info", "--map[=CONTEXT,...]", "--totals", "--help", "--version",
-		"--find", "--show", "--read-only", "--block-size BYTES", "--timeout SECONDS",
-		"--dead-timeout SECONDS", "--connect-timeout SECONDS", "--command", "--force",
-		"--connections N|auto", "--force-multi-conn", "--no-supervise", "--foreground", "--root", "--swap", "--keep-at-shutdown", "--peer-timeout SECONDS",
-		"--reconnect-timeout SECONDS", "--fence-delay SECONDS", "--pause", "--resume", "--rescan", "--adopt",
-		"--output COLUMNS", "--noheadings", "--json", "--bytes",
-		"--tls ", "--tls-ca FILE", "--tls-crl FILE", "--tls-cert FILE", "--tls-key FILE",
-		"--tls-certificates DIR", "--tls-offload WHO", "--tls-renew RECORDS", "--tls-hostname NAME", "--tls-no-verify",
-		"--tls-psk-file FILE", "--tls-psk-user NAME", "--tls-priority STRING",
+		"--detach",
+		"--list",
+		"--check",
+		"--exports",
+		"--info",
+		"--map[=CONTEXT,...]",
+		"--totals",
+		"--help",
+		"--version",
+		"--find",
+		"--show",
+		"--read-only",
+		"--block-size BYTES",
+		"--timeout SECONDS",
+		"--dead-timeout SECONDS",
+		"--connect-timeout SECONDS",
+		"--command",
+		"--force",
+		"--connections N|auto",
+		"--force-multi-conn",
+		"--no-supervise",
+		"--foreground",
+		"--root",
+		"--swap",
+		"--keep-at-shutdown",
+		"--peer-timeout SECONDS",
+		"--reconnect-timeout SECONDS",
+		"--fence-delay SECONDS",
+		"--pause",
+		"--resume",
+		"--rescan",
+		"--adopt",
+		"--output COLUMNS",
+		"--noheadings",
+		"--json",
+		"--bytes",
+		"--tls ",
+		"--tls-ca FILE",
+		"--tls-crl FILE",
+		"--tls-cert FILE",
+		"--tls-key FILE",
+		"--tls-certificates DIR",
+		"--tls-offload WHO",
+		"--tls-renew RECORDS",
+		"--tls-hostname NAME",
+		"--tls-no-verify",
+		"--tls-psk-file FILE",
+		"--tls-psk-user NAME",
+		"--tls-priority STRING",
 	};
 	char *text = NULL;
 	size_t len = 0;

@@ -62,13 +62,15 @@ START_TEST(table)
 {
 	struct output_format f = { 0 };
 
-	check(&f, "a", "bb", "NAME SIZE COUNT RO\n"
-			     "a    1.5K     7 1\n"
-			     "bb     3G     0 0\n");
+	check(&f, "a", "bb",
+	      "NAME SIZE COUNT RO\n"
+	      "a    1.5K     7 1\n"
+	      "bb     3G     0 0\n");
 	f.bytes = true;
-	check(&f, "a", "bb", "NAME       SIZE COUNT RO\n"
-			     "a          1536     7 1\n"
-			     "bb   3221225472     0 0\n");
+	check(&f, "a", "bb",
+	      "NAME       SIZE COUNT RO\n"
+	      "a          1536     7 1\n"
+	      "bb   3221225472     0 0\n");
 	f.no_headings = true;
 	check(&f, "a", NULL, "a    1536     7 1\n");
 	check(&f, NULL, NULL, "");
@@ -79,12 +81,14 @@ START_TEST(chosen_columns)
 {
 	struct output_format f = { .columns = "ro,Name" };
 
-	check(&f, "a", "bb", "RO NAME\n"
-			     "1  a\n"
-			     "0  bb\n");
+	check(&f, "a", "bb",
+	      "RO NAME\n"
+	      "1  a\n"
+	      "0  bb\n");
 	f.properties = true;
-	check(&f, "a", NULL, "RO   1\n"
-			     "NAME a\n");
+	check(&f, "a", NULL,
+	      "RO   1\n"
+	      "NAME a\n");
 }
 END_TEST
 
@@ -110,14 +114,16 @@ START_TEST(properties)
 {
 	struct output_format f = { .properties = true };
 
-	check(&f, "a", NULL, "NAME  a\n"
-			     "SIZE  1.5K\n"
-			     "COUNT 7\n"
-			     "RO    1\n");
+	check(&f, "a", NULL,
+	      "NAME  a\n"
+	      "SIZE  1.5K\n"
+	      "COUNT 7\n"
+	      "RO    1\n");
 	f.no_headings = true;
 	f.columns = "SIZE";
-	check(&f, "a", "b", "1.5K\n"
-			    "3G\n");
+	check(&f, "a", "b",
+	      "1.5K\n"
+	      "3G\n");
 }
 END_TEST
 
@@ -125,19 +131,20 @@ START_TEST(json)
 {
 	struct output_format f = { .json = true, .properties = true, .columns = "NAME,SIZE,RO" };
 
-	check(&f, "a", "q\"\n", "{\n"
-				"   \"things\": [\n"
-				"      {\n"
-				"         \"name\": \"a\",\n"
-				"         \"size\": 1536,\n"
-				"         \"ro\": true\n"
-				"      },{\n"
-				"         \"name\": \"q\\\"\\n\",\n"
-				"         \"size\": 3221225472,\n"
-				"         \"ro\": false\n"
-				"      }\n"
-				"   ]\n"
-				"}\n");
+	check(&f, "a", "q\"\n",
+	      "{\n"
+	      "   \"things\": [\n"
+	      "      {\n"
+	      "         \"name\": \"a\",\n"
+	      "         \"size\": 1536,\n"
+	      "         \"ro\": true\n"
+	      "      },{\n"
+	      "         \"name\": \"q\\\"\\n\",\n"
+	      "         \"size\": 3221225472,\n"
+	      "         \"ro\": false\n"
+	      "      }\n"
+	      "   ]\n"
+	      "}\n");
 	check(&f, NULL, NULL, "{\n   \"things\": []\n}\n");
 }
 END_TEST
@@ -145,7 +152,8 @@ END_TEST
 /* Nothing of a server moves the cursor, whatever the format. */
 START_TEST(hostile_text)
 {
-	static const char hostile[] = "\x1b[2J\x9b\r\xe2\x80\xae" "\xff";
+	static const char hostile[] = "\x1b[2J\x9b\r\xe2\x80\xae"
+				      "\xff";
 	struct output_format formats[] = {
 		{ .columns = "NAME" },
 		{ .columns = "NAME", .properties = true },
@@ -225,7 +233,9 @@ END_TEST
 
 START_TEST(wrong_columns)
 {
-	static const char *const wrong[] = { "BOGUS", "", "NAME,", "NAME,NAME", "NAME;RO", "NAMES" };
+	static const char *const wrong[] = {
+		"BOGUS", "", "NAME,", "NAME,NAME", "NAME;RO", "NAMES"
+	};
 	struct output_format f = { .columns = wrong[_i] };
 	struct output *o;
 	struct err e;
@@ -233,8 +243,8 @@ START_TEST(wrong_columns)
 	ck_assert_int_eq(output_begin(&o, "things", columns, COLUMNS, &f, &e), -EINVAL);
 	ck_assert_ptr_null(o);
 	ck_assert_int_eq((int)e.kind, (int)ERR_USAGE);
-	ck_assert_ptr_nonnull(strstr(e.text, strcmp(wrong[_i], "NAME,NAME") ? "NAME,SIZE,COUNT,RO" :
-									      "twice"));
+	ck_assert_ptr_nonnull(
+		strstr(e.text, strcmp(wrong[_i], "NAME,NAME") ? "NAME,SIZE,COUNT,RO" : "twice"));
 }
 END_TEST
 
@@ -259,17 +269,9 @@ static const struct {
 	uint64_t bytes;
 	const char *text;
 } sizes[] = {
-	{ 0, "0B" },
-	{ 512, "512B" },
-	{ 1023, "1023B" },
-	{ 1024, "1K" },
-	{ 1075, "1K" },
-	{ 1076, "1.1K" },
-	{ 2047, "2K" },
-	{ 1048575, "1M" },
-	{ 1 << 20, "1M" },
-	{ 10737418240, "10G" },
-	{ UINT64_MAX, "16E" },
+	{ 0, "0B" },       { 512, "512B" },        { 1023, "1023B" },     { 1024, "1K" },
+	{ 1075, "1K" },    { 1076, "1.1K" },       { 2047, "2K" },        { 1048575, "1M" },
+	{ 1 << 20, "1M" }, { 10737418240, "10G" }, { UINT64_MAX, "16E" },
 };
 
 START_TEST(human_sizes)

@@ -87,7 +87,8 @@ START_TEST(question_and_answer)
 	before = leak_fds();
 	listener = listen_on(dir);
 	pid = serve(listener, 0, (unsigned)_i);
-	ck_assert_msg(!control_ask(dir, 3, CONTROL_RESCAN, 10000, &a, fds, &count, &e), "%s", e.text);
+	ck_assert_msg(!control_ask(dir, 3, CONTROL_RESCAN, 10000, &a, fds, &count, &e), "%s",
+		      e.text);
 	ck_assert_uint_eq(a.alive, CONTROL_RESCAN);
 	ck_assert_uint_eq(a.connections, 4);
 	ck_assert_uint_eq(a.size, 1 << 20);
@@ -110,7 +111,9 @@ START_TEST(answer_of_another_version)
 		int ret;
 	} rows[] = {
 		{ sizeof(struct control_answer) + 100, 0 },
-		{ offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer), 0 },
+		{ offsetof(struct control_answer, peer) +
+			  sizeof(((struct control_answer *)0)->peer),
+		  0 },
 		{ offsetof(struct control_answer, peer), -EPROTO },
 		{ 1, -EPROTO },
 	};
@@ -138,9 +141,11 @@ START_TEST(answer_of_another_version)
 
 		poll(&p, 1, 10000);
 		client = control_accept(listener, &command);
-		_exit(client < 0 || send(client, &sent, rows[_i].len, MSG_NOSIGNAL) != (ssize_t)rows[_i].len);
+		_exit(client < 0 ||
+		      send(client, &sent, rows[_i].len, MSG_NOSIGNAL) != (ssize_t)rows[_i].len);
 	}
-	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 10000, &a, NULL, NULL, &e), rows[_i].ret);
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 10000, &a, NULL, NULL, &e),
+			 rows[_i].ret);
 	if (!rows[_i].ret)
 		ck_assert_uint_eq(a.connections, 4);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);

@@ -29,7 +29,8 @@ enum {
 	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
 };
 
-#define MULTI (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_READ_ONLY)
+#define MULTI \
+	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_READ_ONLY)
 
 /* --- a server in a child: says the same to all -------------------------------------------------- */
 
@@ -282,7 +283,8 @@ START_TEST(connected_unix_sockets)
 			fds[i] = dial_unix(path, &e);
 			ck_assert_int_ge(fds[i], 0);
 		}
-		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, fds, given, &e), 0);
+		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, fds, given, &e),
+				 0);
 		for (unsigned i = 0; i < given; i++)
 			close(fds[i]);
 		expect_answer(&n, &rs);
@@ -711,7 +713,8 @@ START_TEST(names)
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		ret = await(&n, &rs, &e);
-		ck_assert_msg(ret == -EHOSTUNREACH && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
+		ck_assert_msg(ret == -EHOSTUNREACH && e.kind == ERR_UNREACHABLE, "%d: %s", ret,
+			      e.text);
 		ck_assert_ptr_nonnull(strstr(e.text, "look up host hhhh"));
 		ask(&n, 1, NEG_GOAL_GO, 4, LONG_MS);
 		expect_answer(&n, &rs);
@@ -729,8 +732,8 @@ START_TEST(names)
 	negotiator_stop(&n);
 	ck_assert_int_eq(kill(-group, 0), -1);
 	ck_assert_int_eq(errno, ESRCH);
-	expect_no_start(rq, _i ? 1 : 0, _i, _i ? EHOSTUNREACH : EINVAL, _i ? ERR_UNREACHABLE : ERR_USAGE,
-			_i ? "look up host hhhh" : "servers");
+	expect_no_start(rq, _i ? 1 : 0, _i, _i ? EHOSTUNREACH : EINVAL,
+			_i ? ERR_UNREACHABLE : ERR_USAGE, _i ? "look up host hhhh" : "servers");
 }
 END_TEST
 
@@ -978,8 +981,12 @@ static int reply(bool tls, const void *message, size_t len, const int *fds, unsi
 static bool is_sane(const struct connections *rs)
 {
 	const bool *flags[] = {
-		&rs->encrypted, &rs->relayed, &rs->export.has_block_size, &rs->export.has_name,
-		&rs->export.has_description, &rs->export.by_export_name,
+		&rs->encrypted,
+		&rs->relayed,
+		&rs->export.has_block_size,
+		&rs->export.has_name,
+		&rs->export.has_description,
+		&rs->export.by_export_name,
 	};
 
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
@@ -991,8 +998,8 @@ static bool is_sane(const struct connections *rs)
 	}
 	return rs->count == 2 && !rs->command && rs->command_log == -1 &&
 	       strnlen(rs->peer, sizeof(rs->peer)) < sizeof(rs->peer) &&
-	       strnlen(rs->note, sizeof(rs->note)) < sizeof(rs->note) && !strpbrk(rs->note, "\n\033\377") &&
-	       !strpbrk(rs->peer, "\n\033\377") &&
+	       strnlen(rs->note, sizeof(rs->note)) < sizeof(rs->note) &&
+	       !strpbrk(rs->note, "\n\033\377") && !strpbrk(rs->peer, "\n\033\377") &&
 	       strnlen(rs->export.name, sizeof(rs->export.name)) < sizeof(rs->export.name) &&
 	       strnlen(rs->export.description, sizeof(rs->export.description)) <
 		       sizeof(rs->export.description);
@@ -1008,7 +1015,8 @@ START_TEST(nonsense)
 	struct script s;
 	struct err e;
 	int good[66], file = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int bad[2] = { -1, file }, datagram[2] = { -1, socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) };
+	int bad[2] = { -1, file },
+	    datagram[2] = { -1, socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0) };
 	unsigned before, accepted = 0, refused = 0;
 	pid_t server;
 	size_t len;

@@ -534,7 +534,8 @@ START_TEST(keys_of_a_later_version_are_ignored)
 	struct err e = { 0 };
 	struct record s;
 
-	tree_put(fd, "nbd0", "version=7\nexport=a\npid=12\nlater=%not%encoded\npids=99\npeer=p\n=\n");
+	tree_put(fd, "nbd0",
+		 "version=7\nexport=a\npid=12\nlater=%not%encoded\npids=99\npeer=p\n=\n");
 	ck_assert_msg(!record_read(path, 0, &s, &e), "%s", e.text);
 	ck_assert_int_eq(s.pid, 12);
 	ck_assert_uint_eq(s.connections, 0);

@@ -301,7 +301,8 @@ START_TEST(size_of_a_block)
 	struct err e = { 0 };
 
 	memset(block, 'a', sizeof(block));
-	ck_assert_int_eq(blocking_thread_submit(k, fill, block, BLOCKING_THREAD_BLOCK_MAX + 1, &e), -EINVAL);
+	ck_assert_int_eq(blocking_thread_submit(k, fill, block, BLOCKING_THREAD_BLOCK_MAX + 1, &e),
+			 -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "8193 bytes"));
 	ck_assert_int_eq(blocking_thread_submit(k, fill, block, BLOCKING_THREAD_BLOCK_MAX, &e), 0);
 	ck_assert(is_readable(k, SOON_MS));

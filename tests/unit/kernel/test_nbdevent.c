@@ -54,18 +54,15 @@ START_TEST(parse_other_messages)
 		bool has_index;
 		int len;
 	} table[] = {
-		{ NBD_CMD_LINK_DEAD, false, 0 },
-		{ NBD_CMD_LINK_DEAD, true, 0 },
-		{ NBD_CMD_LINK_DEAD, true, 3 },
-		{ NBD_CMD_CONNECT, true, 4 },
-		{ NBD_CMD_STATUS, true, 4 },
-		{ NBD_CMD_UNSPEC, true, 4 },
+		{ NBD_CMD_LINK_DEAD, false, 0 }, { NBD_CMD_LINK_DEAD, true, 0 },
+		{ NBD_CMD_LINK_DEAD, true, 3 },  { NBD_CMD_CONNECT, true, 4 },
+		{ NBD_CMD_STATUS, true, 4 },     { NBD_CMD_UNSPEC, true, 4 },
 	};
 	const uint32_t value = 5;
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		struct nl_msg *m = notice(table[i].command, table[i].has_index ? &value : NULL,
-					  table[i].len);
+		struct nl_msg *m =
+			notice(table[i].command, table[i].has_index ? &value : NULL, table[i].len);
 		uint32_t index = 4711;
 
 		ck_assert_int_eq(nbdevent_parse(nlmsg_hdr(m), nlmsg_hdr(m)->nlmsg_len, &index),
@@ -142,7 +139,8 @@ static void send_notice(int sender)
 
 	/* the kernel is a receiver, too, and does not listen */
 	ck_assert_int_eq(sendto(sender, nlmsg_hdr(m), nlmsg_hdr(m)->nlmsg_len, 0,
-				(struct sockaddr *)&to, sizeof(to)), -1);
+				(struct sockaddr *)&to, sizeof(to)),
+			 -1);
 	ck_assert_int_eq(errno, ECONNREFUSED);
 	nlmsg_free(m);
 }
@@ -176,7 +174,8 @@ START_TEST(queue_that_runs_over)
 	int receiver, sender, tiny = 1;
 
 	if (group(&receiver, &sender)) {
-		ck_assert_int_eq(setsockopt(receiver, SOL_SOCKET, SO_RCVBUF, &tiny, sizeof(tiny)), 0);
+		ck_assert_int_eq(setsockopt(receiver, SOL_SOCKET, SO_RCVBUF, &tiny, sizeof(tiny)),
+				 0);
 		for (int round = 0; round < 2; round++) {
 			for (int i = 0; i < 1000; i++)
 				send_notice(sender);

@@ -41,7 +41,8 @@ static void attributes(struct nl_msg *m, uint8_t command, struct nlattr *attrs[N
 	ck_assert_uint_eq(genlmsg_hdr(h)->cmd, command);
 	ck_assert_uint_eq(genlmsg_hdr(h)->version, NBD_GENL_VERSION);
 	nla_for_each_attr(a, genlmsg_attrdata(genlmsg_hdr(h), 0),
-			  genlmsg_attrlen(genlmsg_hdr(h), 0), left) {
+			  genlmsg_attrlen(genlmsg_hdr(h), 0), left)
+	{
 		ck_assert_int_le(nla_type(a), NBD_ATTR_MAX);
 		ck_assert_ptr_null(attrs[nla_type(a)]);
 		attrs[nla_type(a)] = a;
@@ -71,7 +72,8 @@ static void expect_sockets(struct nlattr *list, const int *fds, unsigned count)
 	int left;
 
 	ck_assert_ptr_nonnull(list);
-	nla_for_each_nested(item, list, left) {
+	nla_for_each_nested(item, list, left)
+	{
 		struct nlattr *fd = nla_data(item);
 
 		ck_assert_int_eq(nla_type(item), NBD_SOCK_ITEM);
@@ -97,7 +99,10 @@ static struct nl_msg *connect_message(const struct nbdnl_connect *c, struct nlat
 START_TEST(connect_has_every_attribute)
 {
 	const struct nbdnl_connect c = {
-		.plan = &plan, .index = 7, .sockets = sockets, .count = 3,
+		.plan = &plan,
+		.index = 7,
+		.sockets = sockets,
+		.count = 3,
 	};
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	struct nl_msg *m = connect_message(&c, attrs);
@@ -125,7 +130,10 @@ START_TEST(connect_sends_zeroes)
 {
 	static const struct plan zero = { .size = 512, .block_size = 512, .server_flags = 1 };
 	const struct nbdnl_connect c = {
-		.plan = &zero, .index = 0, .sockets = sockets, .count = 1,
+		.plan = &zero,
+		.index = 0,
+		.sockets = sockets,
+		.count = 1,
 	};
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	struct nl_msg *m = connect_message(&c, attrs);
@@ -145,7 +153,10 @@ END_TEST
 START_TEST(connect_to_any_device)
 {
 	const struct nbdnl_connect c = {
-		.plan = &plan, .index = NBDNL_ANY_INDEX, .sockets = sockets, .count = 1,
+		.plan = &plan,
+		.index = NBDNL_ANY_INDEX,
+		.sockets = sockets,
+		.count = 1,
 	};
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	struct nl_msg *m = connect_message(&c, attrs);
@@ -159,7 +170,11 @@ END_TEST
 START_TEST(connect_to_a_device_that_goes_with_it)
 {
 	const struct nbdnl_connect c = {
-		.plan = &plan, .index = 1048575, .destroy = true, .sockets = sockets, .count = 1,
+		.plan = &plan,
+		.index = 1048575,
+		.destroy = true,
+		.sockets = sockets,
+		.count = 1,
 	};
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	struct nl_msg *m = connect_message(&c, attrs);
@@ -173,8 +188,11 @@ END_TEST
 START_TEST(connect_with_extremes)
 {
 	struct plan p = {
-		.size = INT64_MAX, .block_size = 65536, .server_flags = UINT64_MAX,
-		.timeout_s = UINT32_MAX, .dead_timeout_s = UINT32_MAX,
+		.size = INT64_MAX,
+		.block_size = 65536,
+		.server_flags = UINT64_MAX,
+		.timeout_s = UINT32_MAX,
+		.dead_timeout_s = UINT32_MAX,
 	};
 	const struct nbdnl_connect c = { .plan = &p, .index = 1, .sockets = sockets, .count = 1 };
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
@@ -318,7 +336,10 @@ END_TEST
 START_TEST(no_room)
 {
 	const struct nbdnl_connect c = {
-		.plan = &plan, .index = 7, .sockets = sockets, .count = 3,
+		.plan = &plan,
+		.index = 7,
+		.sockets = sockets,
+		.count = 3,
 	};
 	struct nl_msg *m = nlmsg_alloc();
 	size_t whole[2], size;
@@ -392,18 +413,15 @@ START_TEST(parse_no_answer)
 		bool has_index;
 		int len;
 	} table[] = {
-		{ NBD_CMD_CONNECT, false, 0 },
-		{ NBD_CMD_STATUS, true, 4 },
-		{ NBD_CMD_DISCONNECT, true, 4 },
-		{ NBD_CMD_UNSPEC, true, 4 },
-		{ NBD_CMD_CONNECT, true, 0 },
-		{ NBD_CMD_CONNECT, true, 1 },
+		{ NBD_CMD_CONNECT, false, 0 },   { NBD_CMD_STATUS, true, 4 },
+		{ NBD_CMD_DISCONNECT, true, 4 }, { NBD_CMD_UNSPEC, true, 4 },
+		{ NBD_CMD_CONNECT, true, 0 },    { NBD_CMD_CONNECT, true, 1 },
 		{ NBD_CMD_CONNECT, true, 3 },
 	};
 	const uint32_t value = 5;
 	uint32_t index = 4711;
-	struct nl_msg *m = answer(table[_i].command, table[_i].has_index ? &value : NULL,
-				  table[_i].len);
+	struct nl_msg *m =
+		answer(table[_i].command, table[_i].has_index ? &value : NULL, table[_i].len);
 
 	ck_assert_int_eq(nbdnl_parse_connect(nlmsg_hdr(m), &index), -EBADMSG);
 	ck_assert_uint_eq(index, 4711);

@@ -53,7 +53,8 @@ static int become_vital(void)
 	char *p;
 
 	if (protect_self(&e))
-		return e.kind == ERR_KERNEL && strstr(e.text, "root's capabilities") ? REFUSED : WITHOUT_TEXT;
+		return e.kind == ERR_KERNEL && strstr(e.text, "root's capabilities") ? REFUSED :
+										       WITHOUT_TEXT;
 	if (number_of("/proc/self/oom_score_adj", "") != -1000)
 		return 1;
 	before = number_of("/proc/self/status", "VmLck:");

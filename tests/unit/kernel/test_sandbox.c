@@ -122,7 +122,8 @@ static int listen_to_the_network(void)
 
 static int make_a_thread(void)
 {
-	return (int)syscall(SYS_clone, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, 0, 0,
+	return (int)syscall(SYS_clone,
+			    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD, 0, 0,
 			    0, 0);
 }
 
@@ -133,8 +134,8 @@ static int make_a_namespace(void)
 
 static int make_code(void)
 {
-	return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
-	       MAP_FAILED;
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0) == MAP_FAILED;
 }
 
 static int make_code_later(void)
@@ -161,8 +162,20 @@ static int call_unknown(void)
 }
 
 static int (*const forbidden[])(void) = {
-	call_execve, call_ptrace, call_kill, call_setuid, call_mount, call_unlink, open_a_packet_socket,
-	listen_to_the_network, make_a_thread, make_a_namespace, make_code, make_code_later, call_bpf, call_unknown,
+	call_execve,
+	call_ptrace,
+	call_kill,
+	call_setuid,
+	call_mount,
+	call_unlink,
+	open_a_packet_socket,
+	listen_to_the_network,
+	make_a_thread,
+	make_a_namespace,
+	make_code,
+	make_code_later,
+	call_bpf,
+	call_unknown,
 };
 
 START_TEST(forbidden_calls_kill)
@@ -205,7 +218,8 @@ static int write_an_address(void)
 	a.sin6_addr.s6_addr[0] = 0xfe;
 	a.sin6_addr.s6_addr[1] = 0x80;
 	a.sin6_addr.s6_addr[15] = 1;
-	if (getnameinfo((struct sockaddr *)&a, sizeof(a), host, sizeof(host), NULL, 0, NI_NUMERICHOST))
+	if (getnameinfo((struct sockaddr *)&a, sizeof(a), host, sizeof(host), NULL, 0,
+			NI_NUMERICHOST))
 		return 1;
 	return strcmp(host, "fe80::1%1") ? 2 : 0;
 }
@@ -240,7 +254,8 @@ static int write_an_address_with_a_name(void)
 
 	a.sin6_addr.s6_addr[0] = 0xfe;
 	a.sin6_addr.s6_addr[1] = 0x80;
-	if (getnameinfo((struct sockaddr *)&a, sizeof(a), host, sizeof(host), NULL, 0, NI_NUMERICHOST))
+	if (getnameinfo((struct sockaddr *)&a, sizeof(a), host, sizeof(host), NULL, 0,
+			NI_NUMERICHOST))
 		return 1;
 	return strcmp(host, "fe80::%lo") ? 2 : 0;
 }
@@ -272,7 +287,9 @@ static int connect_to_somebody(void)
 
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	return fd < 0 ? 1 : connect(fd, (struct sockaddr *)&a, sizeof(a)) != -1 || errno != ECONNREFUSED;
+	return fd < 0 ?
+		       1 :
+		       connect(fd, (struct sockaddr *)&a, sizeof(a)) != -1 || errno != ECONNREFUSED;
 }
 
 static int fork_a_child(void)
@@ -309,7 +326,8 @@ static int allocate(void)
 static int allocate_too_much(void)
 {
 	for (int i = 0; i < 64; i++)
-		if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+		if (mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0) == MAP_FAILED)
 			return 0;
 	return 1;
 }
@@ -368,7 +386,8 @@ static int look_at_privileges(void)
 
 	if (getresuid(&r, &e, &s) || getresgid(&g, &h, &i))
 		return 1;
-	if (field("CapEff:", 16) || field("CapPrm:", 16) || field("CapAmb:", 16) || field("CapInh:", 16))
+	if (field("CapEff:", 16) || field("CapPrm:", 16) || field("CapAmb:", 16) ||
+	    field("CapInh:", 16))
 		return 2;
 	if (field("NoNewPrivs:", 10) != 1)
 		return 3;
@@ -467,7 +486,9 @@ static int write_a_file(void)
 
 START_TEST(a_token_has_its_files)
 {
-	const struct sandbox c = { .lookups = true, .token = true, .lenient = unit_under_valgrind() };
+	const struct sandbox c = { .lookups = true,
+				   .token = true,
+				   .lenient = unit_under_valgrind() };
 
 	expect(&c, look_at_privileges, 0);
 	if (!geteuid())

@@ -368,8 +368,8 @@ START_TEST(indices)
 {
 	static const char *const names[] = {
 		"nbd10", "nbd2",   "nbd0", "nbd1048575", /* and what is none: */
-		"nbd01", "nbd0p1", "nbdx", "nbd1048576", "nbd",		  "nbd-1",
-		"nbd+1", "nbd 1",  "sda",  "xnbd0",	 "nbd4294967296",
+		"nbd01", "nbd0p1", "nbdx", "nbd1048576", "nbd",           "nbd-1",
+		"nbd+1", "nbd 1",  "sda",  "xnbd0",      "nbd4294967296",
 	};
 	int sys = tree_new(), r;
 	char path[64];
@@ -483,11 +483,11 @@ static const struct {
 	unsigned index;
 	bool is;
 } part_names[] = {
-	{ "nbd0", 0, true },	   { "nbd0p1", 0, true },   { "nbd0p128", 0, true },
-	{ "nbd12", 12, true },	   { "nbd12p3", 12, true }, { "nbd1", 12, false },
-	{ "nbd12", 1, false },	   { "nbd12p1", 1, false }, { "nbd0p", 0, false },
+	{ "nbd0", 0, true },       { "nbd0p1", 0, true },   { "nbd0p128", 0, true },
+	{ "nbd12", 12, true },     { "nbd12p3", 12, true }, { "nbd1", 12, false },
+	{ "nbd12", 1, false },     { "nbd12p1", 1, false }, { "nbd0p", 0, false },
 	{ "nbd0p01", 0, false },   { "nbd0p1x", 0, false }, { "nbd0q1", 0, false },
-	{ "/dev/nbd0", 0, false }, { "", 0, false },	    { "nbd0p-1", 0, false },
+	{ "/dev/nbd0", 0, false }, { "", 0, false },        { "nbd0p-1", 0, false },
 	{ "nbd00", 0, false },
 };
 
@@ -588,7 +588,8 @@ START_TEST(finished)
 		uint64_t requests;
 	} cases[] = {
 		{ "       0        0        0        0        0        0        0        0        0        "
-		  "0        0\n", 0 },
+		  "0        0\n",
+		  0 },
 		/* kernels without counts of flushes, and of discards */
 		{ "5 100 100 100 7 100 100 100 1 100 100 9 100 100 100\n", 21 },
 		{ "5 100 100 100 7 100 100 100 1 100 100\n", 12 },
@@ -619,7 +620,8 @@ START_TEST(finished)
 		tree_put(sys, "block/nbd0/stat", cases[i].stat);
 		r = sysfs_finished(sys, 0, &n, &e);
 		assert_ok(r, e);
-		ck_assert_msg(n == cases[i].requests, "%s: %llu", cases[i].stat, (unsigned long long)n);
+		ck_assert_msg(n == cases[i].requests, "%s: %llu", cases[i].stat,
+			      (unsigned long long)n);
 	}
 	tree_put(sys, "block/nbd0/stat", "5 1 100 3 7 1 11 3 4 1 1\n");
 	ck_assert_int_eq(sysfs_traffic(sys, 0, &traffic, &e), 0);
@@ -633,8 +635,14 @@ END_TEST
 START_TEST(finished_malformed)
 {
 	static const char *const cases[] = {
-		"", "\n", "1 2 3 4\n", "1 2 3 4 x\n", "-1 2 3 4 5\n", "1 2 3 4 5 0x6\n",
-		"1\t2 3 4 5\n", "18446744073709551616 0 0 0 0\n",
+		"",
+		"\n",
+		"1 2 3 4\n",
+		"1 2 3 4 x\n",
+		"-1 2 3 4 5\n",
+		"1 2 3 4 5 0x6\n",
+		"1\t2 3 4 5\n",
+		"18446744073709551616 0 0 0 0\n",
 	};
 	int sys = tree_copy("sysfs/attached");
 	uint64_t n;
@@ -829,7 +837,7 @@ static const char *written(int fd)
 }
 
 static const struct {
-	const char *name; /* the file that does not do as it is told */
+	const char *name;           /* the file that does not do as it is told */
 	const char *before, *after; /* what it says; after NULL: it cannot be written */
 	struct sysfs_limits l;
 	int code;
@@ -850,7 +858,12 @@ static const struct {
 	{ "max_sectors_kb", "512", NULL, { 512, true, false, 0 }, 0, NULL },
 	{ "max_sectors_kb", "512", "512", { 512, true, false, 0 }, 0, "" },
 	/* No flush would reach the server: unsafe. */
-	{ "write_cache", "write through", NULL, { 512, true, false, 0 }, EPERM, "\"write back\" to" },
+	{ "write_cache",
+	  "write through",
+	  NULL,
+	  { 512, true, false, 0 },
+	  EPERM,
+	  "\"write back\" to" },
 	{ "write_cache",
 	  "write through",
 	  "write through",

@@ -172,7 +172,9 @@ START_TEST(child_without_a_result)
 	struct err e = { 0 };
 	int out;
 
-	ck_assert_int_eq(blocking_child_run(functions[_i], NULL, &out, sizeof(out), LONG_MS, -1, &e), -EIO);
+	ck_assert_int_eq(blocking_child_run(functions[_i], NULL, &out, sizeof(out), LONG_MS, -1,
+					    &e),
+			 -EIO);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_ptr_nonnull(strstr(e.text, "child process died"));
 	ck_assert_uint_eq(leak_fds(), before);
@@ -186,7 +188,8 @@ static bool run_until_reaped(unsigned timeout_ms, int cancel_fd, int expected, s
 	for (int i = 0; i < 5; i++) {
 		int out;
 
-		ck_assert_int_eq(blocking_child_run(hang, NULL, &out, sizeof(out), timeout_ms, cancel_fd, e),
+		ck_assert_int_eq(blocking_child_run(hang, NULL, &out, sizeof(out), timeout_ms,
+						    cancel_fd, e),
 				 expected);
 		if (leak_no_child())
 			return true;

@@ -23,15 +23,13 @@ enum {
 };
 
 /* What the client says for the export "disk". */
-#define HELLO                                                                                     \
-	"\0\0\0\3"                                                                                 \
-	"IHAVEOPT\0\0\0\10\0\0\0\0"                                                                \
-	"IHAVEOPT\0\0\0\12\0\0\0\x1f\0\0\0\4disk\0\0\0\1\0\0\0\17base:allocation"                  \
+#define HELLO                                                                     \
+	"\0\0\0\3"                                                                \
+	"IHAVEOPT\0\0\0\10\0\0\0\0"                                               \
+	"IHAVEOPT\0\0\0\12\0\0\0\x1f\0\0\0\4disk\0\0\0\1\0\0\0\17base:allocation" \
 	"IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
-#define STATUS(cookie)                                                                            \
-	"\x25\x60\x95\x13\0\0\0\7\0\0\0\0\0\0\0" cookie "\0\0\0\0\0\0\0\0\0\x10\0\0"
-#define DISC(cookie)                                                                              \
-	"\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0" cookie "\0\0\0\0\0\0\0\0\0\0\0\0"
+#define STATUS(cookie)  "\x25\x60\x95\x13\0\0\0\7\0\0\0\0\0\0\0" cookie "\0\0\0\0\0\0\0\0\0\x10\0\0"
+#define DISC(cookie)    "\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0" cookie "\0\0\0\0\0\0\0\0\0\0\0\0"
 #define LENGTH(literal) (sizeof(literal) - 1)
 
 static void say_handshake(struct script *s)
@@ -92,7 +90,8 @@ static void server_start(struct server *v, const struct script *s, size_t drip_f
 				_exit(2);
 		}
 		/* what it is asked, at least, or a close would be a reset */
-		for (size_t got = 0; listen_on || got < LENGTH(HELLO STATUS("\1")); got += (size_t)n) {
+		for (size_t got = 0; listen_on || got < LENGTH(HELLO STATUS("\1"));
+		     got += (size_t)n) {
 			n = read(fd, buf, sizeof(buf));
 			if (n <= 0)
 				break;
@@ -306,8 +305,8 @@ START_TEST(it_can_be_cancelled)
 	s = open_session(rq);
 	ask(s);
 	close(fds[1]);
-	expect_error(client_next(s, monotonic_ms() + LONG_MS, fds[0], &b, &e), ECANCELED, ERR_FAILED,
-		     v.at.text, "wait for the server", &e);
+	expect_error(client_next(s, monotonic_ms() + LONG_MS, fds[0], &b, &e), ECANCELED,
+		     ERR_FAILED, v.at.text, "wait for the server", &e);
 	client_close(s);
 	/* a server that does nothing wrong is told */
 	server_end(&v, HELLO STATUS("\1") DISC("\0"), LENGTH(HELLO STATUS("\1") DISC("\0")));

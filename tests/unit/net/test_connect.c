@@ -29,26 +29,25 @@ enum {
 };
 
 /* What the client says for the export "disk". */
-#define CLIENT_FLAGS "\0\0\0\3"
-#define OPTION_GO "IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
-#define OPTION_INFO "IHAVEOPT\0\0\0\6\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
-#define OPTION_LIST "IHAVEOPT\0\0\0\3\0\0\0\0"
-#define OPTION_STRUCTURED_REPLY "IHAVEOPT\0\0\0\10\0\0\0\0"
+#define CLIENT_FLAGS             "\0\0\0\3"
+#define OPTION_GO                "IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
+#define OPTION_INFO              "IHAVEOPT\0\0\0\6\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
+#define OPTION_LIST              "IHAVEOPT\0\0\0\3\0\0\0\0"
+#define OPTION_STRUCTURED_REPLY  "IHAVEOPT\0\0\0\10\0\0\0\0"
 #define OPTION_LIST_META_CONTEXT "IHAVEOPT\0\0\0\11\0\0\0\14\0\0\0\4disk\0\0\0\0"
-#define OPTION_ABORT "IHAVEOPT\0\0\0\2\0\0\0\0"
-#define OPTION_EXPORT_NAME "IHAVEOPT\0\0\0\1\0\0\0\4disk"
-#define REQUEST_DISC \
-	"\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-#define SAID CLIENT_FLAGS OPTION_GO
-#define LENGTH(literal) (sizeof(literal) - 1)
+#define OPTION_ABORT             "IHAVEOPT\0\0\0\2\0\0\0\0"
+#define OPTION_EXPORT_NAME       "IHAVEOPT\0\0\0\1\0\0\0\4disk"
+#define REQUEST_DISC             "\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define SAID                     CLIENT_FLAGS OPTION_GO
+#define LENGTH(literal)          (sizeof(literal) - 1)
 
 /* --- a server of one connection, in a child --------------------------------------------------- */
 
 struct step {
 	enum { END, EXPECT, SEND, DRIP, SLEEP } op;
-	size_t len;       /* EXPECT: bytes to wait for, SEND and DRIP: of data */
+	size_t len; /* EXPECT: bytes to wait for, SEND and DRIP: of data */
 	const void *data;
-	int ms;           /* SLEEP: how long, DRIP: after each byte */
+	int ms; /* SLEEP: how long, DRIP: after each byte */
 };
 
 struct server {
@@ -227,8 +226,8 @@ static void expect_nothing_held(const struct connections *rs)
 }
 
 /* A request that fails: nothing is held, nothing is left. */
-static void expect_failure(const struct target *rq, int cancel_fd, int code,
-			   enum err_kind kind, struct err *e)
+static void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_kind kind,
+			   struct err *e)
 {
 	unsigned before = leak_fds();
 	struct connections rs;
@@ -304,11 +303,12 @@ START_TEST(go_reads_not_one_byte_too_many)
 	say_go(&s);
 	bytes_put(&s.w, "SENTINEL", 8);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, 18, s.data, 0 },
-		{ EXPECT, LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 },
-		{ SEND, s.w.len - 18, s.data + 18, 0 },
-		{ .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, 18, s.data, 0 },
+					    { EXPECT, LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 },
+					    { SEND, s.w.len - 18, s.data + 18, 0 },
+					    { .op = END } },
+		     true);
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
@@ -342,8 +342,8 @@ START_TEST(go_byte_by_byte)
 	say_go(&s);
 	bytes_put(&s.w, "!", 1);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
@@ -370,8 +370,8 @@ START_TEST(go_over_a_unix_socket)
 	bytes_put(&s.w, "SENTINEL", 8);
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
-	server_start(&server, listener, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, listener,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
@@ -400,8 +400,8 @@ START_TEST(close_leaves_the_kernel_its_connection)
 
 	say_go(&s);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	kept = dup(rs.fds[0]);
@@ -429,9 +429,11 @@ START_TEST(close_after_the_server_has_gone)
 
 	say_go(&s);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 },
-		{ EXPECT, LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 }, { .op = END } }, false);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 },
+					    { EXPECT, LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 },
+					    { .op = END } },
+		     false);
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
@@ -471,8 +473,8 @@ START_TEST(dripping_server)
 	ck_assert_uint_gt(s.w.len, 200);
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
-	server_start(&server, listener, (const struct step[]){
-		{ DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
+	server_start(&server, listener,
+		     (const struct step[]){ { DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
 	rq.timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
@@ -520,14 +522,15 @@ START_TEST(limits_while_bytes_are_there)
 	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	if (_i)
 		d.cancel = fds[1];
 	else
 		rq.timeout_ms = LIMIT_MS;
-	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e), _i ? -ECANCELED : -ETIMEDOUT);
+	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e),
+			 _i ? -ECANCELED : -ETIMEDOUT);
 	/* none, where the machine is so busy that time is over before */
 	ck_assert_uint_le(d.items, 1);
 	expect_nothing_held(&rs);
@@ -571,8 +574,8 @@ START_TEST(server_that_falls_silent)
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	rq.timeout_ms = STEPS_MS;
 	start = monotonic_ms();
@@ -695,8 +698,8 @@ START_TEST(cancelled_while_bytes_come)
 	say_go(&s);
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
-	server_start(&server, listener, (const struct step[]){
-		{ DRIP, s.w.len, s.data, 1000 }, { .op = END } }, true);
+	server_start(&server, listener,
+		     (const struct step[]){ { DRIP, s.w.len, s.data, 1000 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
 	fd = cancel_after(0, true, &pid);
 	expect_failure(&rq, fd, ECANCELED, ERR_FAILED, &e);
@@ -720,8 +723,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	say_go(&s);
 	loopback_open(&l, 1);
 	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	ck_assert_msg(!connect_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
 	connections_close(&rs, false);
@@ -762,11 +765,13 @@ START_TEST(server_that_closes_in_the_middle)
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 },
-		{ EXPECT, _i ? 4 : LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 },
-		{ SLEEP, 0, NULL, 100 },
-		{ .op = END } }, false);
+	server_start(&server, l.fd,
+		     (const struct step[]){
+			     { SEND, s.w.len, s.data, 0 },
+			     { EXPECT, _i ? 4 : LENGTH(CLIENT_FLAGS OPTION_GO), NULL, 0 },
+			     { SLEEP, 0, NULL, 100 },
+			     { .op = END } },
+		     false);
 	request(&rq, NEG_GOAL_GO, &l);
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, l.text, "in the middle of the handshake, in NBD_OPT_GO");
@@ -850,14 +855,14 @@ START_TEST(refusals)
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	say_reply(&s, NBD_OPT_GO, table[_i].reply, table[_i].data, strlen(table[_i].data));
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
 	expect_failure(&rq, -1, table[_i].code, table[_i].kind, &e);
 	expect_text(&e, l.text, table[_i].part);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO OPTION_ABORT,
 		   LENGTH(CLIENT_FLAGS OPTION_GO) +
-		   (table[_i].farewell ? LENGTH(OPTION_ABORT) : 0));
+			   (table[_i].farewell ? LENGTH(OPTION_ABORT) : 0));
 	close(l.fd);
 }
 END_TEST
@@ -919,8 +924,8 @@ START_TEST(list)
 	say_item(&s, "other", "");
 	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	/* the second time nobody wants them */
 	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
@@ -954,8 +959,8 @@ START_TEST(info_says_farewell)
 	say_item(&s, "disk", "");
 	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
 	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
@@ -965,9 +970,9 @@ START_TEST(info_says_farewell)
 	expect_nothing_held(&rs);
 	server_end(&server, LISTENED_TO_THE_END,
 		   CLIENT_FLAGS OPTION_INFO OPTION_STRUCTURED_REPLY OPTION_LIST_META_CONTEXT
-		   OPTION_LIST OPTION_ABORT,
-		   LENGTH(CLIENT_FLAGS OPTION_INFO OPTION_STRUCTURED_REPLY
-			  OPTION_LIST_META_CONTEXT OPTION_LIST OPTION_ABORT));
+			   OPTION_LIST OPTION_ABORT,
+		   LENGTH(CLIENT_FLAGS OPTION_INFO OPTION_STRUCTURED_REPLY OPTION_LIST_META_CONTEXT
+				  OPTION_LIST OPTION_ABORT));
 	close(l.fd);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());
@@ -1004,8 +1009,8 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	if (!(table[_i].flags & NBD_FLAG_NO_ZEROES))
 		bytes_put(&s.w, zeroes, sizeof(zeroes));
 	loopback_open(&l, 1);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.export.size, 4096);
@@ -1056,8 +1061,8 @@ START_TEST(go_with_a_command)
 	bytes_put(&s.w, "SENTINEL", 8);
 	command_files(&s, says, heard, sizeof(says));
 	before = leak_fds();
-	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
-						"sh", says, heard));
+	request_command(&rq, NEG_GOAL_GO,
+			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
@@ -1085,8 +1090,8 @@ START_TEST(close_leaves_the_kernel_its_command)
 
 	say_go(&s);
 	command_files(&s, says, heard, sizeof(says));
-	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
-						"sh", says, heard));
+	request_command(&rq, NEG_GOAL_GO,
+			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
 	kept = dup(rs.fds[0]);
@@ -1117,9 +1122,9 @@ START_TEST(command_that_does_not_leave)
 	say_go(&s);
 	command_files(&s, says, heard, sizeof(says));
 	before = leak_fds();
-	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c",
-						"trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
-						says));
+	request_command(&rq, NEG_GOAL_GO,
+			WORDS("/bin/sh", "-c", "trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
+			      says));
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	start = monotonic_ms();
 	connections_close(&rs, false);
@@ -1145,8 +1150,8 @@ START_TEST(list_of_a_command)
 	say_reply(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 	command_files(&s, says, heard, sizeof(says));
 	before = leak_fds();
-	request_command(&rq, NEG_GOAL_LIST, WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"",
-						  "sh", says, heard));
+	request_command(&rq, NEG_GOAL_LIST,
+			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
 	ck_assert_msg(!connect_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(items, "[only|]");
 	expect_nothing_held(&rs);
@@ -1162,9 +1167,10 @@ START_TEST(command_that_fails_is_quoted)
 	struct target rq;
 	struct err e;
 
-	request_command(&rq, NEG_GOAL_GO, WORDS("/bin/sh", "-c",
-						"echo 'disk.img: cannot open' >&2;"
-						"printf 'what\\033[2J now? \\n\\n' >&2; exit 1"));
+	request_command(&rq, NEG_GOAL_GO,
+			WORDS("/bin/sh", "-c",
+			      "echo 'disk.img: cannot open' >&2;"
+			      "printf 'what\\033[2J now? \\n\\n' >&2; exit 1"));
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: the server closed the connection without a word",
 		    "; the command says: \"disk.img: cannot open\\x0awhat\\x1b[2J now?\"");
@@ -1193,9 +1199,10 @@ START_TEST(command_that_is_silent_as_a_server_only)
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
-			WORDS("/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
-					       "for k in 1 2 3 4 5 6 7 8 9 10; do "
-					       "echo hm >&2; sleep 0.1; done; done"));
+			WORDS("/bin/sh", "-c",
+			      "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
+			      "for k in 1 2 3 4 5 6 7 8 9 10; do "
+			      "echo hm >&2; sleep 0.1; done; done"));
 	rq.timeout_ms = LIMIT_MS;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
@@ -1263,12 +1270,9 @@ START_TEST(command_limits)
 		size_t length; /* of the first one */
 		int code;
 	} table[] = {
-		{ 1, TARGET_COMMAND_MAX - 1, 0 },
-		{ 1, TARGET_COMMAND_MAX, E2BIG },
-		{ 2, TARGET_COMMAND_MAX - 3, 0 },
-		{ 2, TARGET_COMMAND_MAX - 2, E2BIG },
-		{ TARGET_ARGS_MAX, 1, 0 },
-		{ TARGET_ARGS_MAX + 1, 1, E2BIG },
+		{ 1, TARGET_COMMAND_MAX - 1, 0 }, { 1, TARGET_COMMAND_MAX, E2BIG },
+		{ 2, TARGET_COMMAND_MAX - 3, 0 }, { 2, TARGET_COMMAND_MAX - 2, E2BIG },
+		{ TARGET_ARGS_MAX, 1, 0 },        { TARGET_ARGS_MAX + 1, 1, E2BIG },
 	};
 	char one[] = "x";
 	struct target rq;
@@ -1349,12 +1353,11 @@ static TCase *new_case(Suite *s, const char *name)
 
 /* --- several connections ---------------------------------------------------------------------- */
 
-#define MULTI (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN)
-#define SURE (MULTI | NBD_FLAG_SEND_CACHE) /* not qemu 3.0 */
-#define REQUEST_CACHE \
-	"\x25\x60\x95\x13\0\0\0\5\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0"
-#define REPLY_DONE "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\0"
-#define REPLY_EINVAL "\x67\x44\x66\x98\0\0\0\x16\0\0\0\0\0\0\0\0"
+#define MULTI         (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN)
+#define SURE          (MULTI | NBD_FLAG_SEND_CACHE) /* not qemu 3.0 */
+#define REQUEST_CACHE "\x25\x60\x95\x13\0\0\0\5\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0"
+#define REPLY_DONE    "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\0"
+#define REPLY_EINVAL  "\x67\x44\x66\x98\0\0\0\x16\0\0\0\0\0\0\0\0"
 
 static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
 {
@@ -1375,11 +1378,15 @@ static void start_all(struct server *servers, unsigned n, int listener, const st
 		      const char *answer, bool listen_on)
 {
 	for (unsigned i = 0; i < n; i++)
-		server_start(&servers[i], listener, (const struct step[]){
-			{ SEND, s->w.len, s->data, 0 }, { EXPECT, LENGTH(SAID), NULL, 0 },
-			{ answer ? EXPECT : SEND, answer ? LENGTH(REQUEST_CACHE) : 0, "", 0 },
-			{ SEND, answer ? LENGTH(REPLY_DONE) : 0, answer ? answer : "", 0 },
-			{ .op = END } }, listen_on);
+		server_start(&servers[i], listener,
+			     (const struct step[]){ { SEND, s->w.len, s->data, 0 },
+						    { EXPECT, LENGTH(SAID), NULL, 0 },
+						    { answer ? EXPECT : SEND,
+						      answer ? LENGTH(REQUEST_CACHE) : 0, "", 0 },
+						    { SEND, answer ? LENGTH(REPLY_DONE) : 0,
+						      answer ? answer : "", 0 },
+						    { .op = END } },
+			     listen_on);
 }
 
 START_TEST(several_connections)
@@ -1438,8 +1445,7 @@ static void serve_in_step(int listener, unsigned n)
 		if (send(fds[i], export.data, export.w.len, MSG_NOSIGNAL) < 0)
 			_exit(4);
 	for (unsigned i = 0; i < n; i++)
-		if (hear(fds[i], null, LENGTH(REQUEST_DISC) + 1, &how) ||
-		    how != HUNG_UP)
+		if (hear(fds[i], null, LENGTH(REQUEST_DISC) + 1, &how) || how != HUNG_UP)
 			_exit(5);
 	_exit(0);
 }
@@ -1513,8 +1519,8 @@ START_TEST(others_never_hold_up_the_first)
 
 	loopback_open(&l, 8);
 	say_multi(&s, 16, _i ? SURE : NBD_FLAG_HAS_FLAGS);
-	server_start(&server, l.fd, (const struct step[]){
-		{ SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
+	server_start(&server, l.fd,
+		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_multi(&rq, &l, 4, true);
 	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
@@ -1581,7 +1587,8 @@ START_TEST(guard)
 	} table[] = {
 		{ REPLY_EINVAL, false, false, false, 2, 2, "" },
 		{ REPLY_EINVAL, true, false, false, 2, 2, "" },
-		{ REPLY_DONE, false, false, false, 2, 0, "2 connections: the server says CAN_MULTI_CONN but" },
+		{ REPLY_DONE, false, false, false, 2, 0,
+		  "2 connections: the server says CAN_MULTI_CONN but" },
 		{ REPLY_DONE, true, false, false, 2, 1, "qemu 3.0" },
 		/* not asked */
 		{ NULL, false, true, false, 2, 2, "forced" },

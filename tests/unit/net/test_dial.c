@@ -459,8 +459,8 @@ START_TEST(unix_that_is_not_there)
 	before = leak_fds();
 	ck_assert_int_eq(dial_unix(path, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
-	snprintf(expected, sizeof(expected),
-		 "connect to Unix socket %s: No such file or directory", path);
+	snprintf(expected, sizeof(expected), "connect to Unix socket %s: No such file or directory",
+		 path);
 	ck_assert_str_eq(e.text, expected);
 	ck_assert_uint_eq(leak_fds(), before);
 }

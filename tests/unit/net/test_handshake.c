@@ -30,7 +30,8 @@ static void open_pair(struct pair *p, enum neg_goal goal)
 	memset(&params, 0, sizeof(params));
 	params.goal = goal;
 	strcpy(params.export, "disk");
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+			 0);
 	ck_assert_int_eq(handshake_init(&p->c, &params, NULL, &e), 0);
 	ck_assert_int_eq(p->c.stage, HANDSHAKE_IDLE);
 	handshake_use(&p->c, fds[0]);
@@ -86,7 +87,8 @@ START_TEST(handshake_in_pieces)
 	ck_assert(!step(&p));
 	for (size_t i = 0; i < s.w.len; i++) {
 		ck_assert_int_eq(polled(&p), POLLIN);
-		ck_assert(!handshake_is_committed(&p.c) == (i < WIRE_GREETING_SIZE + WIRE_HANDSHAKE_FLAGS_SIZE));
+		ck_assert(!handshake_is_committed(&p.c) ==
+			  (i < WIRE_GREETING_SIZE + WIRE_HANDSHAKE_FLAGS_SIZE));
 		say(&p, s.data + i, 1);
 		ck_assert_int_eq(step(&p), i + 1 == s.w.len);
 	}

@@ -28,13 +28,13 @@
 /* --- a kernel --------------------------------------------------------------------------------- */
 
 static struct {
-	bool on;           /* else the real one is asked */
-	int ulp, tx, rx;   /* errno for each call, 0: it is done */
-	bool lies[3];      /* in TLS_TX or TLS_RX it says that it has other keys */
-	bool forgets[3];   /* or cannot say */
+	bool on;         /* else the real one is asked */
+	int ulp, tx, rx; /* errno for each call, 0: it is done */
+	bool lies[3];    /* in TLS_TX or TLS_RX it says that it has other keys */
+	bool forgets[3]; /* or cannot say */
 	unsigned ulp_calls;
 	char ulp_name[8];
-	socklen_t len[3];  /* by TLS_TX, TLS_RX; 0: none yet */
+	socklen_t len[3]; /* by TLS_TX, TLS_RX; 0: none yet */
 	unsigned char got[3][sizeof(struct tls12_crypto_info_aes_gcm_256)];
 } kernel;
 
@@ -117,7 +117,8 @@ struct talk {
 static void wait_a_little(const struct talk *k)
 {
 	struct pollfd fds[] = {
-		{ .fd = k->fd, .events = POLLIN }, { .fd = k->p.fd, .events = POLLIN },
+		{ .fd = k->fd, .events = POLLIN },
+		{ .fd = k->p.fd, .events = POLLIN },
 	};
 
 	poll(fds, 2, 10);
@@ -215,7 +216,8 @@ static size_t expected(struct talk *k, bool receive, size_t i, unsigned char *ou
 	gnutls_datum_t mac, iv, key;
 	unsigned char seq[8];
 	unsigned short head[2] = {
-		(unsigned short)ciphers[i].version, (unsigned short)ciphers[i].cipher,
+		(unsigned short)ciphers[i].version,
+		(unsigned short)ciphers[i].cipher,
 	};
 	bool tls13 = ciphers[i].version == 0x0304, chacha = ciphers[i].cipher == 54;
 	size_t len = sizeof(head);
@@ -406,7 +408,8 @@ START_TEST(this_machine)
 	ck_assert_int_eq(server_reads(&k, got, sizeof(got)), 8);
 	ck_assert_mem_eq(got, "question", 8);
 	ck_assert_int_eq(gnutls_record_send(k.p.session, "answer", 6), 6);
-	for (int i = 0; (n = recv(k.fd, got, sizeof(got), 0)) < 0 && errno == EAGAIN && i < 500; i++)
+	for (int i = 0; (n = recv(k.fd, got, sizeof(got), 0)) < 0 && errno == EAGAIN && i < 500;
+	     i++)
 		wait_a_little(&k);
 	ck_assert_int_eq(n, 6);
 	ck_assert_mem_eq(got, "answer", 6);

@@ -37,8 +37,7 @@ struct talk {
 };
 
 static const char *const versions[] = {
-	"NORMAL:-VERS-ALL:+VERS-TLS1.2",
-	"NORMAL:-VERS-ALL:+VERS-TLS1.3",
+	"NORMAL:-VERS-ALL:+VERS-TLS1.2", "NORMAL:-VERS-ALL:+VERS-TLS1.3",
 	"NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC", /* one that no kernel has */
 };
 
@@ -92,7 +91,7 @@ static unsigned char byte(size_t i, unsigned seed)
 struct flow {
 	size_t len, sent, got;
 	unsigned seed;
-	bool paused;  /* the receiver does not read */
+	bool paused; /* the receiver does not read */
 };
 
 static bool check(struct flow *f, const unsigned char *buf, ssize_t n)
@@ -314,7 +313,8 @@ START_TEST(news_before_data)
 		kill(pid, SIGSTOP);
 		for (int j = 0; j < 2; j++)
 			ck_assert_int_eq(_i ? gnutls_session_key_update(k.p.session, 0) :
-					      gnutls_session_ticket_send(k.p.session, 2, 0), 0);
+					      gnutls_session_ticket_send(k.p.session, 2, 0),
+					 0);
 		down.paused = true;
 		while (down.sent < down.len)
 			step(&k, &none, &down, 16384);
@@ -359,7 +359,10 @@ START_TEST(forged_record)
 	ssize_t n = -1;
 
 	start(&k, versions[1]);
-	ck_assert_int_eq(send(k.p.fd, "\x17\x03\x03\x00\x20" "0123456789abcdef0123456789abcdef", 37, 0),
+	ck_assert_int_eq(send(k.p.fd,
+			      "\x17\x03\x03\x00\x20"
+			      "0123456789abcdef0123456789abcdef",
+			      37, 0),
 			 37);
 	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0; i++)
 		poll(NULL, 0, 1);
@@ -381,7 +384,8 @@ START_TEST(killed)
 	pid = leak_only_child(getpid());
 	ck_assert_int_gt(pid, 0);
 	kill(pid, SIGKILL);
-	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0 && errno == EAGAIN; i++)
+	for (int i = 0; i < PATIENCE_MS && (n = recv(k.local, &c, 1, 0)) < 0 && errno == EAGAIN;
+	     i++)
 		poll(NULL, 0, 1);
 	ck_assert_int_eq(n, 0);
 	close(k.local);
@@ -397,12 +401,14 @@ static void exchange(const int ends[2], size_t len)
 	struct flow flows[2] = { { .len = len, .seed = 3 }, { .len = len, .seed = 5 } };
 	unsigned char buf[65536];
 
-	for (int idle = 0; idle < PATIENCE_MS && !(all_there(&flows[0]) && all_there(&flows[1])); idle++) {
+	for (int idle = 0; idle < PATIENCE_MS && !(all_there(&flows[0]) && all_there(&flows[1]));
+	     idle++) {
 		bool moved = false;
 
 		for (int i = 0; i < 2; i++) {
 			struct flow *f = &flows[i];
-			size_t want = f->len - f->sent < sizeof(buf) ? f->len - f->sent : sizeof(buf);
+			size_t want = f->len - f->sent < sizeof(buf) ? f->len - f->sent :
+								       sizeof(buf);
 			ssize_t n;
 
 			for (size_t j = 0; j < want; j++)

@@ -62,7 +62,8 @@ START_TEST(families_take_turns)
 	ck_assert_uint_eq(r.count, strlen(table[_i].families));
 	for (unsigned i = 0; i < r.count; i++) {
 		unsigned port = ntohs(r.address[i].sa.sa_family == AF_INET6 ?
-					      r.address[i].v6.sin6_port : r.address[i].v4.sin_port);
+					      r.address[i].v6.sin6_port :
+					      r.address[i].v4.sin_port);
 
 		used += (size_t)snprintf(order + used, sizeof(order) - used, "%s%u", i ? " " : "",
 					 port);
@@ -268,7 +269,8 @@ START_TEST(bad_reports)
 		int code;
 		const char *text;
 	} table[] = {
-		{ { .gai = EAI_SYSTEM, .error = ENETDOWN }, ENETDOWN,
+		{ { .gai = EAI_SYSTEM, .error = ENETDOWN },
+		  ENETDOWN,
 		  "look up host h: Network is down" },
 		{ { .gai = EAI_FAIL }, EHOSTUNREACH, "look up host h: Non-recoverable" },
 		{ { .gai = EAI_AGAIN }, EHOSTUNREACH, "look up host h: Temporary failure" },

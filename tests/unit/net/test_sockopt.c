@@ -63,7 +63,8 @@ static bool soon(int fd, short events)
 
 START_TEST(peer_timeout)
 {
-	static const unsigned table[] = { 1, 2, 3, 4, 5, 7, 10, 15, 16, 60, 3600, SOCKOPT_PEER_TIMEOUT_MAX };
+	static const unsigned table[] = { 1,  2,  3,  4,  5,    7,
+					  10, 15, 16, 60, 3600, SOCKOPT_PEER_TIMEOUT_MAX };
 	struct err e = { 0 };
 	int fd[2];
 
@@ -72,14 +73,16 @@ START_TEST(peer_timeout)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		int t = (int)table[i], idle, interval, count, last;
 
-		ck_assert_msg(!sockopt_set_peer_timeout(fd[0], table[i], &e), "%d s: %s", t, e.text);
+		ck_assert_msg(!sockopt_set_peer_timeout(fd[0], table[i], &e), "%d s: %s", t,
+			      e.text);
 		ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 1);
 		ck_assert_int_eq(option(fd[0], IPPROTO_TCP, TCP_USER_TIMEOUT), t * 1000);
 		idle = option(fd[0], IPPROTO_TCP, TCP_KEEPIDLE);
 		interval = option(fd[0], IPPROTO_TCP, TCP_KEEPINTVL);
 		count = option(fd[0], IPPROTO_TCP, TCP_KEEPCNT);
 		/* more than one lost probe is needed, and it is over in time */
-		ck_assert_msg(t < 3 || idle + 2 * interval <= t, "%d s: %d + n * %d", t, idle, interval);
+		ck_assert_msg(t < 3 || idle + 2 * interval <= t, "%d s: %d + n * %d", t, idle,
+			      interval);
 		for (last = idle + interval; last < t; last += interval)
 			;
 		ck_assert_msg(last <= t + 1 || last <= t + t / 5, "%d s: %d", t, last);
@@ -90,7 +93,8 @@ START_TEST(peer_timeout)
 	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], 0, &e), 0);
 	ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	ck_assert_int_eq(option(fd[0], IPPROTO_TCP, TCP_USER_TIMEOUT), 0);
-	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], SOCKOPT_PEER_TIMEOUT_MAX + 1, &e), -ERANGE);
+	ck_assert_int_eq(sockopt_set_peer_timeout(fd[0], SOCKOPT_PEER_TIMEOUT_MAX + 1, &e),
+			 -ERANGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "32768 s, more than 32767"));
 	ck_assert_int_eq(option(fd[0], SOL_SOCKET, SO_KEEPALIVE), 0);
 	finish(fd);

@@ -78,8 +78,8 @@ START_TEST(right_lines)
 	char words[sizeof(en.text) + 16];
 	struct err e;
 
-	ck_assert_msg(next(right[_i].line, strlen(right[_i].line), &en, &e) == 1, "%s: %s", right[_i].line,
-		      e.text);
+	ck_assert_msg(next(right[_i].line, strlen(right[_i].line), &en, &e) == 1, "%s: %s",
+		      right[_i].line, e.text);
 	join(&en, words);
 	ck_assert_str_eq(words, right[_i].words);
 	ck_assert_uint_eq(en.line, 1);
@@ -95,7 +95,8 @@ static const struct {
 	{ "nbd0 h", "HOST and EXPORT" },
 	{ "nbd0 h # x", "HOST and EXPORT" },
 	{ "nbd0 h x bs=512 persist", "too many fields" },
-	{ "nbd0 h x bs=512 persist and many more fields than there is room for in here", "too many fields" },
+	{ "nbd0 h x bs=512 persist and many more fields than there is room for in here",
+	  "too many fields" },
 	{ "/dev/nbd0 h x", "device /dev/nbd0: nbdN" },
 	{ "sda h x", "device sda" },
 	{ "nbd0p1 h x", "device nbd0p1" },
@@ -121,7 +122,8 @@ static const struct {
 	{ "nbd0 uri=nbd://h/x port=5", "option port: a URI says it itself" },
 	{ "nbd0 uri=nbd://h/x unix", "option unix: a URI says it itself" },
 	{ "nbd0 uri=nbd://h/x swap persist", "too many fields" },
-	{ "nbd0 uri=1 uri=2 uri=3 uri=4 uri=5 uri=6 uri=7 uri=8 uri=9", "option uri: there is none" },
+	{ "nbd0 uri=1 uri=2 uri=3 uri=4 uri=5 uri=6 uri=7 uri=8 uri=9",
+	  "option uri: there is none" },
 };
 
 START_TEST(wrong_lines)
@@ -167,14 +169,13 @@ START_TEST(limits)
 }
 END_TEST
 
-static const char file[] =
-	"# exports\n"
-	"nbd0 a x\n"
-	"nbd1 b y bogus\n"
-	"wrong\n"
-	"nbd2 c z bs=512\n"
-	"nbd2 d z\n"
-	"nbd3 e w persist";
+static const char file[] = "# exports\n"
+			   "nbd0 a x\n"
+			   "nbd1 b y bogus\n"
+			   "wrong\n"
+			   "nbd2 c z bs=512\n"
+			   "nbd2 d z\n"
+			   "nbd3 e w persist";
 
 START_TEST(all_lines)
 {
@@ -184,7 +185,7 @@ START_TEST(all_lines)
 		bool has_device;
 	} expected[] = {
 		{ 1, 2, 0, true }, { -EINVAL, 3, 1, true }, { -EINVAL, 4, 0, false },
-		{ 1, 5, 2, true }, { 1, 6, 2, true }, { 1, 7, 3, true },
+		{ 1, 5, 2, true }, { 1, 6, 2, true },       { 1, 7, 3, true },
 	};
 	struct nbdtab t = { .text = file, .len = strlen(file) };
 	static struct nbdtab_entry en;

@@ -9,7 +9,7 @@
 #include "proto/wire.h"
 
 #define MIB (UINT64_C(1) << 20)
-#define F NBD_FLAG_HAS_FLAGS
+#define F   NBD_FLAG_HAS_FLAGS
 
 /*
  * One rule a row. What a row leaves out: pages of 4096 bytes, a server that says nothing of block
@@ -40,15 +40,14 @@ static const struct row {
 	{ "minimum 1024", .size = MIB, .min = 1024, .max = 33554432, .block_size = 1024 },
 	{ "minimum as large as a page", .size = MIB, .min = 4096, .max = 33554432,
 	  .block_size = 4096 },
-	{ "minimum above the page", .size = MIB, .min = 8192, .max = 33554432,
-	  .code = EOPNOTSUPP, .kind = ERR_FAILED,
-	  .says = { "8192", "4096", "server has to allow" } },
+	{ "minimum above the page", .size = MIB, .min = 8192, .max = 33554432, .code = EOPNOTSUPP,
+	  .kind = ERR_FAILED, .says = { "8192", "4096", "server has to allow" } },
 	{ "minimum above the page is no matter of -b", .size = MIB, .min = 65536, .max = 33554432,
 	  .rq.block_size = 4096, .code = EOPNOTSUPP, .kind = ERR_FAILED, .says = { "65536" } },
 	{ "minimum 65536 with such pages", .size = MIB, .min = 65536, .max = 33554432,
 	  .page = 65536, .block_size = 65536 },
-	{ "minimum 8192 with large pages", .size = MIB, .min = 8192, .max = 33554432,
-	  .page = 65536, .block_size = 8192 },
+	{ "minimum 8192 with large pages", .size = MIB, .min = 8192, .max = 33554432, .page = 65536,
+	  .block_size = 8192 },
 	{ "-b 512", .size = MIB, .rq.block_size = 512 },
 	{ "-b 1024 and a silent server", .size = MIB, .rq.block_size = 1024, .block_size = 1024 },
 	{ "-b 4096 above the minimum", .size = MIB, .min = 1, .max = 33554432,
@@ -93,8 +92,8 @@ static const struct row {
 	  .says = { "pad it" } },
 	{ "no multiple of -b nor of a sector", .size = MIB + 100, .rq.block_size = 4096,
 	  .code = EINVAL, .kind = ERR_FAILED, .says = { "last 100 bytes", "pad it" } },
-	{ "no multiple of -b 512", .size = MIB + 511, .rq.block_size = 512,
-	  .code = EINVAL, .kind = ERR_FAILED, .says = { "last 511 bytes", "pad it" } },
+	{ "no multiple of -b 512", .size = MIB + 511, .rq.block_size = 512, .code = EINVAL,
+	  .kind = ERR_FAILED, .says = { "last 511 bytes", "pad it" } },
 
 	/* size alone, before everything else */
 	{ "nothing", .size = 0, .code = ENODATA, .kind = ERR_FAILED, .says = { "empty" } },
@@ -223,7 +222,7 @@ END_TEST
 /* --- identifiers ------------------------------------------------------------------------------ */
 
 #define BACKEND_SIZE (PLAN_BACKEND_MAX + 1)
-#define ALL_OF_IT 4096
+#define ALL_OF_IT    4096
 
 static void host(struct uri *u, const char *name, const char *export)
 {
@@ -257,11 +256,17 @@ END_TEST
 START_TEST(backend_is_equal_for_equal_exports_only)
 {
 	static const char *const same[] = {
-		"nbd://server/disk", "NBD://Server:10809/disk", "nbd://server:10809/%64isk",
+		"nbd://server/disk",
+		"NBD://Server:10809/disk",
+		"nbd://server:10809/%64isk",
 	};
 	static const char *const others[] = {
-		"nbd://server/dis", "nbd://server/diskk", "nbd://server/Disk",
-		"nbd://server:1/disk", "nbd://servers/disk", "nbds://server/disk",
+		"nbd://server/dis",
+		"nbd://server/diskk",
+		"nbd://server/Disk",
+		"nbd://server:1/disk",
+		"nbd://servers/disk",
+		"nbds://server/disk",
 		"nbd+unix:///disk?socket=/server",
 	};
 	char first[BACKEND_SIZE], backend[BACKEND_SIZE];
@@ -358,7 +363,9 @@ START_TEST(backend_of_a_command)
 		const char *export, *backend;
 	} table[] = {
 		{ "nbdkit\0", 1, "", "command:nbdkit#" },
-		{ "nbdkit\0-s\0memory\0" "1G\0", 4, "disk", "command:nbdkit+-s+memory+1G#disk" },
+		{ "nbdkit\0-s\0memory\0"
+		  "1G\0",
+		  4, "disk", "command:nbdkit+-s+memory+1G#disk" },
 		{ "a+b\0", 1, "", "command:a%2Bb#" },
 		{ "a\0b\0", 2, "", "command:a+b#" },
 		{ "a#b\0", 1, "c", "command:a%23b#c" },
@@ -412,16 +419,11 @@ START_TEST(stale)
 		uint32_t minimum_io_size;
 		bool stale;
 	} table[] = {
-		{ false, 512, 0, 512, false },
-		{ false, 512, 0, 0, false },
-		{ true, 512, 0, 512, false },
-		{ true, 512, 4194304, 512, false },
-		{ false, 512, 4194304, 512, true },
-		{ false, 512, UINT64_C(1) << 32, 512, true },
-		{ false, 512, 0, 4096, true },
-		{ true, 512, 4194304, 1024, true },
-		{ true, 4096, 0, 4096, false },
-		{ true, 4096, 0, 512, false },
+		{ false, 512, 0, 512, false },      { false, 512, 0, 0, false },
+		{ true, 512, 0, 512, false },       { true, 512, 4194304, 512, false },
+		{ false, 512, 4194304, 512, true }, { false, 512, UINT64_C(1) << 32, 512, true },
+		{ false, 512, 0, 4096, true },      { true, 512, 4194304, 1024, true },
+		{ true, 4096, 0, 4096, false },     { true, 4096, 0, 512, false },
 		{ false, 4096, 0, 4097, true },
 	};
 
@@ -438,8 +440,8 @@ START_TEST(stale)
 }
 END_TEST
 
-#define M (F | NBD_FLAG_CAN_MULTI_CONN)
-#define RO NBD_FLAG_READ_ONLY
+#define M     (F | NBD_FLAG_CAN_MULTI_CONN)
+#define RO    NBD_FLAG_READ_ONLY
 #define CACHE NBD_FLAG_SEND_CACHE
 
 /* How many connections, by the first answer. */
@@ -455,21 +457,47 @@ static const struct {
 	{ "none is one", M | CACHE, { 0 }, 0, PLAN_ONE, NULL },
 	{ "permitted, and surely not qemu 3.0", M | CACHE, { .wanted = 2 }, 0, PLAN_ALL, NULL },
 	{ "not permitted", F | CACHE, { .wanted = 2 }, 0, PLAN_ONE, "does not permit" },
-	{ "not permitted, not even by force", F, { .wanted = 2, .force = true }, 0, PLAN_ONE,
+	{ "not permitted, not even by force",
+	  F,
+	  { .wanted = 2, .force = true },
+	  0,
+	  PLAN_ONE,
 	  "does not permit" },
-	{ "flags that are none permit nothing", NBD_FLAG_CAN_MULTI_CONN | CACHE, { .wanted = 2 }, 0,
-	  PLAN_ONE, "does not permit" },
-	{ "read-only and not permitted", F | RO, { .wanted = 2 }, 0, PLAN_ONE, "--force-multi-conn" },
+	{ "flags that are none permit nothing",
+	  NBD_FLAG_CAN_MULTI_CONN | CACHE,
+	  { .wanted = 2 },
+	  0,
+	  PLAN_ONE,
+	  "does not permit" },
+	{ "read-only and not permitted",
+	  F | RO,
+	  { .wanted = 2 },
+	  0,
+	  PLAN_ONE,
+	  "--force-multi-conn" },
 	{ "read-only by force", F | RO, { .wanted = 2, .force = true }, 0, PLAN_ALL, "forced" },
-	{ "our own read-only by force", F, { .wanted = 2, .force = true, .read_only = true }, 0,
-	  PLAN_ALL, "forced" },
+	{ "our own read-only by force",
+	  F,
+	  { .wanted = 2, .force = true, .read_only = true },
+	  0,
+	  PLAN_ALL,
+	  "forced" },
 	{ "read-only needs no guard", M | RO, { .wanted = 2 }, 0, PLAN_ALL, NULL },
 	{ "nor does our own", M, { .wanted = 2, .read_only = true }, 0, PLAN_ALL, NULL },
 	{ "it may be qemu 3.0", M, { .wanted = 2 }, PLAN_CACHE_UNASKED, PLAN_ASK, NULL },
 	{ "it is qemu 3.0", M, { .wanted = 2 }, PLAN_CACHE_DONE, PLAN_ONE, "qemu 3.1" },
 	{ "it is not", M, { .wanted = 2 }, PLAN_CACHE_REFUSED, PLAN_ALL, NULL },
-	{ "nobody knows", M, { .wanted = 2 }, PLAN_CACHE_SILENT, PLAN_ONE, "could not be found out" },
-	{ "the guard by force", M, { .wanted = 2, .force = true }, PLAN_CACHE_UNASKED, PLAN_ALL,
+	{ "nobody knows",
+	  M,
+	  { .wanted = 2 },
+	  PLAN_CACHE_SILENT,
+	  PLAN_ONE,
+	  "could not be found out" },
+	{ "the guard by force",
+	  M,
+	  { .wanted = 2, .force = true },
+	  PLAN_CACHE_UNASKED,
+	  PLAN_ALL,
 	  "forced" },
 };
 
@@ -479,7 +507,8 @@ START_TEST(multi)
 	char why[512];
 
 	ck_assert_msg(plan_multi(&multis[_i].m, &x, multis[_i].cache, why, sizeof(why)) ==
-		      multis[_i].verdict, "%s: %s", multis[_i].rule, why);
+			      multis[_i].verdict,
+		      "%s: %s", multis[_i].rule, why);
 	if (multis[_i].says)
 		ck_assert_msg(strstr(why, multis[_i].says) != NULL, "%s: %s", multis[_i].rule, why);
 	else
@@ -491,16 +520,26 @@ END_TEST
 START_TEST(same_export)
 {
 	const struct export a = {
-		.size = MIB, .flags = M, .has_block_size = true, .block_min = 512,
-		.block_pref = 4096, .payload_max = 65536, .has_name = true, .name = "a\nb",
+		.size = MIB,
+		.flags = M,
+		.has_block_size = true,
+		.block_min = 512,
+		.block_pref = 4096,
+		.payload_max = 65536,
+		.has_name = true,
+		.name = "a\nb",
 		.description = "one",
 	};
 	struct export b[8];
 	static const char *const says[8] = {
-		"size: 1048576 and 2097152", "transmission flags: 257 and 1",
-		"whether block sizes are given: 1 and 0", "minimum block size: 512 and 1",
-		"preferred block size: 4096 and 8192", "maximum payload: 65536 and 131072",
-		"name: \"a\\x0ab\" and \"c\"", NULL,
+		"size: 1048576 and 2097152",
+		"transmission flags: 257 and 1",
+		"whether block sizes are given: 1 and 0",
+		"minimum block size: 512 and 1",
+		"preferred block size: 4096 and 8192",
+		"maximum payload: 65536 and 131072",
+		"name: \"a\\x0ab\" and \"c\"",
+		NULL,
 	};
 
 	for (int i = 0; i < 8; i++)
@@ -544,61 +583,126 @@ START_TEST(forced_connections_are_permitted_to_the_kernel)
 }
 END_TEST
 
-#define SENT (NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES)
+#define SENT \
+	(NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES)
 
 /* A device of 1 MiB, blocks of 512, requests up to 128 KiB, and who may serve it next. */
 static const struct {
 	const char *rule;
-	uint16_t had;        /* flags of the device */
+	uint16_t had; /* flags of the device */
 	struct export x;
-	const char *name;    /* known so far */
-	const char *says;    /* NULL: it may */
-	uint64_t grown;      /* 0: as it was */
+	const char *name; /* known so far */
+	const char *says; /* NULL: it may */
+	uint64_t grown;   /* 0: as it was */
 } replacements[] = {
 	{ "the same", F | SENT, { .size = MIB, .flags = F | SENT }, "", NULL, 0 },
-	{ "more flags", F, { .size = MIB, .flags = F | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_CACHE }, "", NULL, 0 },
+	{ "more flags",
+	  F,
+	  { .size = MIB, .flags = F | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_CACHE },
+	  "",
+	  NULL,
+	  0 },
 	{ "larger", F, { .size = 2 * MIB, .flags = F }, "", NULL, 2 * MIB },
 	{ "larger, in blocks", F, { .size = MIB + 700, .flags = F }, "", NULL, MIB + 512 },
 	{ "larger by less than a block", F, { .size = MIB + 7, .flags = F }, "", NULL, 0 },
-	{ "smaller", F, { .size = MIB - 512, .flags = F }, "", "shrunk from 1048576 to 1048064", 0 },
+	{ "smaller",
+	  F,
+	  { .size = MIB - 512, .flags = F },
+	  "",
+	  "shrunk from 1048576 to 1048064",
+	  0 },
 	{ "empty", F, { .size = 0, .flags = F }, "", "shrunk", 0 },
 	{ "beyond the kernel", F, { .size = UINT64_MAX, .flags = F }, "", NULL, 0 },
-	{ "another name", F, { .size = MIB, .flags = F, .has_name = true, .name = "b" }, "a",
-	  "its name was \"a\" and is \"b\"", 0 },
-	{ "the same name", F, { .size = MIB, .flags = F, .has_name = true, .name = "a" }, "a", NULL, 0 },
+	{ "another name",
+	  F,
+	  { .size = MIB, .flags = F, .has_name = true, .name = "b" },
+	  "a",
+	  "its name was \"a\" and is \"b\"",
+	  0 },
+	{ "the same name",
+	  F,
+	  { .size = MIB, .flags = F, .has_name = true, .name = "a" },
+	  "a",
+	  NULL,
+	  0 },
 	{ "no name any more", F, { .size = MIB, .flags = F }, "a", NULL, 0 },
-	{ "a name that nobody knew", F, { .size = MIB, .flags = F, .has_name = true, .name = "b" }, "", NULL, 0 },
+	{ "a name that nobody knew",
+	  F,
+	  { .size = MIB, .flags = F, .has_name = true, .name = "b" },
+	  "",
+	  NULL,
+	  0 },
 	{ "read-only now", F, { .size = MIB, .flags = F | RO }, "", "has become read-only", 0 },
 	{ "read-only as before", F | RO, { .size = MIB, .flags = F | RO }, "", NULL, 0 },
-	{ "writable, for a device that is not", F | RO | NBD_FLAG_SEND_FLUSH, { .size = MIB, .flags = F }, "", NULL, 0 },
-	{ "no flush", F | SENT, { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_FLUSH) }, "",
-	  "has no SEND_FLUSH", 0 },
-	{ "no trim", F | SENT, { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_TRIM) }, "",
-	  "has no SEND_TRIM", 0 },
-	{ "a cache", F, { .size = MIB, .flags = F | NBD_FLAG_SEND_FLUSH }, "", "has a cache now", 0 },
-	{ "larger blocks", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 4096,
-	  .payload_max = 1 << 20 }, "", "wants blocks of 4096", 0 },
-	{ "smaller blocks", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1,
-	  .payload_max = 1 << 20 }, "", NULL, 0 },
-	{ "smaller requests", F, { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1,
-	  .payload_max = 65536 }, "", "takes 65536 bytes in one request", 0 },
+	{ "writable, for a device that is not",
+	  F | RO | NBD_FLAG_SEND_FLUSH,
+	  { .size = MIB, .flags = F },
+	  "",
+	  NULL,
+	  0 },
+	{ "no flush",
+	  F | SENT,
+	  { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_FLUSH) },
+	  "",
+	  "has no SEND_FLUSH",
+	  0 },
+	{ "no trim",
+	  F | SENT,
+	  { .size = MIB, .flags = F | (SENT & ~NBD_FLAG_SEND_TRIM) },
+	  "",
+	  "has no SEND_TRIM",
+	  0 },
+	{ "a cache",
+	  F,
+	  { .size = MIB, .flags = F | NBD_FLAG_SEND_FLUSH },
+	  "",
+	  "has a cache now",
+	  0 },
+	{ "larger blocks",
+	  F,
+	  { .size = MIB,
+	    .flags = F,
+	    .has_block_size = true,
+	    .block_min = 4096,
+	    .payload_max = 1 << 20 },
+	  "",
+	  "wants blocks of 4096",
+	  0 },
+	{ "smaller blocks",
+	  F,
+	  { .size = MIB,
+	    .flags = F,
+	    .has_block_size = true,
+	    .block_min = 1,
+	    .payload_max = 1 << 20 },
+	  "",
+	  NULL,
+	  0 },
+	{ "smaller requests",
+	  F,
+	  { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1, .payload_max = 65536 },
+	  "",
+	  "takes 65536 bytes in one request",
+	  0 },
 };
 
 START_TEST(replacement)
 {
-	const struct plan p = { .server_flags = replacements[_i].had, .block_size = 512, .max_sectors_kb = 128 };
+	const struct plan p = { .server_flags = replacements[_i].had,
+				.block_size = 512,
+				.max_sectors_kb = 128 };
 	struct err e = { 0 };
 	uint64_t grown = 1;
 	int ret = plan_replacement(&p, MIB, replacements[_i].name, &replacements[_i].x, &grown, &e);
 
-	ck_assert_msg(ret == (replacements[_i].says ? -ESTALE : 0), "%s: %d %s", replacements[_i].rule, ret,
-		      e.text);
+	ck_assert_msg(ret == (replacements[_i].says ? -ESTALE : 0), "%s: %d %s",
+		      replacements[_i].rule, ret, e.text);
 	if (ret)
-		ck_assert_msg(strstr(e.text, replacements[_i].says) != NULL, "%s: %s", replacements[_i].rule,
-			      e.text);
+		ck_assert_msg(strstr(e.text, replacements[_i].says) != NULL, "%s: %s",
+			      replacements[_i].rule, e.text);
 	else
-		ck_assert_msg(grown == (replacements[_i].grown ? replacements[_i].grown : MIB), "%s: %llu",
-			      replacements[_i].rule, (unsigned long long)grown);
+		ck_assert_msg(grown == (replacements[_i].grown ? replacements[_i].grown : MIB),
+			      "%s: %llu", replacements[_i].rule, (unsigned long long)grown);
 }
 END_TEST
 
@@ -645,7 +749,10 @@ START_TEST(supervised)
 	} table[] = {
 		{ { .connections = 1, .timeout_s = 30, .dead_timeout_s = 5 }, 30, 5, 0 },
 		{ { .connections = 1, .timeout_s = 30, .supervised = true }, 0, 300000000, 1000 },
-		{ { .connections = 1, .timeout_s = 7, .supervised = true, .timeout_given = true }, 7, 300000000, 0 },
+		{ { .connections = 1, .timeout_s = 7, .supervised = true, .timeout_given = true },
+		  7,
+		  300000000,
+		  0 },
 		{ { .connections = 4, .timeout_s = 30, .supervised = true }, 30, 300000000, 0 },
 	};
 	struct export x = { .size = MIB, .flags = M };
@@ -668,9 +775,14 @@ START_TEST(flags_of_the_kernel)
 	static const struct {
 		uint16_t said, used;
 	} table[] = {
-		{ 0xffff, 0x017f }, { 0x0001, 0x0001 }, { 0x0e81, 0x0001 }, { 0x0105, 0x0105 },
+		{ 0xffff, 0x017f },
+		{ 0x0001, 0x0001 },
+		{ 0x0e81, 0x0001 },
+		{ 0x0105, 0x0105 },
 		/* without HAS_FLAGS nothing but READ_ONLY is believed */
-		{ 0xfffe, 0x0002 }, { 0x0104, 0 }, { 0, 0 },
+		{ 0xfffe, 0x0002 },
+		{ 0x0104, 0 },
+		{ 0, 0 },
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -695,7 +807,8 @@ Suite *unit_suite(void)
 	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
 	suite_add_tcase(s, t);
 	t = tcase_create("supervised");
-	tcase_add_loop_test(t, replacement, 0, (int)(sizeof(replacements) / sizeof(replacements[0])));
+	tcase_add_loop_test(t, replacement, 0,
+			    (int)(sizeof(replacements) / sizeof(replacements[0])));
 	tcase_add_test(t, backoff);
 	tcase_add_test(t, renewal);
 	tcase_add_test(t, supervised);

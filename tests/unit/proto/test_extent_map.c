@@ -43,33 +43,39 @@ static const struct walk {
 	{ "nothing", 0, 1, 1, 2, "", "", NULL },
 	{ "one extent", 1000, 1, 1, 2, "@0 0:1000=3", "0+1000=3", NULL },
 	{ "several", 1000, 1, 1, 2, "@0 0:1=3 0:9=0 0:990=3", "0+1=3 1+9=0 10+990=3", NULL },
-	{ "what goes on as it began", 1000, 1, 1, 2, "@0 0:100=3 0:100=3 0:100=0 @300 0:100=0 0:600=0",
-	  "0+200=3 200+800=0", NULL },
+	{ "what goes on as it began", 1000, 1, 1, 2,
+	  "@0 0:100=3 0:100=3 0:100=0 @300 0:100=0 0:600=0", "0+200=3 200+800=0", NULL },
 	{ "several answers", 1000, 1, 1, 2, "@0 0:512=3 @512 0:400=3 0:1=0 @913 0:87=1",
 	  "0+912=3 912+1=0 913+87=1", NULL },
 	{ "beyond the end", 1000, 1, 1, 2, "@0 0:4294967295=3", "0+1000=3", NULL },
-	{ "flags of no meaning", 1000, 1, 1, 2, "@0 0:500=4294967295 0:500=4", "0+500=4294967295 500+500=4",
-	  NULL },
+	{ "flags of no meaning", 1000, 1, 1, 2, "@0 0:500=4294967295 0:500=4",
+	  "0+500=4294967295 500+500=4", NULL },
 	{ "two contexts alike", 1000, 1, 2, 4, "@0 0:1000=3 1:1000=1", "0+1000=3,1", NULL },
 	{ "two contexts that end elsewhere", 1000, 1, 2, 4, "@0 0:100=3 0:900=0 1:400=1 1:600=0",
 	  "0+100=3,1 100+300=0,1 400+600=0,0", NULL },
 	{ "one context reaches less far", 1000, 1, 2, 4,
 	  "@0 0:1000=3 1:400=1 @400 0:600=3 1:200=1 1:400=0", "0+600=3,1 600+400=3,0", NULL },
 	{ "now one, now the other", 1000, 1, 2, 4,
-	  "@0 0:500=3 1:400=1 @400 0:600=3 1:100=1 @500 0:500=0 1:500=2", "0+500=3,1 500+500=3,2", NULL },
-	{ "the other way round", 1000, 1, 2, 4, "@0 1:400=1 0:1000=3 @400 1:600=1", "0+1000=3,1", NULL },
+	  "@0 0:500=3 1:400=1 @400 0:600=3 1:100=1 @500 0:500=0 1:500=2", "0+500=3,1 500+500=3,2",
+	  NULL },
+	{ "the other way round", 1000, 1, 2, 4, "@0 1:400=1 0:1000=3 @400 1:600=1", "0+1000=3,1",
+	  NULL },
 	{ "what is known already counts", 1000, 1, 2, 4, "@0 0:1000=3 1:500=1 @500 0:500=7 1:500=1",
 	  "0+1000=3,1", NULL },
 	{ "more than there is room for is asked for again", 1000, 1, 2, 2,
 	  "@0 0:1=0 0:1=1 0:1=2 0:997=3 1:3=0 @2 0:1=2 0:997=3 1:1=0 1:997=5",
 	  "0+1=0,0 1+1=1,0 2+1=2,0 3+997=3,5", NULL },
-	{ "blocks, a piece of one", 1024, 512, 1, 2, "@0 0:600=3 @512 0:512=0", "0+600=3 600+424=0", NULL },
-	{ "blocks, answers in whole ones", 1024, 512, 1, 2, "@0 0:512=3 @512 0:512=0", "0+512=3 512+512=0",
+	{ "blocks, a piece of one", 1024, 512, 1, 2, "@0 0:600=3 @512 0:512=0", "0+600=3 600+424=0",
 	  NULL },
-	{ "no step ahead", 1024, 512, 1, 2, "@0 0:600=3 @512 0:88=3", "", "does not get ahead: asked for block status at 512" },
+	{ "blocks, answers in whole ones", 1024, 512, 1, 2, "@0 0:512=3 @512 0:512=0",
+	  "0+512=3 512+512=0", NULL },
+	{ "no step ahead", 1024, 512, 1, 2, "@0 0:600=3 @512 0:88=3", "",
+	  "does not get ahead: asked for block status at 512" },
 	{ "no extent", 1024, 1, 1, 2, "@0", "", "asked for block status at 0" },
-	{ "one context stands still", 1024, 1, 2, 2, "@0 0:1024=0", "", "asked for block status at 0" },
-	{ "the largest export", UINT64_MAX, 1, 1, 2, "@0 0:18446744073709551614=3 @18446744073709551614 0:9=1",
+	{ "one context stands still", 1024, 1, 2, 2, "@0 0:1024=0", "",
+	  "asked for block status at 0" },
+	{ "the largest export", UINT64_MAX, 1, 1, 2,
+	  "@0 0:18446744073709551614=3 @18446744073709551614 0:9=1",
 	  "0+18446744073709551614=3 18446744073709551614+1=1", NULL },
 };
 
@@ -102,7 +108,9 @@ START_TEST(walk)
 			for (unsigned c = 0; c < w->contexts; c++)
 				at[c] = offset;
 		} else {
-			ck_assert_int_eq(sscanf(p, "%u:%llu=%u%n", &context, &length, &flags, &used), 3);
+			ck_assert_int_eq(sscanf(p, "%u:%llu=%u%n", &context, &length, &flags,
+						&used),
+					 3);
 			extent_map_extent(&m, context, at[context], length, flags);
 			at[context] += length;
 			drain(&m, rows, sizeof(rows));
@@ -174,7 +182,8 @@ START_TEST(any_pieces_make_the_same_map)
 			for (unsigned n = 4 + RANDOM(4); n && at < SIZE; n--) {
 				unsigned len = 1, max = 1 + RANDOM(9);
 
-				while (len < max && at + len < SIZE && drawn[c][at + len] == drawn[c][at])
+				while (len < max && at + len < SIZE &&
+				       drawn[c][at + len] == drawn[c][at])
 					len++;
 				extent_map_extent(&m, c, at, len, drawn[c][at]);
 				at += len;
@@ -241,11 +250,17 @@ END_TEST
 START_TEST(totals)
 {
 	static const struct extent_map_row rows[] = {
-		{ 0, 10, { 3, 1 } }, { 10, 5, { 0 } }, { 15, 1, { 3, 0 } }, { 16, 10, { 3, 1 } },
-		{ 26, UINT32_MAX, { UINT32_MAX, 0 } }, { 26, UINT64_C(1) << 40, { 0 } },
+		{ 0, 10, { 3, 1 } },
+		{ 10, 5, { 0 } },
+		{ 15, 1, { 3, 0 } },
+		{ 16, 10, { 3, 1 } },
+		{ 26, UINT32_MAX, { UINT32_MAX, 0 } },
+		{ 26, UINT64_C(1) << 40, { 0 } },
 	};
 	static const struct extent_map_total wanted[] = {
-		{ { 0 }, (UINT64_C(1) << 40) + 5, 2 }, { { 3, 0 }, 1, 1 }, { { 3, 1 }, 20, 2 },
+		{ { 0 }, (UINT64_C(1) << 40) + 5, 2 },
+		{ { 3, 0 }, 1, 1 },
+		{ { 3, 1 }, 20, 2 },
 		{ { UINT32_MAX, 0 }, UINT32_MAX, 1 },
 	};
 	static struct extent_map_total room[EXTENT_MAP_TOTALS_MAX];

@@ -40,9 +40,9 @@ static const struct {
 	const char *name;
 	size_t len; /* 0: all */
 } wrong[] = {
-	{ "", 0 }, { "allocation", 0 }, { ":allocation", 0 }, { ":", 0 }, { "a b:c", 0 },
-	{ " a:c", 0 }, { "a\t:c", 0 }, { "a\x7f:c", 0 }, { "a:\xff", 0 }, { "a:\xed\xa0\x80", 0 },
-	{ "a:b\0c", 5 }, { "\x1b[2J", 0 },
+	{ "", 0 },       { "allocation", 0 },     { ":allocation", 0 }, { ":", 0 },
+	{ "a b:c", 0 },  { " a:c", 0 },           { "a\t:c", 0 },       { "a\x7f:c", 0 },
+	{ "a:\xff", 0 }, { "a:\xed\xa0\x80", 0 }, { "a:b\0c", 5 },      { "\x1b[2J", 0 },
 };
 
 START_TEST(what_is_no_name_is_refused)

@@ -101,10 +101,10 @@ enum {
 struct replay {
 	const char *name;
 	enum neg_goal goal;
-	const char *export; /* "disk" */
-	size_t export_len; /* so many 'n' instead */
-	bool tls;     /* is required */
-	bool secured; /* and comes about: after the server's second stretch */
+	const char *export;   /* "disk" */
+	size_t export_len;    /* so many 'n' instead */
+	bool tls;             /* is required */
+	bool secured;         /* and comes about: after the server's second stretch */
 	const char *contexts; /* wanted, comma-separated */
 	uint32_t ids[2];      /* of those */
 	const struct piece *server;
@@ -122,7 +122,7 @@ struct replay {
 	const struct piece *items; /* name, NUL, description, NUL, and so on */
 };
 
-#define BREACH .kind = ERR_PROTOCOL, .code = EPROTO
+#define BREACH   .kind = ERR_PROTOCOL, .code = EPROTO
 #define ITS_DISK .got = TRANSMISSION, .size = 1048576, .flags = 0x105
 
 static const struct replay replays[] = {
@@ -1361,7 +1361,8 @@ static const struct replay replays[] = {
 		.contexts = "base:allocation",
 		.ids = { 7 },
 		.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, CONTEXT(SET_CONTEXTS, 7, 15),
-				 RAW("base:allocation"), ACK(SET_CONTEXTS), TURN, DISK(GO), ACK(GO)),
+				 RAW("base:allocation"), ACK(SET_CONTEXTS), TURN, DISK(GO),
+				 ACK(GO)),
 		.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION, ASK_INSIDE(GO)),
 		.got = TRANSMISSION | STRUCTURED_REPLIES,
 		.size = 1048576,
@@ -1477,17 +1478,19 @@ static const struct replay replays[] = {
 		.code = ENOENT,
 		.text = { "no meta context \"x:\\xe2\\x80\\xae\"" },
 	},
-#define TRANSMISSION_BREACH(title, ...)                                                                  \
-	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "base:allocation",                      \
-	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
+#define TRANSMISSION_BREACH(title, ...)                                       \
+	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "base:allocation", \
+	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),    \
 	.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION), BREACH
 	{
-		TRANSMISSION_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4), RAW("\x1b:bc")),
+		TRANSMISSION_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4),
+				    RAW("\x1b:bc")),
 		.text = { "selects the meta context \"\\x1b:bc\", which was not asked for" },
 	},
 	{
-		TRANSMISSION_BREACH("query, more contexts than wanted", CONTEXT(SET_CONTEXTS, 1, 15),
-			     RAW("base:allocation"), REPLY(SET_CONTEXTS, 4, 19)),
+		TRANSMISSION_BREACH("query, more contexts than wanted",
+				    CONTEXT(SET_CONTEXTS, 1, 15), RAW("base:allocation"),
+				    REPLY(SET_CONTEXTS, 4, 19)),
 		.text = { "more than 1 replies to NBD_OPT_SET_META_CONTEXT" },
 	},
 	{
@@ -1495,8 +1498,8 @@ static const struct replay replays[] = {
 		.text = { "NBD_REP_META_CONTEXT of 3 bytes" },
 	},
 	{
-		TRANSMISSION_BREACH("query, a context with a zero byte", CONTEXT(SET_CONTEXTS, 1, 16),
-			     RAW("base:allocation\0")),
+		TRANSMISSION_BREACH("query, a context with a zero byte",
+				    CONTEXT(SET_CONTEXTS, 1, 16), RAW("base:allocation\0")),
 		.text = { "the name of a meta context contains a zero byte" },
 	},
 	{
@@ -1507,19 +1510,20 @@ static const struct replay replays[] = {
 		TRANSMISSION_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
 		.text = { "NBD_REP_ACK to NBD_OPT_SET_META_CONTEXT carries 4 bytes" },
 	},
-#define TRANSMISSION_TWO(title, ...)                                                                     \
-	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "a:b,c:d",                              \
-	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                         \
-	.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 7 + 7), U32(4),          \
-			 RAW("disk"), U32(2), U32(3), RAW("a:b"), U32(3), RAW("c:d"), TURN), BREACH
+#define TRANSMISSION_TWO(title, ...)                                                         \
+	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "a:b,c:d",                        \
+	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                   \
+	.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 7 + 7), U32(4),    \
+			 RAW("disk"), U32(2), U32(3), RAW("a:b"), U32(3), RAW("c:d"), TURN), \
+	BREACH
 	{
-		TRANSMISSION_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3), RAW("a:b"),
-			  CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
+		TRANSMISSION_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3),
+				 RAW("a:b"), CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
 		.text = { "selects the meta context \"a:b\", which was selected before" },
 	},
 	{
-		TRANSMISSION_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3), RAW("a:b"),
-			  CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
+		TRANSMISSION_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3),
+				 RAW("a:b"), CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
 		.text = { "gives two meta contexts the number 9" },
 	},
 	{
@@ -1557,9 +1561,9 @@ struct drive {
 
 #define must(d, condition, ...) must_at(d, condition, #condition, __LINE__, " " __VA_ARGS__)
 
-__attribute__((format(printf, 5, 6)))
-static void must_at(const struct drive *d, bool ok, const char *condition, int line,
-		    const char *fmt, ...)
+__attribute__((format(printf, 5, 6))) static void must_at(const struct drive *d, bool ok,
+							  const char *condition, int line,
+							  const char *fmt, ...)
 {
 	char more[2048];
 	va_list ap;
@@ -1749,8 +1753,8 @@ static bool only_farewell_is_left(const struct drive *d)
 /* The option that is being sent or answered; 0 before the first. */
 static unsigned current_option(const struct drive *d, enum neg_want want)
 {
-	size_t i = want == NEG_WRITE ? stretch(&d->client, d->written)
-				     : stretch(&d->server, d->read);
+	size_t i = want == NEG_WRITE ? stretch(&d->client, d->written) :
+				       stretch(&d->server, d->read);
 	size_t at;
 
 	if (want == NEG_TLS)
@@ -2000,31 +2004,32 @@ START_TEST(refusal)
 		.kind = refusals[i].kind,
 		.code = refusals[i].code,
 		.text = { refusals[i].name, refusals[i].meaning, option_names[option],
-			  option == LIST || option == STRUCTURED
-				  ? "the server refuses: "
-				  : "the server refuses export \"disk\": ", quoted },
+			  option == LIST || option == STRUCTURED ?
+				  "the server refuses: " :
+				  "the server refuses export \"disk\": ",
+			  quoted },
 	};
 	struct piece said = { .kind = BYTES, .text = words };
 
 	/* no statements under an if: the pieces would not outlive them */
-	r.client = option == LIST	    ? PIECES(HELLO_LIST(3), FAREWELL)
-		   : option == STRUCTURED   ? PIECES(HELLO_QUERY(3), FAREWELL)
-		   : option == SET_CONTEXTS ? PIECES(HELLO_QUERY(3), WANT_ALLOCATION, FAREWELL)
-					    : PIECES(HELLO(3, option), FAREWELL);
+	r.client = option == LIST         ? PIECES(HELLO_LIST(3), FAREWELL) :
+		   option == STRUCTURED   ? PIECES(HELLO_QUERY(3), FAREWELL) :
+		   option == SET_CONTEXTS ? PIECES(HELLO_QUERY(3), WANT_ALLOCATION, FAREWELL) :
+					    PIECES(HELLO(3, option), FAREWELL);
 	said.len = (size_t)snprintf(words, sizeof(words), "number %zu", i);
 	snprintf(quoted, sizeof(quoted), "it says: \"%s\"", words);
-	r.server = option == SET_CONTEXTS
-			   ? PIECES(GREETING(3), ACK(STRUCTURED), TURN,
-				    ERROR(option, refusals[i].number, said.len), said)
-			   : PIECES(GREETING(3), ERROR(option, refusals[i].number, said.len), said);
+	r.server = option == SET_CONTEXTS ?
+			   PIECES(GREETING(3), ACK(STRUCTURED), TURN,
+				  ERROR(option, refusals[i].number, said.len), said) :
+			   PIECES(GREETING(3), ERROR(option, refusals[i].number, said.len), said);
 	drive(&r, SIZE_MAX, false);
 	drive(&r, 1, true);
 	/* Without a text there is none to quote. */
 	r.text[4] = goals[g].goal == NEG_GOAL_QUERY ? "block status is needed" : NULL;
-	r.server = option == SET_CONTEXTS
-			   ? PIECES(GREETING(3), ACK(STRUCTURED), TURN,
-				    ERROR(option, refusals[i].number, 0))
-			   : PIECES(GREETING(3), ERROR(option, refusals[i].number, 0));
+	r.server = option == SET_CONTEXTS ?
+			   PIECES(GREETING(3), ACK(STRUCTURED), TURN,
+				  ERROR(option, refusals[i].number, 0)) :
+			   PIECES(GREETING(3), ERROR(option, refusals[i].number, 0));
 	drive(&r, 1, true);
 }
 END_TEST
@@ -2213,7 +2218,7 @@ START_TEST(asking_changes_nothing)
 		/* An interrupted call moves nothing. */
 		neg_moved(&n, 0);
 		ck_assert_mem_eq(&before, &n, sizeof(n));
-		*a.in = (uint8_t)"NBDMAGICIHAVEOPT\0\3"[i];
+		*a.in = (uint8_t) "NBDMAGICIHAVEOPT\0\3"[i];
 		neg_moved(&n, 1);
 	}
 	ck_assert_int_eq(neg_want(&n, &a), NEG_WRITE);

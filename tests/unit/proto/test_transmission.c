@@ -45,15 +45,15 @@ enum { DF = 4, REQ_ONE = 8 };
 
 struct replay {
 	const char *name;
-	uint64_t size;        /* 1 MiB */
+	uint64_t size; /* 1 MiB */
 	uint32_t min;
-	bool simple;          /* structured replies were not agreed on */
-	bool two;             /* contexts, under the numbers 7 and 0xfffffffe; else the first */
+	bool simple; /* structured replies were not agreed on */
+	bool two;    /* contexts, under the numbers 7 and 0xfffffffe; else the first */
 	struct transmission_request ask[4]; /* to the first of no length */
 	bool disconnect;
 	const struct piece *server;
-	const char *events;   /* see record() */
-	const char *failure;  /* a breach, or NULL */
+	const char *events;  /* see record() */
+	const char *failure; /* a breach, or NULL */
 };
 
 static const struct replay replays[] = {
@@ -152,10 +152,11 @@ static const struct replay replays[] = {
 		.ask = { ASK_STATUS(0, 512) },
 		.server = PIECES(CHUNK(1, DONE, 0x8002, 14 + 4096), U32(1), U16(4096),
 				 FILL('t', 4096), U64(0)),
-		.events = "R0!1\"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
-			  "tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
-			  "tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
-			  "tttttttttttttttttttttttttttttttt...\"",
+		.events =
+			"R0!1\"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
+			"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
+			"tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt"
+			"tttttttttttttttttttttttttttttttt...\"",
 	},
 	{
 		.name = "status, replies in another order, chunks interleaved",
@@ -176,19 +177,19 @@ static const struct replay replays[] = {
 		.disconnect = true,
 		.events = "",
 	},
-	/* --- block status, breaches --- */
-#define BREACH(title, text, ...)                                                                  \
-	{                                                                                          \
-		.name = title, .ask = { ASK_STATUS(0, 512) }, .server = PIECES(__VA_ARGS__),       \
-		.events = "", .failure = text,                                                     \
+/* --- block status, breaches --- */
+#define BREACH(title, text, ...)                                                             \
+	{                                                                                    \
+		.name = title, .ask = { ASK_STATUS(0, 512) }, .server = PIECES(__VA_ARGS__), \
+		.events = "", .failure = text,                                               \
 	}
 	BREACH("an extent of no bytes", "an extent of no bytes at 0", STATUS(1, DONE, 7, 1),
 	       EXTENT(0, 3)),
 	{
 		.name = "an extent of no bytes between others",
 		.ask = { ASK_STATUS(0, 65536) },
-		.server = PIECES(STATUS(1, DONE, 7, 3), EXTENT(512, 3), EXTENT(0, 0),
-				 EXTENT(512, 0)),
+		.server =
+			PIECES(STATUS(1, DONE, 7, 3), EXTENT(512, 3), EXTENT(0, 0), EXTENT(512, 0)),
 		.events = "E0.0:0+512=3",
 		.failure = "an extent of no bytes at 512",
 	},
@@ -202,8 +203,8 @@ static const struct replay replays[] = {
 	{
 		.name = "extents beyond what was asked for",
 		.ask = { ASK_STATUS(512, 1024) },
-		.server = PIECES(STATUS(1, DONE, 7, 3), EXTENT(1023, 3), EXTENT(1, 0),
-				 EXTENT(1, 3)),
+		.server =
+			PIECES(STATUS(1, DONE, 7, 3), EXTENT(1023, 3), EXTENT(1, 0), EXTENT(1, 3)),
 		.events = "E0.0:512+1023=3",
 		.failure = "extents go on beyond the 1024 bytes at 512",
 	},
@@ -389,9 +390,10 @@ static const struct replay replays[] = {
 	{
 		.name = "read, 64 stretches and their gaps",
 		.ask = { ASK(READ, 0, 0, 127) },
-#define TWO(at) DATA(1, 0, at, 'x', 1), DATA(1, 0, (at) + 2, 'x', 1)
+#define TWO(at)   DATA(1, 0, at, 'x', 1), DATA(1, 0, (at) + 2, 'x', 1)
 #define EIGHT(at) TWO(at), TWO((at) + 4), TWO((at) + 8), TWO((at) + 12)
-#define SIXTY_FOUR EIGHT(0), EIGHT(16), EIGHT(32), EIGHT(48), EIGHT(64), EIGHT(80), EIGHT(96), EIGHT(112)
+#define SIXTY_FOUR \
+	EIGHT(0), EIGHT(16), EIGHT(32), EIGHT(48), EIGHT(64), EIGHT(80), EIGHT(96), EIGHT(112)
 		.server = PIECES(SIXTY_FOUR, ERROR(1, DONE, 5, "")),
 		.events = NULL,
 	},
@@ -402,13 +404,15 @@ static const struct replay replays[] = {
 		.events = NULL,
 		.failure = "more than 64 stretches",
 	},
-#define READ_BREACH(title, text, ...)                                                             \
-	{                                                                                          \
-		.name = title, .ask = { ASK(READ, 0, 512, 512) }, .server = PIECES(__VA_ARGS__),   \
-		.events = NULL, .failure = text,                                                   \
+#define READ_BREACH(title, text, ...)                                                            \
+	{                                                                                        \
+		.name = title, .ask = { ASK(READ, 0, 512, 512) }, .server = PIECES(__VA_ARGS__), \
+		.events = NULL, .failure = text,                                                 \
 	}
-	READ_BREACH("read, a simple reply", "a simple reply to NBD_CMD_READ, although", SIMPLE(1, 0)),
-	READ_BREACH("read, a simple error", "a simple reply to NBD_CMD_READ, although", SIMPLE(1, 5)),
+	READ_BREACH("read, a simple reply", "a simple reply to NBD_CMD_READ, although",
+		    SIMPLE(1, 0)),
+	READ_BREACH("read, a simple error", "a simple reply to NBD_CMD_READ, although",
+		    SIMPLE(1, 5)),
 	READ_BREACH("read, no data", "lacks a part of the data", NONE(1)),
 	READ_BREACH("read, the beginning is missing", "lacks a part of the data",
 		    DATA(1, DONE, 513, 'd', 511)),
@@ -416,13 +420,15 @@ static const struct replay replays[] = {
 		    DATA(1, DONE, 512, 'd', 511)),
 	READ_BREACH("read, the middle is missing", "lacks a part of the data",
 		    DATA(1, 0, 512, 'd', 10), HOLE(1, DONE, 523, 501)),
-	READ_BREACH("read, before the beginning", "512 bytes at 511 in reply to a read of 512 at 512",
-		    CHUNK(1, DONE, 1, 520), U64(511)),
+	READ_BREACH("read, before the beginning",
+		    "512 bytes at 511 in reply to a read of 512 at 512", CHUNK(1, DONE, 1, 520),
+		    U64(511)),
 	READ_BREACH("read, after the end", "512 bytes at 513 in reply to a read of 512 at 512",
 		    CHUNK(1, DONE, 1, 520), U64(513)),
-	READ_BREACH("read, more than asked for", "513 bytes at 512", CHUNK(1, DONE, 1, 521), U64(512)),
-	READ_BREACH("read, an offset that wraps", "at 18446744073709551615",
-		    CHUNK(1, DONE, 1, 10), U64(UINT64_MAX)),
+	READ_BREACH("read, more than asked for", "513 bytes at 512", CHUNK(1, DONE, 1, 521),
+		    U64(512)),
+	READ_BREACH("read, an offset that wraps", "at 18446744073709551615", CHUNK(1, DONE, 1, 10),
+		    U64(UINT64_MAX)),
 	READ_BREACH("read, more than there can be", "4294967287 bytes at 512",
 		    CHUNK(1, DONE, 1, 0xffffffff), U64(512)),
 	READ_BREACH("read, a hole that is too large", "4294967295 bytes at 512",
@@ -444,7 +450,8 @@ static const struct replay replays[] = {
 		    HOLE(1, 0, 600, 100), HOLE(1, 0, 800, 100), HOLE(1, DONE, 650, 200)),
 	READ_BREACH("read, data for the place of an error", "the chunks of a read overlap",
 		    ERROR_AT(1, 0, 5, 700), HOLE(1, DONE, 512, 512)),
-	READ_BREACH("read, an error beyond the end", "an error at 1024", ERROR_AT(1, DONE, 5, 1024)),
+	READ_BREACH("read, an error beyond the end", "an error at 1024",
+		    ERROR_AT(1, DONE, 5, 1024)),
 	{
 		.name = "read, fragments against the will",
 		.ask = { ASK(READ, DF, 0, 4) },
@@ -467,9 +474,9 @@ struct drive {
 
 #define must(d, condition, ...) must_at(d, condition, #condition, __LINE__, " " __VA_ARGS__)
 
-__attribute__((format(printf, 5, 6)))
-static void must_at(const struct drive *d, bool ok, const char *condition, int line,
-		    const char *fmt, ...)
+__attribute__((format(printf, 5, 6))) static void must_at(const struct drive *d, bool ok,
+							  const char *condition, int line,
+							  const char *fmt, ...)
 {
 	char more[5000];
 	va_list ap;
@@ -538,8 +545,7 @@ static void finish(struct drive *d)
 	free(d->q);
 }
 
-__attribute__((format(printf, 2, 3)))
-static void record(struct drive *d, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void record(struct drive *d, const char *fmt, ...)
 {
 	size_t used = strlen(d->events);
 	va_list ap;
@@ -574,8 +580,10 @@ static void on_event(struct drive *d, enum transmission_want want, const struct 
 	} else {
 		const char *text;
 
-		must(d, transmission_error(d->q, &e) == -e.code && e.code > 0 && e.kind == ERR_REFUSED);
-		must(d, text_is_utf8(e.text, strlen(e.text)) && !strchr(e.text, '\x1b'), "%s", e.text);
+		must(d, transmission_error(d->q, &e) == -e.code && e.code > 0 &&
+				e.kind == ERR_REFUSED);
+		must(d, text_is_utf8(e.text, strlen(e.text)) && !strchr(e.text, '\x1b'), "%s",
+		     e.text);
 		text = strstr(e.text, "it says: ");
 		record(d, "R%u!%u%s", b->request, b->error, text ? text + 9 : "");
 	}
@@ -592,7 +600,8 @@ static void check_sticky(const struct drive *d, struct transmission *q, enum tra
 		must(d, transmission_want(q, &b) == end);
 		must(d, b.len == 0 && !b.in && !b.out);
 		must(d, strcmp(transmission_failure(q)->text, before.text) == 0, "%s", before.text);
-		must(d, transmission_failure(q)->kind == before.kind && transmission_failure(q)->code == before.code);
+		must(d, transmission_failure(q)->kind == before.kind &&
+				transmission_failure(q)->code == before.code);
 		must(d, transmission_ask(q, &r, &e) == -EPIPE);
 		if (i == 0)
 			transmission_moved(q, 0);
@@ -625,7 +634,8 @@ static void check_broken(const struct drive *d)
 		else
 			transmission_broken(q, way ? ECONNRESET : 0);
 		if (said) {
-			must(d, transmission_want(q, &b) == (d->r->failure ? TRANSMISSION_FAILED : TRANSMISSION_DONE));
+			must(d, transmission_want(q, &b) ==
+					(d->r->failure ? TRANSMISSION_FAILED : TRANSMISSION_DONE));
 			continue;
 		}
 		must(d, transmission_want(q, &b) == TRANSMISSION_FAILED);
@@ -658,8 +668,8 @@ static void drive(const struct replay *r, size_t limit, bool breaking)
 		end = TRANSMISSION_FAILED;
 	else if (r->disconnect)
 		end = TRANSMISSION_DONE;
-	while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE && want != TRANSMISSION_DONE &&
-	       want != TRANSMISSION_FAILED) {
+	while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE &&
+	       want != TRANSMISSION_DONE && want != TRANSMISSION_FAILED) {
 		size_t len = b.len < limit ? b.len : limit;
 
 		if (breaking && worth_breaking(&d))
@@ -721,7 +731,8 @@ START_TEST(cases_are_complete)
 		for (size_t j = 0; j < i; j++)
 			ck_assert_str_ne(replays[i].name, replays[j].name);
 		begin(&d, &replays[i]);
-		while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE && d.q->state != TRANSMISSION_S_END) {
+		while ((want = transmission_want(d.q, &b)) != TRANSMISSION_IDLE &&
+		       d.q->state != TRANSMISSION_S_END) {
 			seen[d.q->state] = true;
 			if (want == TRANSMISSION_READ) {
 				memcpy(b.in, d.server.data + d.read, b.len);
@@ -742,7 +753,10 @@ END_TEST
 static void init(struct transmission *q, uint64_t size, uint32_t min, uint32_t max, bool structured)
 {
 	struct transmission_params p = {
-		.size = size, .block_min = min, .payload_max = max, .structured = structured,
+		.size = size,
+		.block_min = min,
+		.payload_max = max,
+		.structured = structured,
 	};
 	struct err e;
 
@@ -822,7 +836,8 @@ START_TEST(the_most_extents)
 	ck_assert_int_eq(transmission_ask(&q, &r, &e), 0);
 	ck_assert_int_eq(transmission_want(&q, &b), TRANSMISSION_WRITE);
 	transmission_moved(&q, b.len);
-	make_bytes(&head, PIECES(STATUS(1, DONE, 0, (uint32_t)TRANSMISSION_MAX_EXTENTS + (uint32_t)_i)));
+	make_bytes(&head,
+		   PIECES(STATUS(1, DONE, 0, (uint32_t)TRANSMISSION_MAX_EXTENTS + (uint32_t)_i)));
 	feed(&q, head.data, head.len - (_i ? 4 : 0));
 	free_bytes(&head);
 	ck_assert_int_eq(transmission_want(&q, &b), _i ? TRANSMISSION_FAILED : TRANSMISSION_READ);
@@ -884,7 +899,8 @@ START_TEST(what_may_not_be_sent_is_refused)
 		init(&q, table[i].size, table[i].min, table[i].max, !table[i].simple);
 		ret = transmission_ask(&q, &table[i].r, &e);
 		ck_assert_msg(ret == (table[i].good ? 0 : -EINVAL), "row %zu: %d", i, ret);
-		ck_assert_int_eq(transmission_want(&q, &b), table[i].good ? TRANSMISSION_WRITE : TRANSMISSION_IDLE);
+		ck_assert_int_eq(transmission_want(&q, &b),
+				 table[i].good ? TRANSMISSION_WRITE : TRANSMISSION_IDLE);
 		if (!table[i].good)
 			ck_assert_ptr_nonnull(strstr(e.text, "does not suit the export"));
 	}
@@ -940,11 +956,12 @@ START_TEST(the_longest_request)
 		longest = transmission_longest(&q, table[i].type, table[i].offset);
 		ck_assert_msg(longest == table[i].longest, "row %zu: %u", i, longest);
 		if (longest) {
-			const struct transmission_request r = ASK(table[i].type, 0, table[i].offset, longest);
+			const struct transmission_request r =
+				ASK(table[i].type, 0, table[i].offset, longest);
 			struct err e = { 0 };
 
-			ck_assert_msg(transmission_ask(&q, &r, &e) == 0 || table[i].offset % 512, "row %zu: %s", i,
-				      e.text);
+			ck_assert_msg(transmission_ask(&q, &r, &e) == 0 || table[i].offset % 512,
+				      "row %zu: %s", i, e.text);
 		}
 	}
 }
@@ -1043,10 +1060,14 @@ START_TEST(each_error_has_its_words)
 		int code;
 		const char *text;
 	} table[] = {
-		{ 1, EPERM, "NBD_EPERM" },	{ 5, EIO, "NBD_EIO" },
-		{ 12, ENOMEM, "NBD_ENOMEM" },	{ 22, EINVAL, "NBD_EINVAL" },
-		{ 28, ENOSPC, "NBD_ENOSPC" },	{ 75, EOVERFLOW, "NBD_EOVERFLOW" },
-		{ 95, EOPNOTSUPP, "NBD_ENOTSUP" }, { 108, ESHUTDOWN, "NBD_ESHUTDOWN" },
+		{ 1, EPERM, "NBD_EPERM" },
+		{ 5, EIO, "NBD_EIO" },
+		{ 12, ENOMEM, "NBD_ENOMEM" },
+		{ 22, EINVAL, "NBD_EINVAL" },
+		{ 28, ENOSPC, "NBD_ENOSPC" },
+		{ 75, EOVERFLOW, "NBD_EOVERFLOW" },
+		{ 95, EOPNOTSUPP, "NBD_ENOTSUP" },
+		{ 108, ESHUTDOWN, "NBD_ESHUTDOWN" },
 		{ 2, EINVAL, " 2: an error that this client does not know" },
 	};
 	const struct transmission_request r = ASK(CACHE, 0, 4096, 512);
@@ -1076,7 +1097,10 @@ END_TEST
 START_TEST(params_of_an_export)
 {
 	static const struct export x = {
-		.size = 4096, .has_block_size = true, .block_min = 512, .payload_max = 65536,
+		.size = 4096,
+		.has_block_size = true,
+		.block_min = 512,
+		.payload_max = 65536,
 		.structured = true,
 	};
 	static struct export plain;

@@ -88,8 +88,8 @@ static const struct {
 	{ "nbds://h/x", URI_TCP, true, "h", "10809", "", "x", "nbds://h:10809/x" },
 	{ "nbd+vsock://2/x", URI_VSOCK, false, "2", "10809", "", "x", "nbd+vsock://2:10809/x" },
 	{ "nbd+vsock://0:0", URI_VSOCK, false, "0", "0", "", "", "nbd+vsock://0:0/" },
-	{ "NBDs+VSock://4294967294:4294967294//y", URI_VSOCK, true, "4294967294", "4294967294", "", "/y",
-	  "nbds+vsock://4294967294:4294967294//y" },
+	{ "NBDs+VSock://4294967294:4294967294//y", URI_VSOCK, true, "4294967294", "4294967294", "",
+	  "/y", "nbds+vsock://4294967294:4294967294//y" },
 	{ "nbds+unix:///x?socket=/s", URI_UNIX, true, "", "", "/s", "x",
 	  "nbds+unix:///x?socket=/s" },
 	{ "NbD://h/X", URI_TCP, false, "h", "10809", "", "X", "nbd://h:10809/X" },
@@ -175,15 +175,21 @@ static const struct {
 	{ "nbd:/x", "the URI \"nbd:/x\" has no scheme with \"://\" behind it" },
 	{ "1nbd://h", "the URI \"1nbd://h\" has no scheme with \"://\" behind it" },
 	{ "\x1b://h", "the URI \"\\x1b://h\" has no scheme with \"://\" behind it" },
-	{ "http://h/", "the URI's scheme \"http\" is not nbd or nbds, perhaps with +unix or +vsock" },
+	{ "http://h/",
+	  "the URI's scheme \"http\" is not nbd or nbds, perhaps with +unix or +vsock" },
 	{ "nb://h/", "the URI's scheme \"nb\" is not nbd or nbds, perhaps with +unix or +vsock" },
-	{ "nbdx://h/", "the URI's scheme \"nbdx\" is not nbd or nbds, perhaps with +unix or +vsock" },
+	{ "nbdx://h/",
+	  "the URI's scheme \"nbdx\" is not nbd or nbds, perhaps with +unix or +vsock" },
 	{ "nbd+vsock:///x", "the context identifier \"\" is not a number below 4294967295" },
-	{ "nbd+vsock://4294967295/x", "the context identifier \"4294967295\" is not a number below 4294967295" },
-	{ "nbd+vsock://host/x", "the context identifier \"host\" is not a number below 4294967295" },
-	{ "nbd+vsock://[::1]/x", "the context identifier \"::1\" is not a number below 4294967295" },
+	{ "nbd+vsock://4294967295/x",
+	  "the context identifier \"4294967295\" is not a number below 4294967295" },
+	{ "nbd+vsock://host/x",
+	  "the context identifier \"host\" is not a number below 4294967295" },
+	{ "nbd+vsock://[::1]/x",
+	  "the context identifier \"::1\" is not a number below 4294967295" },
 	{ "nbd+vsock://2:4294967295/", "the port \"4294967295\" is not a number below 4294967295" },
-	{ "nbd+vsock://2/?socket=/s", "the URI's parameter \"socket\" is for nbd+unix and nbds+unix only" },
+	{ "nbd+vsock://2/?socket=/s",
+	  "the URI's parameter \"socket\" is for nbd+unix and nbds+unix only" },
 	/* what RFC 3986 does not allow */
 	{ "nbd://h/a b", "the URI's export name \"a b\" breaks RFC 3986 at its byte 2" },
 	{ "nbd://h/\xc3\xa9", "the URI's export name \"\xc3\xa9\" breaks RFC 3986 at its byte 1" },
@@ -254,15 +260,19 @@ static const struct {
 	{ "nbd://h:65536/", "the port \"65536\" is not a number from 1 to 65535" },
 	{ "nbd://h:99999999999999999999/",
 	  "the port \"99999999999999999999\" is not a number from 1 to 65535" },
-	{ "nbd://user@h/", "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
-	{ "nbd://user:secret@h/", "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
-	{ "nbd://@h/", "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
+	{ "nbd://user@h/",
+	  "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
+	{ "nbd://user:secret@h/",
+	  "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
+	{ "nbd://@h/",
+	  "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
 	{ "nbd+unix://user@/x?socket=s",
 	  "the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only" },
 	{ "nbds://@h/", "the URI's user name is empty" },
 	{ "nbds+unix://@/x?socket=s", "the URI's user name is empty" },
-	{ "nbds://user:secret@h/", "the URI has a password, but a pre-shared key is read from a file "
-				   "only (tls-psk-file)" },
+	{ "nbds://user:secret@h/",
+	  "the URI has a password, but a pre-shared key is read from a file "
+	  "only (tls-psk-file)" },
 	{ "nbds://user:@h/", "the URI has a password, but a pre-shared key is read from a file "
 			     "only (tls-psk-file)" },
 	{ "nbds://us%00er@h/", "the URI's user name contains %00" },
@@ -301,10 +311,8 @@ static const struct {
 	  "the URI's parameter \"tls-type\" is not supported by this version" },
 	{ "nbd://h/?tls-hostname=h",
 	  "the URI's parameter \"tls-hostname\" is for nbds, nbds+unix and nbds+vsock only" },
-	{ "nbds://h/?tls-hostname",
-	  "the URI's parameter \"tls-hostname\" has no value" },
-	{ "nbds://h/?tls-psk-file=",
-	  "the URI's parameter \"tls-psk-file\" has no value" },
+	{ "nbds://h/?tls-hostname", "the URI's parameter \"tls-hostname\" has no value" },
+	{ "nbds://h/?tls-psk-file=", "the URI's parameter \"tls-psk-file\" has no value" },
 	{ "nbds://h/?tls-psk-file=a&tls-psk-file=b",
 	  "the URI's parameter \"tls-psk-file\" is given twice" },
 	{ "nbd+unix:///?tls-certificates=d&socket=s",
@@ -557,15 +565,15 @@ static const struct {
 	const char *text;
 	bool looks;
 } looks[] = {
-	{ "nbd://h", true },	  { "nbds+unix:///", true },
-	{ "NBD://", true },	  { "a1+.-://", true },
-	{ "http://h", true },	  { "", false },
-	{ "://h", false },	  { "h", false },
-	{ "h:10809", false },	  { "nbd:h", false },
-	{ "nbd:/h", false },	  { "nbd:", false },
-	{ "/a://b", false },	  { "./a://b", false },
-	{ "1a://b", false },	  { "+a://b", false },
-	{ "a_b://c", false },	  { "[::1]:1", false },
+	{ "nbd://h", true },      { "nbds+unix:///", true },
+	{ "NBD://", true },       { "a1+.-://", true },
+	{ "http://h", true },     { "", false },
+	{ "://h", false },        { "h", false },
+	{ "h:10809", false },     { "nbd:h", false },
+	{ "nbd:/h", false },      { "nbd:", false },
+	{ "/a://b", false },      { "./a://b", false },
+	{ "1a://b", false },      { "+a://b", false },
+	{ "a_b://c", false },     { "[::1]:1", false },
 	{ "\xc3\xa9://", false }, { "nb d://h", false },
 };
 
@@ -648,8 +656,11 @@ START_TEST(tls_parameters)
 	char text[URI_TEXT_MAX], *p = text;
 	struct err e;
 
-	ck_assert_int_eq(uri_parse(&u, "nbds://h/x?tls-hostname=n.example&tls-psk-file=/a%20b&"
-				       "tls-certificates=/c", &e), 0);
+	ck_assert_int_eq(uri_parse(&u,
+				   "nbds://h/x?tls-hostname=n.example&tls-psk-file=/a%20b&"
+				   "tls-certificates=/c",
+				   &e),
+			 0);
 	ck_assert(u.tls);
 	ck_assert_str_eq(u.tls_hostname, "n.example");
 	ck_assert_str_eq(u.tls_psk_file, "/a b");

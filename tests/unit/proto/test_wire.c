@@ -4,11 +4,11 @@
  * names of their own before wire.h comes: its enumerators are renamed while its header is read, its
  * macros are copied and removed after. Newer headers have more of them than the oldest supported.
  */
-#define NBD_CMD_READ	     KERNEL_CMD_READ
-#define NBD_CMD_WRITE	     KERNEL_CMD_WRITE
-#define NBD_CMD_DISC	     KERNEL_CMD_DISC
-#define NBD_CMD_FLUSH	     KERNEL_CMD_FLUSH
-#define NBD_CMD_TRIM	     KERNEL_CMD_TRIM
+#define NBD_CMD_READ         KERNEL_CMD_READ
+#define NBD_CMD_WRITE        KERNEL_CMD_WRITE
+#define NBD_CMD_DISC         KERNEL_CMD_DISC
+#define NBD_CMD_FLUSH        KERNEL_CMD_FLUSH
+#define NBD_CMD_TRIM         KERNEL_CMD_TRIM
 #define NBD_CMD_WRITE_ZEROES KERNEL_CMD_WRITE_ZEROES
 #include <linux/nbd.h>
 #undef NBD_CMD_READ
