@@ -84,8 +84,9 @@ struct plan {
 	uint32_t io_timeout_ms; /* for queue/io_timeout; 0: as the timeout sets it */
 	bool write_back;        /* the server has a cache that wants flushing */
 	bool rotational;
-	bool write_zeroes;                  /* the server takes NBD_CMD_WRITE_ZEROES */
-	bool made_read_only;                /* by the server, not by the user */
+	bool write_zeroes;   /* the server takes NBD_CMD_WRITE_ZEROES */
+	bool made_read_only; /* by the server, not by the user */
+	bool multi_conn;     /* several connections, which the server has permitted */
 	char backend[PLAN_BACKEND_MAX + 1]; /* names the export, see plan_backend */
 };
 
@@ -132,19 +133,22 @@ int plan_same_export(const struct export *a, const struct export *b, struct err 
 
 /*
  * Whether a connection to what x says may take the place of one that was lost, on a device that was
- * attached by p and has size bytes now: nothing that the kernel sends may be unknown to the server, nothing that the
- * kernel does not send may be needed, no data may be out of reach. name is the canonical name
- * known so far, or "". *larger: the export has grown, by whole blocks to *grown bytes. -ESTALE (ERR_REFUSED) with the difference.
+ * attached by p and has size bytes now: nothing that the kernel sends may be unknown to the server,
+ * nothing that the kernel does not send may be needed, no data may be out of reach, and several
+ * connections need NBD_FLAG_CAN_MULTI_CONN, unless the attach did without. name is the canonical
+ * name known so far, or "". *grown: what the device may have with this export, in whole blocks;
+ * size, where that is refused. -ESTALE (ERR_REFUSED) with the difference.
  */
 int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
 		     uint64_t *grown, struct err *e);
 
 /*
- * How long to wait before attempt number attempt (from 0 on) to reach a server again, in milliseconds: none for the
- * first, then a random part of a limit that doubles from 100 ms to 5 s, so that many clients of
- * one server do not come at the same time. random is any number.
+ * How long to wait before attempt number attempt (from 0 on) to reach a server again, in
+ * milliseconds: none for the first, then a random part of a limit that doubles from 100 ms, so that
+ * many clients of one server do not come at the same time. The limit ends at 2 s: a SYN every other
+ * second costs nobody; where the server is silent, at 5 s. random is any number.
  */
-unsigned plan_backoff_ms(unsigned attempt, uint32_t random);
+unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random);
 
 /*
  * TLS: how many records requests with so many bytes of data have taken in either direction, at most: a record holds 16 KiB

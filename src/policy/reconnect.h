@@ -18,8 +18,8 @@
  * carries, so that it does not matter how late the caller wakes up.
  *
  * An action that "ends in" an event is under way until that event; at most one dial and one command
- * (OFFER, PROBE, RESIZE, DISCONNECT) are under way at a time. All actions of one event are taken and
- * carried out before the next event is told.
+ * (OFFER, PROBE, RESIZE, DISCONNECT) are under way at a time. All actions of one event are taken
+ * and carried out before the next event is told.
  */
 #ifndef NBD_ATTACH_RECONNECT_H
 #define NBD_ATTACH_RECONNECT_H
@@ -83,8 +83,8 @@ enum rc_purpose {
 };
 
 enum rc_timer {
-	RC_T_PHASE,   /* next step of the phase */
-	RC_T_NOTICE,  /* end of the wait for the socket that a report is about */
+	RC_T_PHASE, /* next step of the phase */
+	RC_T_NOTICE, /* end of the wait for the driver's report, or for the socket that it is about */
 	RC_T_GIVE_UP, /* end of --reconnect-timeout */
 	RC_T_RENEW,   /* WATCHING: next look at the TLS records, next renewal */
 	RC_T_GROW,    /* WATCHING: next try to grow */
@@ -124,8 +124,8 @@ struct rc_config {
 
 enum rc_event_type {
 	RC_TICK,            /* the deadline has come */
-	RC_SOCKET_ENDED,    /* conn, silent: poll reports the end of an UP connection */
-	RC_CANDIDATE_ENDED, /* candidate, silent: the same of one not yet installed */
+	RC_SOCKET_ENDED,    /* conn: poll reports the end of an UP connection */
+	RC_CANDIDATE_ENDED, /* candidate: the same of one not yet installed */
 	RC_CUT_DONE,        /* conn: nothing of it can reach its server any more */
 	RC_LINK_DEAD, /* NBD_CMD_LINK_DEAD of this device; lost: the queue ran over, any may be missing */
 	RC_DIAL_DONE,    /* ret, err; or count candidates, kept by the caller, export, kernel_tls */
@@ -149,7 +149,6 @@ enum rc_result {
 struct rc_event {
 	enum rc_event_type type;
 	unsigned conn, candidate, count;
-	bool silent; /* the server did not end the connection itself: it may still have requests */
 	bool lost, taken, kernel_tls;
 	int ret; /* 0 or -errno */
 	enum rc_result result;
@@ -231,6 +230,7 @@ struct reconnect {
 	struct rc_conn conn[PLAN_CONNECTIONS_MAX];
 	enum rc_phase phase;
 	enum rc_purpose purpose;
+	long long now; /* time of the event that is being taken */
 	long long timer[RC_TIMERS];
 	uint32_t random;
 
@@ -248,14 +248,14 @@ struct reconnect {
 	bool silent;          /* the last failure was a server's silence */
 	long long hold_until; /* no attempt before: a forced detach is under way */
 
-	uint64_t candidates; /* bit i: the caller has candidate i */
-	bool ended;          /* the candidate that is offered has ended */
-	unsigned offers;     /* of the candidate, so far */
-	unsigned
-		target; /* connection to be renewed; or that was given a candidate of unknown fate */
-	bool kernel_tls; /* of the candidates */
+	uint64_t candidates;  /* bit i: the caller has candidate i */
+	bool ended;           /* the candidate that is offered has ended */
+	unsigned offers;      /* of the candidate, so far */
+	unsigned target;      /* connection to be renewed, or with a candidate that may be taken */
+	bool target_doubtful; /* before it got that candidate */
+	bool kernel_tls;      /* of the candidates */
 
-	bool command_running; /* the phase stays until it is done */
+	bool busy; /* a command or a hand-over is under way: the phase stays until it is done */
 	struct renew_quiet quiet;
 	uint64_t records;      /* TLS records of the device at the last look */
 	long long renew_after; /* no renewal before */
@@ -270,14 +270,14 @@ struct reconnect {
 	unsigned reconnects, failures;
 	struct err error;  /* the last failure to connect */
 	struct err answer; /* of the last REPLY or NOT_RENEWED, NOT_GROWN */
-	struct {
+	struct rc_noted {
 		int code;
-		long long again_at;
-	} noted[RC_SERVERS_MAX]; /* failure that was noted last of each server */
+		long long again_at; /* no further note of the same failure before */
+	} noted[RC_SERVERS_MAX];    /* last noted failure of each server */
 
 	bool changed; /* status or durable: PUBLISH is due */
-	unsigned first_action, actions;
 	struct rc_action queue[RC_ACTIONS_MAX];
+	unsigned queued, taken;
 };
 
 /* The configuration is copied. Actions may be due at once. */
