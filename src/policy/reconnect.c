@@ -11,9 +11,10 @@ enum {
 	OFFER_MS = 20,         /* to the next offer of a candidate that was not taken */
 	OFFERS_FAST = 50,      /* after so many the driver has no room, or needs long */
 	OFFER_SLOW_MS = 500,
-	GROW_MS = 3000,     /* requests of a lost connection have been sent again by then */
-	ABORT_MS = 20000,   /* a forced detach is over by then */
-	CLIENT_MS = 30000,  /* a client gets an answer by then */
+	ROOM_S = 5,        /* the driver has marked a dead slot so long after the request timeout */
+	GROW_MS = 3000,    /* requests of a lost connection have been sent again by then */
+	ABORT_MS = 20000,  /* a forced detach is over by then */
+	CLIENT_MS = 30000, /* a client gets an answer by then */
 	COMMAND_MS = 10000, /* a command that takes longer hangs */
 	BUSY_MS = 1000,     /* to the next look whether it is over */
 	NOTE_MS = 60000,    /* between two notes of the same failure */
@@ -80,31 +81,20 @@ static struct rc_action *submit_command(struct reconnect *r, enum rc_action_type
 	return queue_action(r, type);
 }
 
-/* A copy that lives until the next event. */
-static const struct err *keep_error(struct reconnect *r, const struct err *e)
-{
-	if (e != &r->answer)
-		r->answer = *e;
-	return &r->answer;
-}
-
+/* The error is kept until the next event. */
 static void reply_to(struct reconnect *r, unsigned client, const struct err *e)
 {
 	struct rc_action *a = queue_action(r, RC_REPLY);
 
 	a->client = client;
-	if (!e)
-		return;
-	a->ret = -e->code;
-	a->err = keep_error(r, e);
+	a->ret = e ? -e->code : 0;
+	a->err = e;
 }
 
 static void refuse_client(struct reconnect *r, unsigned client, const char *why)
 {
-	struct err e;
-
-	err_set(&e, ERR_BUSY, EBUSY, "%s", why);
-	reply_to(r, client, &e);
+	err_set(&r->refusal, ERR_BUSY, EBUSY, "%s", why);
+	reply_to(r, client, &r->refusal);
 }
 
 static void forget_client(struct reconnect *r)
@@ -113,17 +103,18 @@ static void forget_client(struct reconnect *r)
 	disarm(r, RC_T_CLIENT);
 }
 
-static void answer_client(struct reconnect *r, const struct err *e)
+/* Tells the waiting client, if there is one, that it is done; or r->answer. */
+static void answer_client(struct reconnect *r, bool done)
 {
 	if (r->client.waiting)
-		reply_to(r, r->client.id, e);
+		reply_to(r, r->client.id, done ? NULL : &r->answer);
 	forget_client(r);
 }
 
-static void answer_rescan(struct reconnect *r, const struct err *e)
+static void fail_rescan(struct reconnect *r)
 {
 	if (r->client.request == RC_ASK_RESCAN)
-		answer_client(r, e);
+		answer_client(r, false);
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -184,10 +175,9 @@ static long long certain_at(struct reconnect *r)
 	return c ? c->since + RC_NOTICE_MS : RC_NEVER;
 }
 
-/* Nobody knows what the server has got of a lost connection, and may still carry out. */
+/* Nobody knows what the server in use has got of a lost connection, and may still carry out. */
 static void fence_server(struct reconnect *r)
 {
-	r->durable.fenced_server = r->durable.server;
 	r->durable.fenced_until = r->now + 1000LL * r->config.fence_delay_s;
 	r->changed = true;
 }
@@ -211,8 +201,9 @@ static void mark_down(struct reconnect *r, struct rc_conn *c)
 		queue_action(r, RC_CUT)->conn = index_of(r, c);
 	set_state(r, c, up ? RC_CUTTING : RC_DOWN);
 	if (r->unattributed) {
-		r->unattributed--;
 		c->reported = true;
+		if (!--r->unattributed)
+			disarm(r, RC_T_NOTICE);
 	}
 }
 
@@ -304,14 +295,19 @@ static struct rc_conn *offer_target(struct reconnect *r)
 	return c ? c : find_oldest(r, DOUBTFUL, false);
 }
 
+/* Whether a candidate is with the driver, for all that is known. */
+static bool may_be_taken(const struct reconnect *r)
+{
+	return r->offers && (r->busy || !r->config.request_timeout_s);
+}
+
 /*
  * Gives up the first candidate. Where the driver may have taken it, it becomes a connection, which
  * is returned and is to be marked down; else it is dropped, and NULL is returned.
  */
 static struct rc_conn *release_candidate(struct reconnect *r)
 {
-	bool unknown = r->busy || (r->offers && !r->config.request_timeout_s);
-	struct rc_conn *c = unknown ? offer_target(r) : NULL;
+	struct rc_conn *c = may_be_taken(r) ? offer_target(r) : NULL;
 
 	if (!c) {
 		drop_candidate(r, first_candidate(r));
@@ -329,7 +325,6 @@ static struct rc_conn *release_candidate(struct reconnect *r)
 static void abandon_work(struct reconnect *r)
 {
 	struct rc_conn *c = r->candidates ? release_candidate(r) : NULL;
-	struct err e;
 
 	if (c)
 		mark_down(r, c);
@@ -339,9 +334,11 @@ static void abandon_work(struct reconnect *r)
 		return;
 	queue_action(r, RC_CANCEL_DIAL);
 	r->dialing = false;
-	err_set(&e, ERR_BUSY, EBUSY, "a connection was lost or cut; try again when it is back");
-	if (r->purpose == RC_RESCAN)
-		answer_rescan(r, &e);
+	if (r->purpose != RC_RESCAN)
+		return;
+	err_set(&r->answer, ERR_BUSY, EBUSY,
+		"a connection was lost or cut; try again when it is back");
+	fail_rescan(r);
 }
 
 /* With nothing due in it. */
@@ -358,11 +355,10 @@ static void enter_phase(struct reconnect *r, enum rc_phase phase)
 static void end_supervision(struct reconnect *r, int ret)
 {
 	struct rc_action *a;
-	struct err e;
 
 	enter_phase(r, RC_ENDED);
-	err_set(&e, ERR_ABSENT, ENODEV, "the device is not supervised any more");
-	answer_client(r, &e);
+	err_set(&r->answer, ERR_ABSENT, ENODEV, "the device is not supervised any more");
+	answer_client(r, false);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
 	a = queue_action(r, RC_END);
@@ -508,7 +504,7 @@ static void fail_attempt(struct reconnect *r, const struct err *e)
 		a->err = &r->error;
 	}
 	r->silent = e->code == ETIMEDOUT;
-	if (r->server == r->durable.fenced_server && is_proof(e))
+	if (r->server == r->durable.server && is_proof(e))
 		r->durable.fenced_until = RC_NEVER;
 	if (++r->tried >= count_choices(r)) {
 		r->tried = 0;
@@ -541,10 +537,11 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 {
 	struct rc_action *a = add_note(r, RC_NOTE_NOT_RENEWED);
 
+	r->answer = *e;
 	a->conn = r->target;
-	a->err = keep_error(r, e);
+	a->err = &r->answer;
 	r->renew_after = r->now + RENEW_AGAIN_MS;
-	answer_rescan(r, e);
+	fail_rescan(r);
 	choose_phase(r);
 }
 
@@ -624,8 +621,7 @@ static void traffic_read(struct reconnect *r, const struct rc_event *ev)
 	if (!ev->ret)
 		r->records = plan_records(ev->requests, ev->bytes);
 	if (r->phase == RC_DRAINING) {
-		/* What cannot be read says nothing. */
-		if (ev->ret || renew_is_quiet(&r->quiet, ev->requests, ev->in_flight, r->now))
+		if (!ev->ret && renew_is_quiet(&r->quiet, ev->requests, ev->in_flight, r->now))
 			end_draining(r);
 		else
 			arm(r, RC_T_PHASE, RENEW_LOOK_MS);
@@ -650,8 +646,9 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 		r->changed = true;
 	} else {
 		r->refused_size = a->size;
-		a->err = keep_error(r, ev->err);
-		answer_rescan(r, ev->err);
+		r->answer = *ev->err;
+		a->err = &r->answer;
+		fail_rescan(r);
 	}
 	choose_phase(r);
 }
@@ -739,11 +736,23 @@ static void candidate_has_ended(struct reconnect *r)
 		candidate_failed(r, &e);
 }
 
-/* The driver has no room for a candidate: every connection lives. */
-static void trust_doubtful(struct reconnect *r)
+/*
+ * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as long
+ * as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a candidate
+ * may have replaced another one, which is DOWN then without a slot.
+ */
+static bool is_without_room(const struct reconnect *r)
+{
+	uint64_t limit_s = count_in(r, DOWN) ? r->config.request_timeout_s + ROOM_S : 0;
+
+	return r->offers >= OFFERS_FAST + limit_s * 1000 / OFFER_SLOW_MS && !count_in(r, CUTTING);
+}
+
+/* Every connection lives. */
+static void trust_lost(struct reconnect *r)
 {
 	for (unsigned i = 0; i < r->config.connections; i++)
-		if (r->conn[i].state == RC_DOUBTFUL)
+		if (is_in(&r->conn[i], LOST))
 			r->conn[i].state = RC_UNWATCHED;
 	r->lost_since = RC_NEVER;
 	r->rounds = 0;
@@ -778,10 +787,10 @@ static void offer_done(struct reconnect *r, const struct rc_event *ev)
 		candidate_has_ended(r);
 	else if (blind && r->offers == BLIND_OFFERS)
 		candidate_taken(r);
-	else if (r->offers == OFFERS_FAST && !count_in(r, GONE))
-		trust_doubtful(r);
 	else if (blind)
 		arm(r, RC_T_PHASE, blind_ms[r->offers - 1]);
+	else if (is_without_room(r))
+		trust_lost(r);
 	else
 		arm(r, RC_T_PHASE, r->offers < OFFERS_FAST ? OFFER_MS : OFFER_SLOW_MS);
 }
@@ -817,7 +826,8 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 		add_note(r, RC_NOTE_DETACHED);
 		end_supervision(r, 0);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
-		add_note(r, RC_NOTE_DISCONNECTED)->err = keep_error(r, ev->err);
+		r->error = *ev->err;
+		add_note(r, RC_NOTE_DISCONNECTED)->err = &r->error;
 		end_supervision(r, 0);
 	} else {
 		phases[r->phase].command_done(r, ev);
@@ -857,7 +867,7 @@ static void notice_due(struct reconnect *r)
 
 static void give_up(struct reconnect *r)
 {
-	if (r->busy) {
+	if (r->busy || may_be_taken(r)) {
 		arm(r, RC_T_GIVE_UP, BUSY_MS);
 		return;
 	}
@@ -867,15 +877,13 @@ static void give_up(struct reconnect *r)
 
 static void client_timed_out(struct reconnect *r)
 {
-	struct err e;
-
 	if (r->client.request == RC_ASK_PAUSE)
-		err_set(&e, ERR_BUSY, ETIMEDOUT,
+		err_set(&r->answer, ERR_BUSY, ETIMEDOUT,
 			"paused, but what was sent last may still reach the server");
 	else
-		err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "not done yet, it goes on trying: %.400s",
-			r->error.text);
-	answer_client(r, &e);
+		err_set(&r->answer, ERR_UNREACHABLE, ETIMEDOUT,
+			"not done yet, it goes on trying: %.400s", r->error.text);
+	answer_client(r, false);
 }
 
 /* Nothing else can be done for the device until the command is over; nobody can take it back. */
@@ -931,10 +939,8 @@ static void cut_connections(struct reconnect *r)
 
 static void pause_device(struct reconnect *r, unsigned client)
 {
-	struct err e;
-
-	if (check_known(r, "there is no pause until", &e)) {
-		reply_to(r, client, &e);
+	if (check_known(r, "there is no pause until", &r->refusal)) {
+		reply_to(r, client, &r->refusal);
 		return;
 	}
 	if (r->phase == RC_RESIZING) {
@@ -946,8 +952,8 @@ static void pause_device(struct reconnect *r, unsigned client)
 	r->durable.paused = true;
 	r->changed = true;
 	wait_for_request(r, client, RC_ASK_PAUSE);
-	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
 	cut_connections(r);
+	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
 	choose_phase(r);
 }
 
@@ -994,18 +1000,21 @@ static bool is_rescanned(const struct reconnect *r)
 	       wanted_size(r) == r->durable.size;
 }
 
-static void rescan_next(struct reconnect *r, int ret, struct err *e)
+static void rescan_next(struct reconnect *r, int ret, const struct err *e)
 {
 	if (!ret && r->server + 1 < r->config.servers) {
 		dial_server(r, RC_RESCAN, r->server + 1, 0);
 		return;
 	}
-	if (ret && r->config.servers > 1)
-		err_wrap(e, "server %u of %u", r->server + 1, r->config.servers);
-	if (!ret && wanted_size(r) > r->durable.size)
-		ret = check_known(r, "the device grows when", e);
+	if (ret) {
+		r->answer = *e;
+		if (r->config.servers > 1)
+			err_wrap(&r->answer, "server %u of %u", r->server + 1, r->config.servers);
+	} else if (wanted_size(r) > r->durable.size) {
+		ret = check_known(r, "the device grows when", &r->answer);
+	}
 	if (ret)
-		answer_rescan(r, e);
+		fail_rescan(r);
 	choose_phase(r);
 }
 
@@ -1020,7 +1029,7 @@ static void abort_connections(struct reconnect *r, unsigned client)
 
 static void hand_over(struct reconnect *r, unsigned client)
 {
-	if (r->busy || count_in(r, CUTTING)) {
+	if (r->busy || may_be_taken(r) || r->unattributed || count_in(r, CUTTING)) {
 		refuse_client(r, client,
 			      "the supervisor waits for the kernel or the end of a connection");
 		return;
@@ -1080,6 +1089,7 @@ static void link_dead(struct reconnect *r, bool lost)
 {
 	struct rc_conn *c = find_oldest(r, GONE, true);
 
+	fence_server(r);
 	if (lost)
 		report_all(r);
 	if (lost && r->config.request_timeout_s) {
@@ -1129,6 +1139,8 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 		start_draining(r, RC_RENEW, RENEW_QUIET_MS);
 	else if (ret)
 		fail_attempt(r, &e);
+	else if (r->server != r->durable.server && count_choices(r) == 1)
+		choose_phase(r);
 	else
 		start_offering(r);
 }
@@ -1209,7 +1221,7 @@ static void review_state(struct reconnect *r)
 	else if (r->timer[RC_T_GIVE_UP] == RC_NEVER)
 		arm(r, RC_T_GIVE_UP, 1000LL * limit_s);
 	if (r->client.waiting && requests[r->client.request].is_done(r))
-		answer_client(r, NULL);
+		answer_client(r, true);
 }
 
 static void settle_state(struct reconnect *r)

@@ -82,9 +82,10 @@ enum rc_purpose {
 	RC_GROW,   /* DRAINING: every connection knows the new size */
 };
 
+/* Of those that are due at the same time the first comes first. */
 enum rc_timer {
-	RC_T_PHASE, /* next step of the phase */
 	RC_T_NOTICE, /* end of the wait for the driver's report, or for the socket that it is about */
+	RC_T_PHASE,   /* next step of the phase */
 	RC_T_GIVE_UP, /* end of --reconnect-timeout */
 	RC_T_RENEW,   /* WATCHING: next look at the TLS records, next renewal */
 	RC_T_GROW,    /* WATCHING: next try to grow */
@@ -96,10 +97,10 @@ enum rc_timer {
 /* What survives a supervisor: kept in the record and handed over. */
 struct rc_durable {
 	bool paused;
-	unsigned server;        /* in use, or the last one in use */
-	unsigned fenced_server; /* it may still carry out requests of lost connections */
-	long long fenced_until; /* other servers wait until then; RC_NEVER: no fence */
-	uint64_t size;          /* of the device; bytes */
+	unsigned server; /* in use, or the last one in use */
+	long long
+		fenced_until; /* servers other than that one wait until then; RC_NEVER: no fence */
+	uint64_t size;        /* of the device; bytes */
 	uint64_t server_size[RC_SERVERS_MAX]; /* as each server said last; bytes, 0: it has not */
 };
 
@@ -268,8 +269,9 @@ struct reconnect {
 	} client;
 
 	unsigned reconnects, failures;
-	struct err error;  /* the last failure to connect */
-	struct err answer; /* of the last REPLY or NOT_RENEWED, NOT_GROWN */
+	struct err error;   /* the last failure to connect */
+	struct err answer;  /* to the waiting client; of NOT_RENEWED, NOT_GROWN */
+	struct err refusal; /* to a client that does not wait */
 	struct rc_noted {
 		int code;
 		long long again_at; /* no further note of the same failure before */

@@ -450,32 +450,37 @@ static bool begins_rule(const char *line)
 START_TEST(rule)
 {
 	struct story *s = calloc(1, sizeof(*s));
-	char *text = rules, *line, *says = NULL, *config;
+	char *copy = strdup(rules), *text = copy, *line, *says = NULL, *config;
 
-	ck_assert_ptr_nonnull(s);
-	for (int i = -1; i < _i; i += begins_rule(says))
+	ck_assert(s && copy);
+	for (int i = -1; i < _i && text; i += begins_rule(says))
 		says = next_line(&text);
 	config = next_line(&text);
 	if (getenv("RECONNECT_TELL"))
 		printf("%s\n%s\n", says, config);
 	for (bool first = true; (line = next_line(&text)) && !begins_rule(line); first = false)
 		tell_line(s, says, config, line, first);
+	free(copy);
 	free(s);
 }
 END_TEST
 
+/* Before any test runs, as each rule is one: 0 rules are none, which fails. */
 static int read_rules(void)
 {
-	char path[4096], *text = rules;
+	const char *srcdir = getenv("srcdir");
+	char path[4096];
 	int count = 0;
 	FILE *f;
 
-	unit_data(path, sizeof(path), "reconnect.rules");
+	snprintf(path, sizeof(path), "%s/tests/unit/data/reconnect.rules", srcdir ? srcdir : ".");
 	f = fopen(path, "re");
-	if (!f || fread(rules, 1, sizeof(rules) - 1, f) == sizeof(rules) - 1)
-		abort();
+	if (!f || fread(rules, 1, sizeof(rules), f) == sizeof(rules)) {
+		printf("# %s cannot be read, or is too long\n", path);
+		return 0;
+	}
 	fclose(f);
-	for (const char *p = text; (p = strstr(p, "\n== ")); p++)
+	for (const char *p = rules; (p = strstr(p, "\n== ")); p++)
 		count++;
 	return count;
 }
