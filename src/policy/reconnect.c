@@ -103,18 +103,27 @@ static void forget_client(struct reconnect *r)
 	disarm(r, RC_T_CLIENT);
 }
 
-/* Tells the waiting client, if there is one, that it is done; or r->answer. */
-static void answer_client(struct reconnect *r, bool done)
+/* The waiting client, if there is one, has what it waits for; or an error. */
+static void answer_client(struct reconnect *r, const struct err *e)
 {
-	if (r->client.waiting)
-		reply_to(r, r->client.id, done ? NULL : &r->answer);
+	if (!r->client.waiting)
+		return;
+	if (e)
+		r->answer = *e;
+	reply_to(r, r->client.id, e ? &r->answer : NULL);
 	forget_client(r);
 }
 
-static void fail_rescan(struct reconnect *r)
+static void fail_rescan(struct reconnect *r, const struct err *e)
 {
 	if (r->client.request == RC_ASK_RESCAN)
-		answer_client(r, false);
+		answer_client(r, e);
+}
+
+static void note_reason(struct reconnect *r, struct rc_action *note, const struct err *e)
+{
+	r->reason = *e;
+	note->err = &r->reason;
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -285,6 +294,7 @@ static void install_candidate(struct reconnect *r, struct rc_conn *c)
 	r->rounds = r->tried = 0;
 	r->silent = false;
 	r->changed = true;
+	disarm(r, RC_T_GIVE_UP);
 }
 
 /* The connection that the driver gives a candidate to, as far as is known. */
@@ -308,14 +318,16 @@ static bool may_be_taken(const struct reconnect *r)
 static struct rc_conn *release_candidate(struct reconnect *r)
 {
 	struct rc_conn *c = may_be_taken(r) ? offer_target(r) : NULL;
+	bool doubtful;
 
 	if (!c) {
 		drop_candidate(r, first_candidate(r));
 		return NULL;
 	}
+	doubtful = c->state == RC_DOUBTFUL;
 	r->target = index_of(r, c);
-	r->target_doubtful = c->state == RC_DOUBTFUL;
 	install_candidate(r, c);
+	c->doubtful = doubtful;
 	return c;
 }
 
@@ -325,6 +337,7 @@ static struct rc_conn *release_candidate(struct reconnect *r)
 static void abandon_work(struct reconnect *r)
 {
 	struct rc_conn *c = r->candidates ? release_candidate(r) : NULL;
+	struct err e;
 
 	if (c)
 		mark_down(r, c);
@@ -334,11 +347,9 @@ static void abandon_work(struct reconnect *r)
 		return;
 	queue_action(r, RC_CANCEL_DIAL);
 	r->dialing = false;
-	if (r->purpose != RC_RESCAN)
-		return;
-	err_set(&r->answer, ERR_BUSY, EBUSY,
-		"a connection was lost or cut; try again when it is back");
-	fail_rescan(r);
+	err_set(&e, ERR_BUSY, EBUSY, "a connection was lost or cut; try again when it is back");
+	if (r->purpose == RC_RESCAN)
+		fail_rescan(r, &e);
 }
 
 /* With nothing due in it. */
@@ -355,10 +366,11 @@ static void enter_phase(struct reconnect *r, enum rc_phase phase)
 static void end_supervision(struct reconnect *r, int ret)
 {
 	struct rc_action *a;
+	struct err e;
 
 	enter_phase(r, RC_ENDED);
-	err_set(&r->answer, ERR_ABSENT, ENODEV, "the device is not supervised any more");
-	answer_client(r, false);
+	err_set(&e, ERR_ABSENT, ENODEV, "the device is not supervised any more");
+	answer_client(r, &e);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
 	a = queue_action(r, RC_END);
@@ -528,6 +540,8 @@ static void start_offering(struct reconnect *r)
 {
 	r->durable.server = r->server;
 	r->changed = true;
+	if (r->kernel_tls)
+		queue_action(r, RC_READ_TRAFFIC);
 	offer_next(r);
 }
 
@@ -537,11 +551,10 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 {
 	struct rc_action *a = add_note(r, RC_NOTE_NOT_RENEWED);
 
-	r->answer = *e;
 	a->conn = r->target;
-	a->err = &r->answer;
+	note_reason(r, a, e);
 	r->renew_after = r->now + RENEW_AGAIN_MS;
-	fail_rescan(r);
+	fail_rescan(r, e);
 	choose_phase(r);
 }
 
@@ -646,9 +659,8 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 		r->changed = true;
 	} else {
 		r->refused_size = a->size;
-		r->answer = *ev->err;
-		a->err = &r->answer;
-		fail_rescan(r);
+		note_reason(r, a, ev->err);
+		fail_rescan(r, ev->err);
 	}
 	choose_phase(r);
 }
@@ -693,11 +705,12 @@ static void end_outage(struct reconnect *r)
 {
 	long long ms = r->now - r->lost_since;
 
-	if (!is_flapping(r) || ms >= NOTE_MS)
+	if (!is_flapping(r) || ms >= NOTE_MS) {
 		add_note(r, RC_NOTE_RECONNECTED)->ms = ms;
+		memset(r->noted, 0, sizeof(r->noted));
+	}
 	r->lost_since = RC_NEVER;
 	r->lost_unnoted = 0;
-	memset(r->noted, 0, sizeof(r->noted));
 }
 
 static void candidate_taken(struct reconnect *r)
@@ -765,11 +778,12 @@ static void released_offer_done(struct reconnect *r, bool taken)
 {
 	struct rc_conn *c = &r->conn[r->target];
 
-	if (taken)
-		set_state(r, c, c->state);
-	else if (r->target_doubtful)
-		set_state(r, c, RC_DOUBTFUL);
-	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+	c->reported = !taken && is_in(c, GONE);
+	if (taken) {
+		c->since = r->now;
+		fence_server(r);
+		arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+	}
 	choose_phase(r);
 }
 
@@ -826,8 +840,7 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 		add_note(r, RC_NOTE_DETACHED);
 		end_supervision(r, 0);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
-		r->error = *ev->err;
-		add_note(r, RC_NOTE_DISCONNECTED)->err = &r->error;
+		note_reason(r, add_note(r, RC_NOTE_DISCONNECTED), ev->err);
 		end_supervision(r, 0);
 	} else {
 		phases[r->phase].command_done(r, ev);
@@ -877,13 +890,15 @@ static void give_up(struct reconnect *r)
 
 static void client_timed_out(struct reconnect *r)
 {
+	struct err e;
+
 	if (r->client.request == RC_ASK_PAUSE)
-		err_set(&r->answer, ERR_BUSY, ETIMEDOUT,
+		err_set(&e, ERR_BUSY, ETIMEDOUT,
 			"paused, but what was sent last may still reach the server");
 	else
-		err_set(&r->answer, ERR_UNREACHABLE, ETIMEDOUT,
-			"not done yet, it goes on trying: %.400s", r->error.text);
-	answer_client(r, false);
+		err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "not done yet, it goes on trying: %.400s",
+			r->error.text);
+	answer_client(r, &e);
 }
 
 /* Nothing else can be done for the device until the command is over; nobody can take it back. */
@@ -1000,21 +1015,18 @@ static bool is_rescanned(const struct reconnect *r)
 	       wanted_size(r) == r->durable.size;
 }
 
-static void rescan_next(struct reconnect *r, int ret, const struct err *e)
+static void rescan_next(struct reconnect *r, int ret, struct err *e)
 {
 	if (!ret && r->server + 1 < r->config.servers) {
 		dial_server(r, RC_RESCAN, r->server + 1, 0);
 		return;
 	}
-	if (ret) {
-		r->answer = *e;
-		if (r->config.servers > 1)
-			err_wrap(&r->answer, "server %u of %u", r->server + 1, r->config.servers);
-	} else if (wanted_size(r) > r->durable.size) {
-		ret = check_known(r, "the device grows when", &r->answer);
-	}
+	if (ret && r->config.servers > 1)
+		err_wrap(e, "server %u of %u", r->server + 1, r->config.servers);
+	if (!ret && wanted_size(r) > r->durable.size)
+		ret = check_known(r, "the device grows when", e);
 	if (ret)
-		fail_rescan(r);
+		fail_rescan(r, e);
 	choose_phase(r);
 }
 
@@ -1081,7 +1093,7 @@ static void cut_done(struct reconnect *r, struct rc_conn *c)
 {
 	if (c->state != RC_CUTTING)
 		return;
-	c->state = RC_DOWN;
+	c->state = c->doubtful ? RC_DOUBTFUL : RC_DOWN;
 	wake_offer(r);
 }
 
@@ -1099,6 +1111,7 @@ static void link_dead(struct reconnect *r, bool lost)
 	} else {
 		r->unattributed++;
 		arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+		disarm(r, RC_T_GIVE_UP);
 	}
 	if (r->phase == RC_CONFIRMING)
 		choose_phase(r);
@@ -1123,7 +1136,7 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 
 	r->dialing = false;
 	r->candidates = count ? UINT64_MAX >> (PLAN_CONNECTIONS_MAX - count) : 0;
-	r->kernel_tls = ev->kernel_tls;
+	r->kernel_tls = ev->kernel_tls && r->config.tls_renew;
 	/* nbd-server opens the export only for the transmission phase, and says 0 before. */
 	if (!ev->ret && !r->asked && !ev->export->size) {
 		dial_server(r, r->purpose, r->server, 1);
@@ -1221,7 +1234,7 @@ static void review_state(struct reconnect *r)
 	else if (r->timer[RC_T_GIVE_UP] == RC_NEVER)
 		arm(r, RC_T_GIVE_UP, 1000LL * limit_s);
 	if (r->client.waiting && requests[r->client.request].is_done(r))
-		answer_client(r, true);
+		answer_client(r, NULL);
 }
 
 static void settle_state(struct reconnect *r)

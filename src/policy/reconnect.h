@@ -53,6 +53,7 @@ enum rc_conn_state {
 struct rc_conn {
 	enum rc_conn_state state;
 	bool reported; /* CUTTING, DOWN: the death is certain, by the driver's report or a probe */
+	bool doubtful; /* CUTTING: it is DOUBTFUL afterwards, as it may not have been the driver's */
 	bool kernel_tls;  /* the kernel encrypts it, so that its keys wear out */
 	long long since;  /* UP: time of installation; CUTTING, DOWN: time of its end */
 	uint64_t size;    /* export size that the server reported on this connection; bytes */
@@ -85,8 +86,8 @@ enum rc_purpose {
 /* Of those that are due at the same time the first comes first. */
 enum rc_timer {
 	RC_T_NOTICE, /* end of the wait for the driver's report, or for the socket that it is about */
-	RC_T_PHASE,   /* next step of the phase */
 	RC_T_GIVE_UP, /* end of --reconnect-timeout */
+	RC_T_PHASE,   /* next step of the phase */
 	RC_T_RENEW,   /* WATCHING: next look at the TLS records, next renewal */
 	RC_T_GROW,    /* WATCHING: next try to grow */
 	RC_T_CLIENT,  /* the waiting client gets an answer by then */
@@ -179,9 +180,10 @@ enum rc_action_type {
 };
 
 /*
- * Two duties of the caller, as they need its eyes:
- * - DIAL: it first looks whether the device is still its own, and tells DETACHED where it is not.
- *   Identity is compared once more in each command, directly before it is sent (result NOT_OURS).
+ * Duties of the caller, as they need its eyes:
+ * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED where
+ *   it is not. Identity is compared once more in each command, directly before it is sent (NOT_OURS).
+ * - COMMAND_DONE: it looks at all sockets before it tells it, and tells those that have ended.
  * - OFFER works on a copy of the descriptor: the candidate may be dropped, or installed and cut,
  *   before COMMAND_DONE.
  */
@@ -249,12 +251,11 @@ struct reconnect {
 	bool silent;          /* the last failure was a server's silence */
 	long long hold_until; /* no attempt before: a forced detach is under way */
 
-	uint64_t candidates;  /* bit i: the caller has candidate i */
-	bool ended;           /* the candidate that is offered has ended */
-	unsigned offers;      /* of the candidate, so far */
-	unsigned target;      /* connection to be renewed, or with a candidate that may be taken */
-	bool target_doubtful; /* before it got that candidate */
-	bool kernel_tls;      /* of the candidates */
+	uint64_t candidates; /* bit i: the caller has candidate i */
+	bool ended;          /* the candidate that is offered has ended */
+	unsigned offers;     /* of the candidate, so far */
+	unsigned target;     /* connection to be renewed, or with a candidate that may be taken */
+	bool kernel_tls;     /* of the candidates */
 
 	bool busy; /* a command or a hand-over is under way: the phase stays until it is done */
 	struct renew_quiet quiet;
@@ -270,8 +271,9 @@ struct reconnect {
 
 	unsigned reconnects, failures;
 	struct err error;   /* the last failure to connect */
-	struct err answer;  /* to the waiting client; of NOT_RENEWED, NOT_GROWN */
+	struct err answer;  /* to the waiting client */
 	struct err refusal; /* to a client that does not wait */
+	struct err reason;  /* of NOT_RENEWED, NOT_GROWN, DISCONNECTED */
 	struct rc_noted {
 		int code;
 		long long again_at; /* no further note of the same failure before */

@@ -20,13 +20,15 @@
  *	fence=15  fence delay, s     renew=100   TLS records      tls  kernel TLS
  *	conn=UW?DR   up, unwatched, doubtful, down, down and reported
  *	size=16      of the device, in blocks      sizes=16,0  of the servers
+ *	known=16     as told on the connections
  *	server=1  fenced=5000  paused              what an earlier supervisor has left
  *
  * The default is C=1 t=30 S=1 fence=15 conn=UU.. size=16 sizes=16,16,.. A line of the story is "TIME
  * EVENT: ACTIONS; DEADLINE". TIME is absolute, ms; +5 is 5 ms after the last line, and + is the
  * deadline. ACTIONS are all there are, in this order. DEADLINE is absolute, - for none, <200 for a
  * random one from 20 to 200 ms from now; without it none is checked. The first event is the
- * reconnect_init, whatever it is called. What begins with # is a comment.
+ * reconnect_init, whatever it is called. "x9 TIME EVENT, TIME EVENT" repeats events nine times without
+ * a look at actions. What begins with # is a comment.
  */
 static char rules[1 << 17];
 
@@ -222,7 +224,7 @@ static void set_up_connections(struct rc_config *c, const char *words, long long
 		c->conn[i].state = at - letters == 5 ? RC_DOWN : (enum rc_conn_state)(at - letters);
 		c->conn[i].reported = *at == 'R';
 		c->conn[i].since = c->conn[i].state == RC_UP ? now - 100000 : now;
-		c->conn[i].size = c->durable.size;
+		c->conn[i].size = 512 * number_of(words, "known=", 16);
 		c->conn[i].kernel_tls = find_word(words, "tls");
 	}
 }
@@ -403,6 +405,26 @@ static void check_deadline(const struct story *s, const char *text, const char *
 		ck_assert_msg(when == number, "%s: the deadline is %lld", where, when);
 }
 
+/* "x9 TIME EVENT, TIME EVENT" */
+static void repeat_events(struct story *s, const char *line)
+{
+	char *rest;
+	unsigned long times = strtoul(line + 1, &rest, 10);
+	struct rc_action a;
+
+	for (; times; times--)
+		for (const char *p = rest; p; p = strchr(p, ',')) {
+			char time[32], event[128];
+
+			p += *p == ',';
+			ck_assert_int_eq(sscanf(p, "%31s %127[^,]", time, event), 2);
+			set_time(s, time);
+			take_event(s, event);
+			while (reconnect_action(&s->r, &a))
+				;
+		}
+}
+
 /* "TIME EVENT: ACTIONS; DEADLINE", without its newline */
 static void tell_line(struct story *s, const char *says, const char *config, const char *line,
 		      bool first)
@@ -411,6 +433,10 @@ static void tell_line(struct story *s, const char *says, const char *config, con
 	const char *deadline = strchr(line, ';');
 	struct rc_action a;
 
+	if (line[0] == 'x') {
+		repeat_events(s, line);
+		return;
+	}
 	ck_assert_int_ge(sscanf(line, "%31s %127[^:;]: %1023[^;]", time, event, actions), 2);
 	snprintf(where, sizeof(where), "%s: %s", says, line);
 	set_time(s, time);
