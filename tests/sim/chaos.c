@@ -319,6 +319,7 @@ static void step(struct world *w, unsigned unused, unsigned unused2)
 		}
 	}
 	client_check(w, true);
+	shell_check(w);
 	world_after_elsewhere(w, 1 + world_random(w, world_chance(w, 6) ? 20000 : c->pace_ms), step,
 			      0, 0);
 }

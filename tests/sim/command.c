@@ -47,6 +47,7 @@ static void tell_result(struct world *w, unsigned serial, unsigned packed)
 		w->shell.stranger = true;
 	shell_poll_all(w);
 	c->busy = false;
+	c->done_at = w->now;
 	shell_event(w, &ev);
 }
 

@@ -27,7 +27,8 @@ struct command {
 	unsigned life; /* of the supervisor that gave it */
 	unsigned serial;
 	long long given_at, jumped;
-	bool resizing; /* the driver has it */
+	long long done_at; /* when the last one was */
+	bool resizing;     /* the driver has it */
 	bool hang_noted;
 	long long mutex_free; /* somebody else has the mutex until then */
 	unsigned astray;      /* offers until another tool comes in between; 0: never */

@@ -211,6 +211,7 @@ static void look(struct world *w, unsigned unused, unsigned unused2)
 	(void)unused;
 	(void)unused2;
 	client_check(w, true);
+	shell_check(w);
 	if (w->shell.ended || w->driver.owner != DRIVER_OURS || w->driver.disconnected)
 		look_at_end(w);
 	else

@@ -215,6 +215,7 @@ void net_end(struct world *w, unsigned conn, enum net_end how)
 	}
 	if (c->slot >= 0) {
 		w->server[c->server].last_end = w->now;
+		w->server[c->server].unseen = c->server != w->shell.published.server;
 		driver_conn_ended(w, conn);
 	}
 	if (c->holder != NET_NOBODY)

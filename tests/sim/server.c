@@ -363,7 +363,10 @@ void server_check_switch(struct world *w, unsigned conn)
 
 		if (i == to || !(net_owes_write(w, i) || s->dirty))
 			continue;
-		if (w->now < s->last_end + 1000LL * w->set.fence_delay_s)
+		/* With timeout 0 nobody knows that an offer to the other server was not taken. */
+		if (s->unseen && !w->set.request_timeout_s)
+			w->excuses[EXCUSE_UNSEEN]++;
+		else if (w->now < s->last_end + 1000LL * w->set.fence_delay_s)
 			world_fail(w, RULE_ONE_SERVER,
 				   "server %u is used while server %u may still write, %lld ms "
 				   "after its last connection ended",

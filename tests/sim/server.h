@@ -32,15 +32,16 @@ struct server {
 	bool refuses;     /* new connections; those that stand go on */
 	bool unknown;     /* it says that it has no such export */
 	bool read_only, one_connection, no_flush, renamed; /* what it says of the export */
-	bool size_late;        /* it says 0 to who only looks, as nbd-server does */
-	unsigned limit;        /* connections that it takes of one dial */
-	uint64_t size;         /* of the export; bytes */
-	unsigned service_ms;   /* up to so long for one request */
-	unsigned silence;      /* number of the silence, to know an old one */
-	unsigned open;         /* our connections that it knows of and has not closed */
-	bool serving;          /* the next request's execution is due */
-	long long last_end;    /* when the last of our connections that the driver used ended */
-	uint8_t cached, dirty; /* blocks of the cache: bits */
+	bool size_late;      /* it says 0 to who only looks, as nbd-server does */
+	unsigned limit;      /* connections that it takes of one dial */
+	uint64_t size;       /* of the export; bytes */
+	unsigned service_ms; /* up to so long for one request */
+	unsigned silence;    /* number of the silence, to know an old one */
+	unsigned open;       /* our connections that it knows of and has not closed */
+	bool serving;        /* the next request's execution is due */
+	long long last_end;  /* when the last of our connections that the driver used ended */
+	bool unseen; /* at that time the supervisor took another server for the one in use */
+	uint8_t cached, dirty;      /* blocks of the cache: bits */
 	unsigned cache[SIM_BLOCKS]; /* version of each block */
 };
 

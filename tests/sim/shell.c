@@ -17,6 +17,7 @@ enum {
 	QUIET_MS = 20000,     /* the wait for a moment without requests, to grow */
 	STRANGE_COMMANDS = 3, /* for a device that was found to be somebody else's */
 	QUIET_SLACK_MS = 100,
+	GIVE_UP_SLACK_MS = 3000,
 	PROBE_MS = 2000, /* how long an adopting supervisor waits for a block */
 	RECENT_MS = 100, /* a successor has heard a notice of that age as well */
 };
@@ -565,7 +566,6 @@ static void end(struct world *w, const struct rc_action *a)
 	if (d->owner == DRIVER_OURS && !d->disconnected && !s->replaced)
 		world_fail(w, RULE_PROGRESS, "the supervisor ends, and the device is ours");
 	s->ended = true;
-	s->result = a->ret;
 	client_check(w, false);
 }
 
@@ -608,6 +608,8 @@ static void carry_out(struct world *w, const struct rc_action *a)
 		check_note(w, a);
 		break;
 	case RC_PUBLISH:
+		if (w->shell.published.paused)
+			w->shell.paused_at = w->now;
 		w->shell.published = *reconnect_durable(&w->shell.core);
 		break;
 	case RC_END:
@@ -799,7 +801,6 @@ void shell_start(struct world *w, enum shell_start how)
 	s->dials = s->offers = 0;
 	memset(s->noted, 0, sizeof(s->noted));
 	s->flap_noted_at = -NOTE_MS;
-	s->started_at = w->now;
 	w->clients.abort_until = 0;
 	reconnect_init(&s->core, &s->config, w->now);
 	s->published = *reconnect_durable(&s->core);
@@ -821,8 +822,7 @@ void shell_begin(struct world *w)
 
 	s->running = s->ended = s->unseen = s->replaced = s->heir = false;
 	s->life = 0;
-	s->heard_at = -1;
-	s->result = 0;
+	s->heard_at = s->paused_at = -1;
 	clear_hands(s);
 	s->has_store = world_chance(w, 4);
 	for (unsigned i = 0; i < SIM_SLOTS; i++)
@@ -841,6 +841,24 @@ void shell_begin(struct world *w)
 		if (s->published.paused || world_chance(w, 4))
 			net_end(w, w->driver.slot[i].conn, NET_BROKEN);
 	world_after(w, world_random(w, 1000), shell_adopt, 0, 0);
+}
+
+void shell_check(struct world *w)
+{
+	const struct shell *s = &w->shell;
+	const struct driver *d = &w->driver;
+	long long since = d->none_since > s->paused_at ? d->none_since : s->paused_at;
+	long long slack = GIVE_UP_SLACK_MS + w->set.late_ms;
+
+	/* Only the first supervisor knows all the time that no connection lives. */
+	if (!w->set.reconnect_timeout_s || w->set.adopted || s->life > 1 || w->set.stalls ||
+	    w->jumped || !s->running || w->command.busy || d->none_since < 0 ||
+	    s->published.paused || d->owner != DRIVER_OURS || d->disconnected)
+		return;
+	if (w->now > since + 1000LL * w->set.reconnect_timeout_s + slack &&
+	    w->now > w->command.done_at + slack)
+		world_fail(w, RULE_PROGRESS, "not given up %lld ms after the last connection ended",
+			   w->now - since);
 }
 
 const char *shell_is_settled(struct world *w)

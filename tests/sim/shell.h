@@ -28,43 +28,46 @@ enum shell_start {
 
 struct shell {
 	struct reconnect core;
+	struct rc_config config;
+	struct rc_durable published;
 	bool running;
 	bool ended;    /* for good: nobody adopts the device again */
-	int result;    /* of the end */
+	bool replaced; /* a successor has everything */
+	bool heir;     /* this one was such a successor */
+	bool unseen;   /* the driver uses a connection that was told to be lost */
 	unsigned life; /* number of this supervisor */
-	bool carrying_out;
-	int kill_in; /* it is killed after so many actions more; -1: it is not */
-	int held[SIM_SLOTS], candidate[SIM_SLOTS]; /* connections; SHELL_NONE */
-	bool end_told[SIM_SLOTS];                  /* candidate: CANDIDATE_ENDED was said */
-	bool cutting[SIM_SLOTS];                   /* connection: CUT_DONE has not been said yet */
-	bool has_store;                            /* the service manager keeps the descriptors */
-	int stored[SIM_SLOTS]; /* descriptors that the service manager keeps; SHELL_NONE */
-	bool unseen;           /* the driver uses a connection that was told to be lost */
+	int kill_in;   /* it is killed after so many more actions; -1: it is not */
+
+	int held[SIM_SLOTS];      /* connections with a descriptor; SHELL_NONE */
+	int candidate[SIM_SLOTS]; /* candidates; SHELL_NONE */
+	int stored[SIM_SLOTS];    /* what the service manager keeps; SHELL_NONE */
+	bool has_store;           /* it keeps the descriptors of a killed supervisor */
+	bool end_told[SIM_SLOTS]; /* candidate: CANDIDATE_ENDED was said */
+	bool cutting[SIM_SLOTS];  /* connection: CUT_DONE has not been said yet */
+
+	bool carrying_out; /* events that come wait for the end of the actions */
 	struct rc_event event[SHELL_EVENTS];
 	unsigned first, count;
 	long long tick_at;
 	unsigned tick_serial, spins;
-	struct rc_durable published;
-	uint64_t told
-		[SIM_SERVERS]; /* size that each server said last, the device's if it was unfit */
-	bool stranger;         /* a command found that the device is not ours */
+
+	/* What the rules need to know. */
+	uint64_t told[SIM_SERVERS]; /* last size of each server; the device's if it was unfit */
+	bool stranger;              /* a command found that the device is not ours */
 	unsigned strange_commands;
-	bool replaced;           /* a successor has everything */
-	bool heir;               /* this one was such a successor */
 	long long handing_since; /* begin of the last hand-over */
-	long long heard_at;      /* when the last notice of the driver was told */
+	long long heard_at;      /* last notice of the driver */
+	long long paused_at;     /* last time that it was known to be paused */
+	long long drain_since;   /* begin of DRAINING; -1: it is another phase */
+	uint64_t in_flight;      /* requests, as told last */
 	bool traffic_failed;     /* the counters could not be read once */
-	long long drain_since;
-	uint64_t in_flight; /* as told last */
 	struct {
 		int code;
 		long long at;
 	} noted[SIM_SERVERS]; /* last note of a failure to reach each server */
 	long long flap_noted_at;
-	long long started_at;
 	long long dial_times[SHELL_RATE], offer_times[SHELL_RATE];
 	unsigned dials, offers;
-	struct rc_config config;
 };
 
 void shell_begin(struct world *w);
@@ -90,6 +93,9 @@ void shell_kill(struct world *w);
 
 /* Another supervisor takes over where one was killed, as soon as it can. */
 void shell_adopt(struct world *w, unsigned unused, unsigned unused2);
+
+/* Fails if it should have given the device up by now. */
+void shell_check(struct world *w);
 
 /* Whether all is well by the supervisor's view and by the driver's; else why not. */
 const char *shell_is_settled(struct world *w);
