@@ -363,9 +363,9 @@ static void enter_phase(struct reconnect *r, enum rc_phase phase)
 	r->phase = phase;
 }
 
-static void end_supervision(struct reconnect *r, int ret)
+/* Returns the last action. */
+static struct rc_action *end_supervision(struct reconnect *r)
 {
-	struct rc_action *a;
 	struct err e;
 
 	enter_phase(r, RC_ENDED);
@@ -373,9 +373,7 @@ static void end_supervision(struct reconnect *r, int ret)
 	answer_client(r, &e);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
-	a = queue_action(r, RC_END);
-	a->ret = ret;
-	a->err = ret ? &r->error : NULL;
+	return queue_action(r, RC_END);
 }
 
 /* The size that the device shall have: what every server has and the kernel has not refused. */
@@ -422,22 +420,19 @@ static void enter_watching(struct reconnect *r)
 		r->timer[RC_T_GROW] = later(r->now, newest + GROW_MS);
 }
 
-/* Full jitter, so that many devices of one server do not come at the same time. */
-static long long backoff_ms(struct reconnect *r)
-{
-	if (r->tried)
-		return 0;
-	r->random = r->random * 1664525 + 1013904223;
-	return later(FIRST_ATTEMPT_MS, plan_backoff_ms(r->rounds + r->flaps, r->silent, r->random));
-}
-
+/* In the middle of a round the next server is asked at once. */
 static void enter_backing_off(struct reconnect *r)
 {
+	unsigned ms;
+
 	enter_phase(r, RC_BACKING_OFF);
 	if (r->lost_unnoted && !is_flapping(r))
 		add_note(r, RC_NOTE_LOST)->number = r->lost_unnoted;
 	r->lost_unnoted = 0;
-	r->timer[RC_T_PHASE] = later(r->now + backoff_ms(r), r->hold_until);
+	r->random = r->random * 1664525 + 1013904223;
+	ms = plan_backoff_ms(r->rounds + r->flaps, r->silent, r->random);
+	arm(r, RC_T_PHASE, r->tried ? 0 : later(FIRST_ATTEMPT_MS, ms));
+	r->timer[RC_T_PHASE] = later(r->timer[RC_T_PHASE], r->hold_until);
 }
 
 /* The connections alone decide what is to be done next. */
@@ -588,32 +583,23 @@ static void start_growth(struct reconnect *r)
 }
 
 /*
- * The kernel lets no request begin until those in flight are done, and carries out no other command
- * meanwhile: if a connection were lost then, nobody could give the kernel a new one.
+ * To grow, the kernel lets no request begin until those in flight are done, and carries out no other
+ * command meanwhile: if a connection were lost then, nobody could give it a new one. Requests in
+ * flight on a connection that is cut would be sent again only after a second or longer.
  */
-static void grow_device(struct reconnect *r)
-{
-	enter_phase(r, RC_RESIZING);
-	submit_command(r, RC_RESIZE)->size = wanted_size(r);
-}
-
-/* Requests in flight on the connection would be sent again only after a second or longer. */
-static void replace_live(struct reconnect *r)
+static void end_draining(struct reconnect *r)
 {
 	struct rc_conn *c = &r->conn[r->target];
 	bool outdated = c->size < wanted_size(r);
 
+	if (r->purpose == RC_GROW) {
+		enter_phase(r, RC_RESIZING);
+		submit_command(r, RC_RESIZE)->size = wanted_size(r);
+		return;
+	}
 	add_note(r, outdated ? RC_NOTE_RENEWED_SIZE : RC_NOTE_RENEWED)->conn = r->target;
 	mark_down(r, c);
 	start_offering(r);
-}
-
-static void end_draining(struct reconnect *r)
-{
-	if (r->purpose == RC_GROW)
-		grow_device(r);
-	else
-		replace_live(r);
 }
 
 static void look_at_traffic(struct reconnect *r)
@@ -701,16 +687,16 @@ static void wake_offer(struct reconnect *r)
 		arm(r, RC_T_PHASE, 0);
 }
 
-static void end_outage(struct reconnect *r)
+static void end_outage(struct reconnect *r, bool noted)
 {
-	long long ms = r->now - r->lost_since;
-
-	if (!is_flapping(r) || ms >= NOTE_MS) {
-		add_note(r, RC_NOTE_RECONNECTED)->ms = ms;
+	if (noted) {
+		add_note(r, RC_NOTE_RECONNECTED)->ms = r->now - r->lost_since;
 		memset(r->noted, 0, sizeof(r->noted));
 	}
 	r->lost_since = RC_NEVER;
 	r->lost_unnoted = 0;
+	r->rounds = 0;
+	r->changed = true;
 }
 
 static void candidate_taken(struct reconnect *r)
@@ -722,7 +708,7 @@ static void candidate_taken(struct reconnect *r)
 	if (ended)
 		lose_connection(r, c);
 	if (!count_in(r, LOST))
-		end_outage(r);
+		end_outage(r, !is_flapping(r) || r->now - r->lost_since >= NOTE_MS);
 	offer_next(r);
 }
 
@@ -767,9 +753,7 @@ static void trust_lost(struct reconnect *r)
 	for (unsigned i = 0; i < r->config.connections; i++)
 		if (is_in(&r->conn[i], LOST))
 			r->conn[i].state = RC_UNWATCHED;
-	r->lost_since = RC_NEVER;
-	r->rounds = 0;
-	r->changed = true;
+	end_outage(r, false);
 	choose_phase(r);
 }
 
@@ -811,13 +795,15 @@ static void offer_done(struct reconnect *r, const struct rc_event *ev)
 
 static void disconnect_done(struct reconnect *r, const struct rc_event *ev)
 {
+	struct rc_action *a = end_supervision(r);
 	struct err e;
 
 	(void)ev;
 	err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "given up after %u s without a connection: %.400s",
 		r->config.reconnect_timeout_s, r->error.text);
 	set_error(r, &e);
-	end_supervision(r, -ETIMEDOUT);
+	a->ret = -ETIMEDOUT;
+	a->err = &r->error;
 }
 
 static const struct {
@@ -838,10 +824,10 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 	disarm(r, RC_T_COMMAND);
 	if (ev->result == RC_NOT_OURS) {
 		add_note(r, RC_NOTE_DETACHED);
-		end_supervision(r, 0);
+		end_supervision(r);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
 		note_reason(r, add_note(r, RC_NOTE_DISCONNECTED), ev->err);
-		end_supervision(r, 0);
+		end_supervision(r);
 	} else {
 		phases[r->phase].command_done(r, ev);
 	}
@@ -855,27 +841,23 @@ static void phase_due(struct reconnect *r)
 }
 
 /*
- * Nobody has seen an end that the driver has reported. It is that of a connection without a
- * descriptor; or, where the driver does not show what it takes, of one that it never took.
+ * The driver has had its time for connections that were cut. An end that it has reported and nobody
+ * has seen is that of a connection without a descriptor; or, where the driver does not show what it
+ * takes, of one that it never took.
  */
-static void attribute_notices(struct reconnect *r)
+static void notice_due(struct reconnect *r)
 {
 	unsigned suspects = r->config.request_timeout_s ? UNKNOWN : UNKNOWN | UP;
 
+	if (r->durable.paused)
+		report_all(r);
+	if (!r->unattributed)
+		return;
 	if (r->config.connections == 1 && is_in(&r->conn[0], suspects))
 		lose_connection(r, &r->conn[0]);
 	else
 		doubt_unwatched(r);
 	r->unattributed = 0;
-}
-
-static void notice_due(struct reconnect *r)
-{
-	/* The driver has had its time for those that were cut. */
-	if (r->durable.paused)
-		report_all(r);
-	if (r->unattributed)
-		attribute_notices(r);
 }
 
 static void give_up(struct reconnect *r)
@@ -1158,17 +1140,6 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 		start_offering(r);
 }
 
-static void handed_over(struct reconnect *r, int ret)
-{
-	r->busy = false;
-	if (ret) {
-		choose_phase(r);
-		return;
-	}
-	add_note(r, RC_NOTE_SUCCEEDED);
-	end_supervision(r, 0);
-}
-
 static void take_event(struct reconnect *r, const struct rc_event *ev)
 {
 	switch (ev->type) {
@@ -1204,11 +1175,17 @@ static void take_event(struct reconnect *r, const struct rc_event *ev)
 			forget_client(r);
 		break;
 	case RC_HANDED_OVER:
-		handed_over(r, ev->ret);
+		r->busy = false;
+		if (ev->ret) {
+			choose_phase(r);
+			break;
+		}
+		add_note(r, RC_NOTE_SUCCEEDED);
+		end_supervision(r);
 		break;
 	case RC_DETACHED:
 		add_note(r, RC_NOTE_DETACHED);
-		end_supervision(r, 0);
+		end_supervision(r);
 		break;
 	}
 }
