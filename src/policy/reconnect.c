@@ -170,7 +170,7 @@ static unsigned index_of(const struct reconnect *r, const struct rc_conn *c)
 static void report_all(struct reconnect *r)
 {
 	for (unsigned i = 0; i < r->config.connections; i++)
-		r->conn[i].reported = is_in(&r->conn[i], GONE);
+		r->conn[i].reported = true;
 }
 
 /* When it is certain that a connection is lost; RC_NEVER: it is already, or none is lost. */
@@ -179,7 +179,7 @@ static long long certain_at(struct reconnect *r)
 	const struct rc_conn *c = find_oldest(r, GONE, true);
 
 	for (unsigned i = 0; i < r->config.connections; i++)
-		if (r->conn[i].reported)
+		if (is_in(&r->conn[i], GONE) && r->conn[i].reported)
 			return RC_NEVER;
 	return c ? c->since + RC_NOTICE_MS : RC_NEVER;
 }
@@ -762,7 +762,7 @@ static void released_offer_done(struct reconnect *r, bool taken)
 {
 	struct rc_conn *c = &r->conn[r->target];
 
-	c->reported = !taken && is_in(c, GONE);
+	c->reported = !taken;
 	if (taken) {
 		c->since = r->now;
 		fence_server(r);
