@@ -368,9 +368,9 @@ static struct rc_action *end_supervision(struct reconnect *r)
 {
 	struct err e;
 
-	enter_phase(r, RC_ENDED);
 	err_set(&e, ERR_ABSENT, ENODEV, "the device is not supervised any more");
 	answer_client(r, &e);
+	enter_phase(r, RC_ENDED);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
 	return queue_action(r, RC_END);
