@@ -530,16 +530,6 @@ static void offer_next(struct reconnect *r)
 	arm(r, RC_T_PHASE, 0);
 }
 
-/* The server is in use from the first offer on: nobody may live to see that it was taken. */
-static void start_offering(struct reconnect *r)
-{
-	r->durable.server = r->server;
-	r->changed = true;
-	if (r->kernel_tls)
-		queue_action(r, RC_READ_TRAFFIC);
-	offer_next(r);
-}
-
 /* --- renewal, growth -------------------------------------------------------------------------- */
 
 static void refuse_renewal(struct reconnect *r, const struct err *e)
@@ -553,20 +543,9 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 	choose_phase(r);
 }
 
-static void renew_connection(struct reconnect *r, int conn)
+static void look_at_keys(struct reconnect *r)
 {
-	r->target = (unsigned)conn;
-	dial_server(r, RC_RENEW, r->durable.server, 1);
-}
-
-static void start_renewal(struct reconnect *r)
-{
-	int outdated = find_outdated(r);
-
-	if (outdated >= 0)
-		renew_connection(r, outdated);
-	else
-		queue_action(r, RC_READ_TRAFFIC);
+	queue_action(r, RC_READ_TRAFFIC);
 }
 
 static void start_draining(struct reconnect *r, enum rc_purpose purpose, long long limit_ms)
@@ -599,7 +578,7 @@ static void end_draining(struct reconnect *r)
 	}
 	add_note(r, outdated ? RC_NOTE_RENEWED_SIZE : RC_NOTE_RENEWED)->conn = r->target;
 	mark_down(r, c);
-	start_offering(r);
+	offer_next(r);
 }
 
 static void look_at_traffic(struct reconnect *r)
@@ -614,8 +593,8 @@ static void look_at_traffic(struct reconnect *r)
 
 static void traffic_read(struct reconnect *r, const struct rc_event *ev)
 {
-	unsigned look_ms;
-	int worn_out;
+	unsigned look_ms = 0;
+	int conn;
 
 	if (!ev->ret)
 		r->records = plan_records(ev->requests, ev->bytes);
@@ -625,11 +604,15 @@ static void traffic_read(struct reconnect *r, const struct rc_event *ev)
 		else
 			arm(r, RC_T_PHASE, RENEW_LOOK_MS);
 	} else if (r->phase == RC_WATCHING && r->timer[RC_T_RENEW] == RC_NEVER) {
-		worn_out = find_worn_out(r, &look_ms);
-		if (worn_out >= 0)
-			renew_connection(r, worn_out);
-		else if (look_ms)
+		conn = find_outdated(r);
+		if (conn < 0)
+			conn = find_worn_out(r, &look_ms);
+		if (conn >= 0) {
+			r->target = (unsigned)conn;
+			dial_server(r, RC_RENEW, r->durable.server, 1);
+		} else if (look_ms) {
 			arm(r, RC_T_RENEW, look_ms);
+		}
 	}
 }
 
@@ -670,6 +653,10 @@ static void offer_candidate(struct reconnect *r)
 {
 	long long certain = certain_at(r);
 
+	if (r->server != r->durable.server && count_choices(r) == 1) {
+		choose_phase(r);
+		return;
+	}
 	if (count_in(r, CUTTING))
 		return;
 	if (!r->offers && r->now < certain) {
@@ -677,6 +664,9 @@ static void offer_candidate(struct reconnect *r)
 		return;
 	}
 	r->offers++;
+	/* In use from the first offer on: nobody may live to see that it was taken. */
+	r->changed |= r->durable.server != r->server;
+	r->durable.server = r->server;
 	submit_command(r, RC_OFFER)->candidate = first_candidate(r);
 }
 
@@ -898,7 +888,7 @@ static void command_hangs(struct reconnect *r)
 
 static void (*const timers[RC_TIMERS])(struct reconnect *r) = {
 	[RC_T_PHASE] = phase_due,       [RC_T_NOTICE] = notice_due,
-	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = start_renewal,
+	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = look_at_keys,
 	[RC_T_GROW] = start_growth,     [RC_T_CLIENT] = client_timed_out,
 	[RC_T_COMMAND] = command_hangs,
 };
@@ -1126,18 +1116,19 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 	}
 	ret = judge_answer(r, ev, &e);
 	r->changed = true;
-	if (r->purpose == RC_RESCAN)
+	if (r->purpose == RC_RESCAN) {
 		rescan_next(r, ret, &e);
-	else if (r->purpose == RC_RENEW && ret)
+	} else if (r->purpose == RC_RENEW && ret) {
 		refuse_renewal(r, &e);
-	else if (r->purpose == RC_RENEW)
+	} else if (r->purpose == RC_RENEW) {
 		start_draining(r, RC_RENEW, RENEW_QUIET_MS);
-	else if (ret)
+	} else if (ret) {
 		fail_attempt(r, &e);
-	else if (r->server != r->durable.server && count_choices(r) == 1)
-		choose_phase(r);
-	else
-		start_offering(r);
+	} else {
+		if (r->kernel_tls)
+			queue_action(r, RC_READ_TRAFFIC);
+		offer_next(r);
+	}
 }
 
 static void take_event(struct reconnect *r, const struct rc_event *ev)
