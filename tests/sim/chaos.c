@@ -345,19 +345,19 @@ void chaos_begin(struct world *w)
 }
 
 /* What the device has, or may be about to grow to. */
-static uint64_t wanted_size(const struct world *w)
+static uint64_t largest_size(const struct world *w)
 {
-	uint64_t size = UINT64_MAX;
+	uint64_t size = w->driver.size;
 
 	for (unsigned i = 0; i < w->set.servers; i++)
-		if (w->shell.told[i] < size)
+		if (w->shell.told[i] > size)
 			size = w->shell.told[i];
-	return size > w->driver.size ? size : w->driver.size;
+	return size;
 }
 
 void chaos_end(struct world *w)
 {
-	uint64_t least = wanted_size(w), size = least;
+	uint64_t least = largest_size(w), size = least;
 
 	STORY(w, "--- all faults end");
 	w->chaos.over = true;

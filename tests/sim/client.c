@@ -143,6 +143,17 @@ void client_reply(struct world *w, unsigned client, int ret, const char *text)
 		check_promise(w, c);
 }
 
+void client_handed(struct world *w, unsigned client)
+{
+	struct client *c = &w->clients.client[client];
+
+	if (client >= w->clients.count || c->state != CLIENT_WAITS ||
+	    c->request != RC_ASK_HAND_OVER)
+		world_fail(w, RULE_ANSWER, "a hand-over to client %u, who does not wait for one",
+			   client);
+	c->state = CLIENT_ANSWERED;
+}
+
 void client_hang_up(struct world *w, unsigned client)
 {
 	struct rc_event ev = { .type = RC_CLIENT_GONE, .client = client };

@@ -41,6 +41,9 @@ unsigned client_ask(struct world *w, enum rc_request request);
 /* The supervisor answers. */
 void client_reply(struct world *w, unsigned client, int ret, const char *text);
 
+/* The client has the descriptors, which are its answer. */
+void client_handed(struct world *w, unsigned client);
+
 void client_hang_up(struct world *w, unsigned client);
 
 /* The supervisor is gone: whoever waits sees that. */

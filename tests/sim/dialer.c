@@ -21,6 +21,19 @@ void dialer_begin(struct world *w)
 	d->life = d->count = d->faults = 0;
 }
 
+/* What the supervisor knows from now on. */
+static void note_size(struct world *w)
+{
+	struct dialer *d = &w->dialer;
+	uint64_t *told = &w->shell.told[d->server];
+	uint64_t size = d->unfit ? w->driver.size : d->export.size;
+
+	if (!d->export.size)
+		return;
+	w->shell.shrunk |= size < *told;
+	*told = size;
+}
+
 static void tell(struct world *w, unsigned life, unsigned unused)
 {
 	struct dialer *d = &w->dialer;
@@ -39,8 +52,7 @@ static void tell(struct world *w, unsigned life, unsigned unused)
 	}
 	STORY(w, "dialer: %u candidates of server %u, %llu bytes", d->count, d->server,
 	      (unsigned long long)d->export.size);
-	if (d->export.size)
-		w->shell.told[d->server] = d->unfit ? w->driver.size : d->export.size;
+	note_size(w);
 	ev.count = d->count;
 	ev.export = &d->export;
 	for (unsigned i = 0; i < d->count; i++) {

@@ -108,6 +108,12 @@ static bool may_look_at_keys(const struct world *w)
 	return w->set.kernel_tls && w->set.tls_renew;
 }
 
+static bool is_due_nothing(const struct world *w)
+{
+	return reconnect_deadline(&w->shell.core) == RC_NEVER ||
+	       (may_look_at_keys(w) && w->shell.core.phase == RC_WATCHING);
+}
+
 static bool is_worn_out(const struct world *w)
 {
 	for (unsigned i = 0; may_look_at_keys(w) && i < w->set.connections; i++) {
@@ -138,9 +144,7 @@ static void rest(struct world *w)
 		return;
 	if (shell_is_settled(w) || client_waiting(w) || w->dialer.busy || w->command.busy)
 		return;
-	if (reconnect_deadline(&w->shell.core) == RC_NEVER ||
-	    (may_look_at_keys(w) && w->shell.core.phase == RC_WATCHING))
-		w->over = true;
+	w->over = is_due_nothing(w);
 }
 
 /* The device is not ours, or disconnected by us. Whoever has something of it must notice. */
@@ -159,7 +163,7 @@ static void look_at_end(struct world *w)
 	for (unsigned i = 0; i < SIM_SLOTS; i++)
 		holds |= s->candidate[i] != SHELL_NONE ||
 			 (s->held[i] != SHELL_NONE && w->net.conn[s->held[i]].slot >= 0);
-	if (holds || reconnect_deadline(&s->core) != RC_NEVER)
+	if (holds || !is_due_nothing(w))
 		world_fail(w, RULE_PROGRESS, "the device is gone, and its supervisor stays busy");
 	w->over = true;
 }

@@ -166,6 +166,7 @@ static void deliver_notice(struct world *w, unsigned life, unsigned lost)
 		return;
 	STORY(w, "supervisor: %s", lost ? "notices were lost" : "LINK_DEAD");
 	w->shell.heard_at = w->now;
+	w->shell.heard_lost = lost;
 	w->shell.unseen |= lost && !w->set.request_timeout_s && driver_alive(w) &&
 			   w->shell.core.conn[0].state == RC_UNWATCHED;
 	shell_event(w, &ev);
@@ -229,18 +230,18 @@ void shell_cut_done(struct world *w, unsigned conn, unsigned index)
 
 /* --- the contract --------------------------------------------------------------------------------------------- */
 
-static unsigned count_state(const struct world *w, enum rc_conn_state state)
+/* before: those only that were lost before this event, whose actions are seen when it is over. */
+static unsigned count_lost(const struct world *w, bool before)
 {
 	unsigned count = 0;
 
-	for (unsigned i = 0; i < w->set.connections; i++)
-		count += w->shell.core.conn[i].state == state;
-	return count;
-}
+	for (unsigned i = 0; i < w->set.connections; i++) {
+		const struct rc_conn *c = &w->shell.core.conn[i];
 
-static unsigned count_lost(const struct world *w)
-{
-	return count_state(w, RC_DOWN) + count_state(w, RC_DOUBTFUL) + count_state(w, RC_CUTTING);
+		count += c->state != RC_UP && c->state != RC_UNWATCHED &&
+			 !(before && c->since == w->now);
+	}
+	return count;
 }
 
 static void require(struct world *w, bool condition, const char *what)
@@ -260,8 +261,7 @@ static void check_rate(struct world *w, long long *times, unsigned number, unsig
 static void check_dial(struct world *w, const struct rc_action *a)
 {
 	struct shell *s = &w->shell;
-	unsigned lost =
-		count_state(w, RC_DOWN) + count_state(w, RC_DOUBTFUL) + count_state(w, RC_CUTTING);
+	unsigned lost = count_lost(w, false);
 
 	require(w, !w->dialer.busy, "DIAL while a dial is under way");
 	require(w, a->server < w->set.servers && a->count <= w->set.connections,
@@ -325,7 +325,7 @@ static void check_resize(struct world *w, uint64_t size)
 			world_fail(w, RULE_SIZE,
 				   "the device grows to %llu bytes, and server %u said %llu last",
 				   (unsigned long long)size, i, (unsigned long long)s->told[i]);
-	if (count_lost(w))
+	if (count_lost(w, false))
 		world_fail(w, RULE_PROGRESS, "RESIZE while a connection is lost");
 	if (s->in_flight &&
 	    (s->drain_since < 0 || w->now - s->drain_since < QUIET_MS - QUIET_SLACK_MS))
@@ -394,6 +394,7 @@ static void install(struct world *w, const struct rc_action *a)
 	s->candidate[a->candidate] = SHELL_NONE;
 	s->held[a->conn] = conn;
 	c = &w->net.conn[conn];
+	s->installed_at = w->now;
 	c->holder = NET_INSTALLED;
 	c->index = a->conn;
 	c->life = s->life;
@@ -464,18 +465,16 @@ static void reply(struct world *w, const struct rc_action *a)
 		client_reply(w, a->client, a->ret, text);
 }
 
-static void hand_over(struct world *w, unsigned client, unsigned life)
+static void hand_over(struct world *w, unsigned life, unsigned unused)
 {
 	struct shell *s = &w->shell;
-	struct client *c = &w->clients.client[client];
 	struct rc_event ev = { .type = RC_HANDED_OVER };
 
+	(void)unused;
 	if (!s->running || s->life != life)
 		return;
-	ev.ret = c->state == CLIENT_HUNG_UP || world_chance(w, 4) ? -EPIPE : 0;
+	ev.ret = world_chance(w, 4) ? -EPIPE : 0;
 	STORY(w, "supervisor: the successor %s", ev.ret ? "is gone" : "has everything");
-	if (c->state == CLIENT_WAITS)
-		c->state = ev.ret ? CLIENT_HUNG_UP : CLIENT_ANSWERED;
 	s->replaced = !ev.ret;
 	shell_event(w, &ev);
 	if (!ev.ret && s->life == life)
@@ -512,7 +511,7 @@ static void check_renewal(struct world *w, const struct rc_action *a)
 	const struct net_conn *c = &w->net.conn[s->held[a->conn]];
 
 	require(w, s->held[a->conn] != SHELL_NONE, "a renewal of a connection that is not there");
-	if (!s->traffic_failed && c->life == s->life &&
+	if (!s->traffic_failed && !s->shrunk && c->life == s->life &&
 	    2 * (driver_records(w) - c->records_made) < w->set.tls_renew)
 		world_fail(w, RULE_BOUNDED, "connection %u is renewed after %llu records", a->conn,
 			   (unsigned long long)(driver_records(w) - c->records_made));
@@ -546,7 +545,8 @@ static void check_note(struct world *w, const struct rc_action *a)
 		require(w, a->number, "a note that nothing is lost");
 		break;
 	case RC_NOTE_RECONNECTED:
-		require(w, a->ms >= 0 && !count_lost(w), "a note of a reconnection that is none");
+		require(w, a->ms >= 0 && !count_lost(w, true),
+			"a note of a reconnection that is none");
 		memset(s->noted, 0, sizeof(s->noted));
 		break;
 	default:
@@ -602,7 +602,8 @@ static void carry_out(struct world *w, const struct rc_action *a)
 	case RC_HAND_OVER:
 		require(w, !w->command.busy, "HAND_OVER while a command is under way");
 		w->shell.handing_since = w->now;
-		world_after(w, 1 + world_random(w, 100), hand_over, a->client, w->shell.life);
+		client_handed(w, a->client);
+		world_after(w, 1 + world_random(w, 100), hand_over, w->shell.life, 0);
 		break;
 	case RC_NOTE:
 		check_note(w, a);
@@ -716,6 +717,21 @@ static enum rc_conn_state guess_state(struct world *w, unsigned i)
 	return RC_DOWN;
 }
 
+/* The service manager may have kept one that was installed and that the driver never took. */
+static int find_descriptor(struct world *w, enum shell_start how, unsigned i)
+{
+	int stored = w->shell.stored[i];
+
+	if (how == SHELL_FRESH)
+		return (int)w->driver.slot[i].conn;
+	if (how != SHELL_FROM_STORE || stored == SHELL_NONE)
+		return SHELL_NONE;
+	if (!w->set.request_timeout_s || w->net.conn[stored].marked)
+		return stored;
+	net_abandon(w, (unsigned)stored);
+	return SHELL_NONE;
+}
+
 static void configure_conn(struct world *w, enum shell_start how, unsigned i)
 {
 	struct shell *s = &w->shell;
@@ -734,9 +750,7 @@ static void configure_conn(struct world *w, enum shell_start how, unsigned i)
 		.since = w->now,
 		.size = s->config.durable.size,
 	};
-	s->held[i] = how == SHELL_FRESH      ? (int)w->driver.slot[i].conn :
-		     how == SHELL_FROM_STORE ? s->stored[i] :
-					       SHELL_NONE;
+	s->held[i] = find_descriptor(w, how, i);
 	if (s->held[i] == SHELL_NONE) {
 		c->state = guess_state(w, i);
 		c->reported = c->state == RC_DOWN;
@@ -794,7 +808,7 @@ void shell_start(struct world *w, enum shell_start how)
 	s->spins = 0;
 	s->first = s->count = 0;
 	s->kill_in = -1;
-	s->stranger = s->traffic_failed = false;
+	s->stranger = s->traffic_failed = s->shrunk = false;
 	s->strange_commands = 0;
 	s->drain_since = -1;
 	s->in_flight = 0;
@@ -813,7 +827,7 @@ void shell_start(struct world *w, enum shell_start how)
 	/* It has heard what its predecessor heard since it was asked, and may have heard a little more. */
 	if (s->heard_at >= s->handing_since ||
 	    (w->now - s->heard_at < RECENT_MS && world_chance(w, 4)))
-		shell_notice(w, false);
+		shell_notice(w, s->heard_lost);
 }
 
 void shell_begin(struct world *w)
@@ -822,7 +836,7 @@ void shell_begin(struct world *w)
 
 	s->running = s->ended = s->unseen = s->replaced = s->heir = false;
 	s->life = 0;
-	s->heard_at = s->paused_at = -1;
+	s->heard_at = s->paused_at = s->installed_at = -1;
 	clear_hands(s);
 	s->has_store = world_chance(w, 4);
 	for (unsigned i = 0; i < SIM_SLOTS; i++)
@@ -843,11 +857,17 @@ void shell_begin(struct world *w)
 	world_after(w, world_random(w, 1000), shell_adopt, 0, 0);
 }
 
+static long long latest(long long a, long long b)
+{
+	return a > b ? a : b;
+}
+
 void shell_check(struct world *w)
 {
 	const struct shell *s = &w->shell;
 	const struct driver *d = &w->driver;
-	long long since = d->none_since > s->paused_at ? d->none_since : s->paused_at;
+	long long since =
+		latest(latest(d->none_since, s->paused_at), latest(s->installed_at, s->heard_at));
 	long long slack = GIVE_UP_SLACK_MS + w->set.late_ms;
 
 	/* Only the first supervisor knows all the time that no connection lives. */
@@ -867,7 +887,7 @@ const char *shell_is_settled(struct world *w)
 
 	if (!s->running)
 		return "there is no supervisor";
-	if (count_lost(w))
+	if (count_lost(w, false))
 		return "the supervisor knows of a lost connection";
 	for (unsigned i = 0; i < w->set.connections; i++) {
 		const struct driver_slot *slot = &w->driver.slot[i];

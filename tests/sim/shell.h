@@ -57,10 +57,13 @@ struct shell {
 	unsigned strange_commands;
 	long long handing_since; /* begin of the last hand-over */
 	long long heard_at;      /* last notice of the driver */
+	bool heard_lost;         /* it was that notices are missing */
 	long long paused_at;     /* last time that it was known to be paused */
+	long long installed_at;  /* last INSTALL */
 	long long drain_since;   /* begin of DRAINING; -1: it is another phase */
 	uint64_t in_flight;      /* requests, as told last */
 	bool traffic_failed;     /* the counters could not be read once */
+	bool shrunk;             /* a server said less than before: a renewal may be needless */
 	struct {
 		int code;
 		long long at;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,25 @@ struct job {
 	uint64_t first, rounds; /* seeds of each combination */
 	bool quit;
 };
+
+/* The world that lives, for a signal. */
+static struct world *living;
+
+/* A core that crashes has broken a rule. */
+static void crash(int sig)
+{
+	world_fail(living, RULE_CONTRACT, "signal %d", sig);
+}
+
+static void catch_crashes(struct world *w)
+{
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
+	struct sigaction action = { .sa_handler = crash, .sa_flags = SA_NODEFER };
+
+	living = w;
+	for (unsigned i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		sigaction(signals[i], &action, NULL);
+}
 
 static double seconds(void)
 {
@@ -319,6 +339,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	j.rounds = (seeds + j.combinations - 1) / j.combinations;
+	catch_crashes(w);
 	good = story  ? tell_story(w, &j.combination[0], story) :
 	       plants ? run_plants(w, &j) :
 			run_all(w, &j, jobs);
