@@ -59,6 +59,15 @@ static struct rc_action *add_note(struct reconnect *r, enum rc_note note)
 	return a;
 }
 
+/* Returns what is kept until the next one. */
+static const struct err *set_error(struct reconnect *r, const struct err *e)
+{
+	r->error = *e;
+	r->failures++;
+	r->changed = true;
+	return &r->error;
+}
+
 static void arm(struct reconnect *r, enum rc_timer timer, long long ms)
 {
 	r->timer[timer] = r->now + ms;
@@ -118,12 +127,6 @@ static void fail_rescan(struct reconnect *r, const struct err *e)
 {
 	if (r->client.request == RC_ASK_RESCAN)
 		answer_client(r, e);
-}
-
-static void note_reason(struct reconnect *r, struct rc_action *note, const struct err *e)
-{
-	r->reason = *e;
-	note->err = &r->reason;
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -483,13 +486,6 @@ static void dial_lost(struct reconnect *r)
 		    count_in(r, LOST));
 }
 
-static void set_error(struct reconnect *r, const struct err *e)
-{
-	r->error = *e;
-	r->failures++;
-	r->changed = true;
-}
-
 /* Whether the server is there, but refuses: it has nothing left of lost connections. */
 static bool is_proof(const struct err *e)
 {
@@ -537,7 +533,7 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 	struct rc_action *a = add_note(r, RC_NOTE_NOT_RENEWED);
 
 	a->conn = r->target;
-	note_reason(r, a, e);
+	a->err = set_error(r, e);
 	r->renew_after = r->now + RENEW_AGAIN_MS;
 	fail_rescan(r, e);
 	choose_phase(r);
@@ -628,7 +624,7 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 		r->changed = true;
 	} else {
 		r->refused_size = a->size;
-		note_reason(r, a, ev->err);
+		a->err = set_error(r, ev->err);
 		fail_rescan(r, ev->err);
 	}
 	choose_phase(r);
@@ -791,9 +787,8 @@ static void disconnect_done(struct reconnect *r, const struct rc_event *ev)
 	(void)ev;
 	err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "given up after %u s without a connection: %.400s",
 		r->config.reconnect_timeout_s, r->error.text);
-	set_error(r, &e);
 	a->ret = -ETIMEDOUT;
-	a->err = &r->error;
+	a->err = set_error(r, &e);
 }
 
 static const struct {
@@ -816,7 +811,7 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 		add_note(r, RC_NOTE_DETACHED);
 		end_supervision(r);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
-		note_reason(r, add_note(r, RC_NOTE_DISCONNECTED), ev->err);
+		add_note(r, RC_NOTE_DISCONNECTED)->err = set_error(r, ev->err);
 		end_supervision(r);
 	} else {
 		phases[r->phase].command_done(r, ev);
@@ -882,8 +877,7 @@ static void command_hangs(struct reconnect *r)
 		"the kernel has not carried out a command for %d s: another one hangs, or requests "
 		"that it waits for do",
 		COMMAND_MS / 1000);
-	set_error(r, &e);
-	add_note(r, RC_NOTE_HANGS)->err = &r->error;
+	add_note(r, RC_NOTE_HANGS)->err = set_error(r, &e);
 }
 
 static void (*const timers[RC_TIMERS])(struct reconnect *r) = {
@@ -1090,31 +1084,26 @@ static void link_dead(struct reconnect *r, bool lost)
 	wake_offer(r);
 }
 
-/* A server that is refused counts as one of the device's size, so that nothing grows beyond it. */
-static int judge_answer(struct reconnect *r, const struct rc_event *ev, struct err *e)
-{
-	if (!ev->ret)
-		return plan_replacement(r->config.plan, r->durable.size, r->config.export_name,
-					ev->export, &r->durable.server_size[r->server], e);
-	*e = *ev->err;
-	return ev->ret;
-}
-
 static void dial_done(struct reconnect *r, const struct rc_event *ev)
 {
 	unsigned count = ev->ret ? 0 : ev->count;
+	int ret = ev->ret;
 	struct err e;
-	int ret;
 
 	r->dialing = false;
 	r->candidates = count ? UINT64_MAX >> (PLAN_CONNECTIONS_MAX - count) : 0;
 	r->kernel_tls = ev->kernel_tls && r->config.tls_renew;
 	/* nbd-server opens the export only for the transmission phase, and says 0 before. */
-	if (!ev->ret && !r->asked && !ev->export->size) {
+	if (!ret && !r->asked && !ev->export->size) {
 		dial_server(r, r->purpose, r->server, 1);
 		return;
 	}
-	ret = judge_answer(r, ev, &e);
+	/* The size of a server that is refused counts as the device's: nothing grows beyond it. */
+	if (!ret)
+		ret = plan_replacement(r->config.plan, r->durable.size, r->config.export_name,
+				       ev->export, &r->durable.server_size[r->server], &e);
+	else
+		e = *ev->err;
 	r->changed = true;
 	if (r->purpose == RC_RESCAN) {
 		rescan_next(r, ret, &e);
@@ -1183,19 +1172,14 @@ static void take_event(struct reconnect *r, const struct rc_event *ev)
 
 /* --- the machine ------------------------------------------------------------------------------ */
 
-/* Work that waits while a connection is lost. */
-static bool is_preempted(const struct reconnect *r)
-{
-	return count_in(r, LOST) && (r->phase == RC_WATCHING || r->phase == RC_DRAINING ||
-				     (r->phase == RC_DIALING && r->purpose != RC_REPLACE));
-}
-
 /* What follows from the state, whatever led to it. */
 static void review_state(struct reconnect *r)
 {
+	bool idle = r->phase == RC_WATCHING || r->phase == RC_DRAINING ||
+		    (r->phase == RC_DIALING && r->purpose != RC_REPLACE);
 	uint32_t limit_s = r->config.reconnect_timeout_s;
 
-	if (is_preempted(r))
+	if (idle && count_in(r, LOST))
 		choose_phase(r);
 	if (!limit_s || r->durable.paused || !all_in(r, GONE))
 		disarm(r, RC_T_GIVE_UP);

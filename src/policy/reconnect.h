@@ -270,10 +270,9 @@ struct reconnect {
 	} client;
 
 	unsigned reconnects, failures;
-	struct err error;   /* the last failure to connect */
+	struct err error;   /* the last failure */
 	struct err answer;  /* to the waiting client */
 	struct err refusal; /* to a client that does not wait */
-	struct err reason;  /* of NOT_RENEWED, NOT_GROWN, DISCONNECTED */
 	struct rc_noted {
 		int code;
 		long long again_at; /* no further note of the same failure before */
