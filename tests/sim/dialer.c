@@ -30,6 +30,7 @@ static void note_size(struct world *w)
 
 	if (!d->export.size)
 		return;
+	w->shell.told_at[d->server] = w->now;
 	w->shell.shrunk |= size < *told;
 	*told = size;
 }

@@ -92,6 +92,22 @@ static bool is_published(const struct shell *s)
 	       a->server_size[0] == b->server_size[0] && a->server_size[1] == b->server_size[1];
 }
 
+static void check_published(struct world *w)
+{
+	const struct shell *s = &w->shell;
+	struct rc_status status;
+
+	reconnect_status(&s->core, &status);
+	if (!is_published(s))
+		world_fail(w, RULE_DURABLE, "what must survive has changed and is not published");
+	if (status.alive != s->shown.alive || status.reconnects != s->shown.reconnects ||
+	    status.failures != s->shown.failures)
+		world_fail(w, RULE_CONTRACT, "the status has changed and is not published");
+	for (unsigned i = 0; i < w->set.connections; i++)
+		if (s->published.paused && s->held[i] != SHELL_NONE)
+			world_fail(w, RULE_DURABLE, "connection %u is not cut in a pause", i);
+}
+
 static void take_actions(struct world *w)
 {
 	struct shell *s = &w->shell;
@@ -104,8 +120,8 @@ static void take_actions(struct world *w)
 		if (s->kill_in >= 0 && !s->kill_in-- && !s->replaced)
 			shell_kill(w);
 	}
-	if (s->running && !is_published(s))
-		world_fail(w, RULE_DURABLE, "what must survive has changed and is not published");
+	if (s->running && !s->ended)
+		check_published(w);
 }
 
 static void watch_drain(struct world *w)
@@ -457,7 +473,8 @@ static void reply(struct world *w, const struct rc_action *a)
 	const char *text = a->ret && a->err ? a->err->text : "";
 
 	if (a->ret)
-		require(w, a->err && a->err->code == -a->ret, "REPLY of an error without its text");
+		require(w, a->err && a->err->code == -a->ret && a->err->kind && *a->err->text,
+			"REPLY of an error without its text");
 	if (w->options.plant == PLANT_NO_REPLY && world_chance(w, 4))
 		return;
 	client_reply(w, a->client, a->ret, text);
@@ -565,6 +582,8 @@ static void end(struct world *w, const struct rc_action *a)
 			   a->err ? a->err->text : "");
 	if (d->owner == DRIVER_OURS && !d->disconnected && !s->replaced)
 		world_fail(w, RULE_PROGRESS, "the supervisor ends, and the device is ours");
+	if (d->given_up && a->ret != -ETIMEDOUT)
+		world_fail(w, RULE_CONTRACT, "given up, and the end says %d", a->ret);
 	s->ended = true;
 	client_check(w, false);
 }
@@ -612,6 +631,7 @@ static void carry_out(struct world *w, const struct rc_action *a)
 		if (w->shell.published.paused)
 			w->shell.paused_at = w->now;
 		w->shell.published = *reconnect_durable(&w->shell.core);
+		reconnect_status(&w->shell.core, &w->shell.shown);
 		break;
 	case RC_END:
 		end(w, a);

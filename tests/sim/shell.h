@@ -30,6 +30,7 @@ struct shell {
 	struct reconnect core;
 	struct rc_config config;
 	struct rc_durable published;
+	struct rc_status shown; /* as published last */
 	bool running;
 	bool ended;    /* for good: nobody adopts the device again */
 	bool replaced; /* a successor has everything */
@@ -53,7 +54,8 @@ struct shell {
 
 	/* What the rules need to know. */
 	uint64_t told[SIM_SERVERS]; /* last size of each server; the device's if it was unfit */
-	bool stranger;              /* a command found that the device is not ours */
+	long long told_at[SIM_SERVERS];
+	bool stranger; /* a command found that the device is not ours */
 	unsigned strange_commands;
 	long long handing_since; /* begin of the last hand-over */
 	long long heard_at;      /* last notice of the driver */
