@@ -319,7 +319,7 @@ static void step(struct world *w, unsigned unused, unsigned unused2)
 		}
 	}
 	client_check(w, true);
-	shell_check(w);
+	contract_check(w);
 	world_after_elsewhere(w, 1 + world_random(w, world_chance(w, 6) ? 20000 : c->pace_ms), step,
 			      0, 0);
 }
@@ -350,8 +350,8 @@ static uint64_t largest_size(const struct world *w)
 	uint64_t size = w->driver.size;
 
 	for (unsigned i = 0; i < w->set.servers; i++)
-		if (w->shell.told[i] > size)
-			size = w->shell.told[i];
+		if (w->contract.told[i] > size)
+			size = w->contract.told[i];
 	return size;
 }
 

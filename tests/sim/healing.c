@@ -201,7 +201,7 @@ static bool is_worn_out(const struct world *w)
 static bool should_grow(const struct world *w)
 {
 	for (unsigned i = 0; i < w->set.servers; i++)
-		if (w->shell.told[i] <= w->driver.size)
+		if (w->contract.told[i] <= w->driver.size)
 			return false;
 	for (unsigned i = 0; i < w->set.connections; i++)
 		if (w->shell.held[i] == SHELL_NONE)
@@ -290,7 +290,7 @@ static void look(struct world *w, unsigned unused, unsigned unused2)
 	(void)unused;
 	(void)unused2;
 	client_check(w, true);
-	shell_check(w);
+	contract_check(w);
 	if (w->shell.ended || w->driver.owner != DRIVER_OURS || w->driver.disconnected)
 		look_at_end(w);
 	else
