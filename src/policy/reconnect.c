@@ -295,7 +295,6 @@ static void install_candidate(struct reconnect *r, struct rc_conn *c)
 	forget_candidate(r, a->candidate);
 	r->reconnects++;
 	r->rounds = r->tried = 0;
-	r->silent = false;
 	r->changed = true;
 	disarm(r, RC_T_GIVE_UP);
 }
@@ -1212,9 +1211,6 @@ void reconnect_init(struct reconnect *r, const struct rc_config *config, long lo
 		fence_server(r);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
-	for (unsigned i = 0; i < config->connections; i++)
-		if (r->conn[i].records > r->records)
-			r->records = r->conn[i].records;
 	if (r->durable.paused)
 		cut_connections(r);
 	choose_phase(r);
