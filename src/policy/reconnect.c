@@ -21,8 +21,8 @@ enum {
 };
 
 /*
- * Without a request timeout the driver does not show what it has taken. A socket is offered again at
- * these intervals, which covers a driver that is late; where it was taken, the driver drops it.
+ * Without a request timeout the driver does not show what it has taken. A socket is offered again
+ * at these intervals, which covers a driver that is late; where it was taken, the driver drops it.
  */
 static const unsigned blind_ms[] = { OFFER_MS, 100, 500 };
 enum { BLIND_OFFERS = 1 + sizeof(blind_ms) / sizeof(blind_ms[0]) };
@@ -557,9 +557,9 @@ static void start_growth(struct reconnect *r)
 }
 
 /*
- * To grow, the kernel lets no request begin until those in flight are done, and carries out no other
- * command meanwhile: if a connection were lost then, nobody could give it a new one. Requests in
- * flight on a connection that is cut would be sent again only after a second or longer.
+ * To grow, the kernel lets no request begin until those in flight are done, and carries out no
+ * other command meanwhile: if a connection were lost then, nobody could give it a new one. Requests
+ * in flight on a connection that is cut would be sent again only after a second or longer.
  */
 static void end_draining(struct reconnect *r)
 {
@@ -629,7 +629,7 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 	choose_phase(r);
 }
 
-/* --- confirming, offering, giving up ------------------------------------------------------------ */
+/* --- confirming, offering, giving up ---------------------------------------------------------- */
 
 static void probe_device(struct reconnect *r)
 {
@@ -721,9 +721,9 @@ static void candidate_has_ended(struct reconnect *r)
 }
 
 /*
- * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as long
- * as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a candidate
- * may have replaced another one, which is DOWN then without a slot.
+ * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as
+ * long as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a
+ * candidate may have replaced another one, which is DOWN then without a slot.
  */
 static bool is_without_room(const struct reconnect *r)
 {
@@ -844,7 +844,7 @@ static void notice_due(struct reconnect *r)
 	r->unattributed = 0;
 }
 
-static void give_up(struct reconnect *r)
+static void give_up_device(struct reconnect *r)
 {
 	if (r->busy || may_be_taken(r)) {
 		arm(r, RC_T_GIVE_UP, BUSY_MS);
@@ -880,9 +880,9 @@ static void command_hangs(struct reconnect *r)
 }
 
 static void (*const timers[RC_TIMERS])(struct reconnect *r) = {
-	[RC_T_PHASE] = phase_due,       [RC_T_NOTICE] = notice_due,
-	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = look_at_keys,
-	[RC_T_GROW] = start_growth,     [RC_T_CLIENT] = client_timed_out,
+	[RC_T_PHASE] = phase_due,        [RC_T_NOTICE] = notice_due,
+	[RC_T_GIVE_UP] = give_up_device, [RC_T_RENEW] = look_at_keys,
+	[RC_T_GROW] = start_growth,      [RC_T_CLIENT] = client_timed_out,
 	[RC_T_COMMAND] = command_hangs,
 };
 
@@ -1004,7 +1004,7 @@ static void abort_connections(struct reconnect *r, unsigned client)
 	choose_phase(r);
 }
 
-static void hand_over(struct reconnect *r, unsigned client)
+static void hand_device_over(struct reconnect *r, unsigned client)
 {
 	if (r->busy || may_be_taken(r) || r->unattributed || count_in(r, CUTTING)) {
 		refuse_client(r, client,
@@ -1024,7 +1024,7 @@ static const struct {
 	[RC_ASK_RESUME] = { resume_device, is_whole },
 	[RC_ASK_RESCAN] = { rescan_servers, is_rescanned },
 	[RC_ASK_ABORT] = { abort_connections, NULL },
-	[RC_ASK_HAND_OVER] = { hand_over, NULL },
+	[RC_ASK_HAND_OVER] = { hand_device_over, NULL },
 };
 
 static void client_asks(struct reconnect *r, const struct rc_event *ev)

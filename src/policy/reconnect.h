@@ -181,8 +181,9 @@ enum rc_action_type {
 
 /*
  * Duties of the caller, as they need its eyes:
- * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED where
- *   it is not. Identity is compared once more in each command, directly before it is sent (NOT_OURS).
+ * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED
+ *   where it is not. Each command compares identity once more, directly before it is sent
+ *   (NOT_OURS).
  * - COMMAND_DONE: it looks at all sockets before it tells it, and tells those that have ended.
  * - OFFER works on a copy of the descriptor: the candidate may be dropped, or installed and cut,
  *   before COMMAND_DONE.

@@ -12,8 +12,8 @@
 #include "../unit.h"
 
 /*
- * tests/unit/data/reconnect.rules: each rule is told as a story. "== RULE" begins one, the next line is
- * its configuration, words of:
+ * tests/unit/data/reconnect.rules: each rule is told as a story. "== RULE" begins one, the next
+ * line is its configuration, words of:
  *
  *	C=2  connections             t=30        request timeout, s
  *	S=2  servers                 give-up=60  reconnect timeout, s
@@ -24,12 +24,13 @@
  *	server=1  fenced=5000  paused              what an earlier supervisor has left
  *	beyond=W    behind the last connection, where nobody may look
  *
- * The default is C=1 t=30 S=1 fence=15 conn=UU.. size=16 sizes=16,16,.. A line of the story is "TIME
- * EVENT: ACTIONS; DEADLINE". TIME is absolute, ms; +5 is 5 ms after the last line, and + is the
- * deadline. ACTIONS are all there are, in this order. DEADLINE is absolute, - for none, <200 for a
- * random one from 20 to 200 ms from now; without it none is checked. The first event is the
- * reconnect_init, whatever it is called. "x9 TIME EVENT, TIME EVENT" repeats events nine times without
- * a look at actions. What begins with # is a comment.
+ * The default is C=1 t=30 S=1 fence=15 conn=UU.. size=16 sizes=16,16,.. A line of the story is
+ * "TIME EVENT: ACTIONS; DEADLINE". TIME is absolute, ms; +5 is 5 ms after the last line, and + is
+ * the deadline. ACTIONS are all there are, in this order. DEADLINE is absolute, - for none, <200
+ * for a random one from 20 to 200 ms from now; without it none is checked. The first event is the
+ * reconnect_init, whatever it is called. "x9 TIME EVENT, TIME EVENT" repeats events nine times
+ * without a look at actions. What begins with # is a comment. With RECONNECT_TELL in the
+ * environment (and CK_FORK=no) what happens is printed, not checked.
  */
 static char rules[1 << 17];
 
