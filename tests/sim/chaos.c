@@ -154,12 +154,24 @@ static void hold_mutex(struct world *w)
 		w->command.mutex_free = w->now + ms;
 }
 
+static void refuse_commands(struct world *w)
+{
+	w->command.fails = !w->command.fails;
+	STORY(w, "driver: commands %s", w->command.fails ? "fail" : "succeed");
+}
+
 static void kill_supervisor(struct world *w)
 {
 	if (world_chance(w, 2) || !w->shell.running)
 		shell_kill(w);
 	else
 		w->shell.kill_in = (int)world_random(w, 6);
+}
+
+void chaos_ambush(struct world *w)
+{
+	if (w->chaos.ambush && !w->chaos.over && world_chance(w, 4))
+		shell_kill(w);
 }
 
 static void suspend(struct world *w)
@@ -205,8 +217,9 @@ static void hand_over(struct world *w)
 
 static void hang_up(struct world *w)
 {
-	for (unsigned i = 0; i < w->clients.count; i++)
-		if (w->clients.client[i].state == CLIENT_WAITS && world_chance(w, 2)) {
+	/* Also one that was answered before, and whose end is seen only now. */
+	for (unsigned i = w->clients.count; i-- > 0;)
+		if (world_chance(w, 2)) {
 			client_hang_up(w, i);
 			return;
 		}
@@ -286,6 +299,7 @@ static const struct fault {
 	{ flap, 6 },
 	{ spoil_dials, 4 },
 	{ hold_mutex, 4 },
+	{ refuse_commands, 8 },
 	{ kill_supervisor, 3 },
 	{ suspend, 6 },
 	{ lose_notices, 6 },
@@ -337,6 +351,7 @@ void chaos_begin(struct world *w)
 	struct chaos *c = &w->chaos;
 
 	memset(c, 0, sizeof(*c));
+	c->ambush = world_chance(w, 8);
 	for (unsigned i = 0; i < FAULTS; i++)
 		c->kinds |= (uint32_t)world_chance(w, faults[i].weight) << i;
 	c->pace_ms = pace_ms[world_random(w, 3)];
@@ -376,6 +391,7 @@ void chaos_end(struct world *w)
 	w->chaos.flapping = false;
 	w->dialer.faults = 0;
 	w->command.astray = 0;
+	w->command.fails = false;
 	w->shell.kill_in = -1;
 	if (w->app.think_ms < SLOW_MS)
 		w->app.think_ms = SLOW_MS;

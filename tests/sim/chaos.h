@@ -18,6 +18,7 @@ struct chaos {
 	unsigned killings; /* of the supervisor, so far */
 	bool flapping;     /* servers close connections soon after they are made */
 	bool detached;     /* somebody else has detached the device */
+	bool ambush;       /* the supervisor is killed when a connection falls silent */
 };
 
 void chaos_begin(struct world *w);
@@ -27,6 +28,9 @@ void chaos_end(struct world *w);
 
 /* A new connection may be closed soon. */
 void chaos_connected(struct world *w, unsigned conn);
+
+/* A connection has ended in a way that leaves its server's state unknown. */
+void chaos_ambush(struct world *w);
 
 /* Another tool disconnects the device and, where attach is said, attaches its own export then. */
 void chaos_detach(struct world *w, bool attach);

@@ -143,6 +143,10 @@ static void execute(struct world *w, unsigned serial, unsigned unused)
 		finish_command(w, RC_NOT_OURS, false);
 		return;
 	}
+	if (c->fails && c->kind != COMMAND_DISCONNECT && world_chance(w, 4)) {
+		finish_command(w, RC_FAILED, false);
+		return;
+	}
 	switch (c->kind) {
 	case COMMAND_OFFER:
 		offer(w);

@@ -31,6 +31,7 @@ struct command {
 	bool resizing;     /* the driver has it */
 	bool hang_noted;
 	long long mutex_free; /* somebody else has the mutex until then */
+	bool fails;           /* the kernel refuses some offers and some changes of the size */
 	unsigned astray;      /* offers until another tool comes in between; 0: never */
 };
 

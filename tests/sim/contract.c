@@ -8,6 +8,8 @@
 
 enum {
 	DIALS_A_SECOND = 24,
+	CONNECTS = 60, /* dials for connections in CONNECTS_MS */
+	CONNECTS_MS = 10000,
 	OFFERS_A_SECOND = 56,
 	HANG_MS = 10000,  /* a command that takes so long is worth a note */
 	NOTE_MS = 60000,  /* the same note comes once in that time */
@@ -33,11 +35,11 @@ void contract_renew(struct world *w)
 
 	for (unsigned i = 0; i < SIM_SERVERS; i++)
 		c->told[i] = w->shell.config.durable.server_size[i];
-	c->stranger = c->traffic_failed = c->shrunk = false;
+	c->stranger = c->traffic_failed = c->shrunk = c->detached = c->refused = false;
 	c->strange_commands = 0;
-	c->drain_since = c->loss_at = c->dial_due = c->dialled_at = c->ended_at = -1;
+	c->drain_since = c->loss_at = c->dial_due = c->ended_at = -1;
 	c->in_flight = 0;
-	c->dials = c->offers = 0;
+	c->dials = c->offers = c->connects = 0;
 	memset(c->noted, 0, sizeof(c->noted));
 	c->flap_noted_at = -NOTE_MS;
 }
@@ -82,11 +84,42 @@ static bool makes_certain(struct world *w, const struct rc_event *ev)
 
 	if (ev->type == RC_SOCKET_ENDED && begins_outage(w)) {
 		c->loss_at = w->now;
+		c->detached = w->net.conn[w->shell.held[ev->conn]].how == NET_DISCONNECT &&
+			      w->now > c->heard_at + 2 * RC_NOTICE_MS + w->set.late_ms;
 		return !c->heard_lost && c->heard_at >= w->now - RECENT_MS &&
 		       c->heard_at > c->ended_at + 2 * RC_NOTICE_MS;
 	}
-	return ev->type == RC_LINK_DEAD && !ev->lost && c->dial_due < 0 && c->loss_at >= 0 &&
-	       w->now < c->loss_at + RC_NOTICE_MS && c->dialled_at < c->loss_at;
+	return ev->type == RC_LINK_DEAD && !ev->lost && c->dial_due > w->now + FIRST_MS &&
+	       w->now < c->loss_at + RC_NOTICE_MS;
+}
+
+/* A dial, or a probe whether there is something to be dialled for. */
+static void expect_attempt(struct world *w, long long ms)
+{
+	struct contract *c = &w->contract;
+
+	c->dial_due = w->now + ms + w->set.late_ms;
+	c->dial_jumped = w->jumped;
+}
+
+static void take_request(struct world *w, enum rc_request request)
+{
+	struct contract *c = &w->contract;
+	const struct reconnect *core = &w->shell.core;
+
+	c->dial_due = c->loss_at = -1;
+	c->detached = false;
+	if (request == RC_ASK_RESCAN)
+		c->refused = false;
+	if (request != RC_ASK_RESUME)
+		return;
+	c->connects = 0;
+	if (client_waiting(w) > 1 || !contract_count_lost(w, false) || w->driver.disconnected)
+		return;
+	if (core->phase == RC_PAUSED || core->phase == RC_BACKING_OFF) {
+		c->loss_at = w->now;
+		expect_attempt(w, RC_NOTICE_MS + FIRST_MS);
+	}
 }
 
 void contract_before_event(struct world *w, const struct rc_event *ev)
@@ -96,10 +129,10 @@ void contract_before_event(struct world *w, const struct rc_event *ev)
 	if (c->dial_due >= 0 && w->now > c->dial_due && w->jumped == c->dial_jumped)
 		world_fail(w, RULE_PROGRESS, "no attempt %lld ms after a connection ended",
 			   w->now - c->loss_at);
-	if (makes_certain(w, ev)) {
-		c->dial_due = w->now + FIRST_MS + w->set.late_ms;
-		c->dial_jumped = w->jumped;
-	}
+	if (makes_certain(w, ev))
+		expect_attempt(w, FIRST_MS);
+	else if (ev->type == RC_SOCKET_ENDED && c->loss_at == w->now)
+		expect_attempt(w, RC_NOTICE_MS + FIRST_MS);
 	switch (ev->type) {
 	case RC_SOCKET_ENDED:
 		c->ended_at = w->now;
@@ -107,9 +140,10 @@ void contract_before_event(struct world *w, const struct rc_event *ev)
 	case RC_LINK_DEAD:
 		c->heard_at = w->now;
 		c->heard_lost = ev->lost;
+		c->detached = false;
 		break;
 	case RC_CLIENT:
-		c->dial_due = c->loss_at = -1;
+		take_request(w, ev->request);
 		break;
 	case RC_TRAFFIC:
 		c->in_flight = driver_in_flight(w);
@@ -117,6 +151,8 @@ void contract_before_event(struct world *w, const struct rc_event *ev)
 		break;
 	case RC_COMMAND_DONE:
 		c->stranger |= ev->result == RC_NOT_OURS || ev->result == RC_DISCONNECTED;
+		c->detached &= ev->result != RC_FAILED;
+		c->refused |= ev->result == RC_FAILED && w->shell.core.phase == RC_RESIZING;
 		break;
 	default:
 		break;
@@ -127,6 +163,12 @@ void contract_after_event(struct world *w, const struct rc_event *ev)
 {
 	struct contract *c = &w->contract;
 
+	if (!w->set.adopted && w->shell.life == 1)
+		for (unsigned i = 0; i < w->set.connections; i++)
+			require(w,
+				w->shell.core.conn[i].state != RC_UNWATCHED &&
+					w->shell.core.conn[i].state != RC_DOUBTFUL,
+				"a connection that this supervisor has made is not known any more");
 	if (ev->type == RC_SOCKET_ENDED && w->shell.held[ev->conn] != SHELL_NONE)
 		world_fail(w, RULE_CONTRACT,
 			   "connection %u has ended and is not cut: poll says so for ever",
@@ -166,10 +208,10 @@ void contract_after_actions(struct world *w)
 /* --- actions ------------------------------------------------------------------------------------------------ */
 
 static void check_rate(struct world *w, long long *times, unsigned number, unsigned limit,
-		       const char *what)
+		       unsigned ms, const char *what)
 {
-	if (number >= limit && w->now - times[(number - limit) % CONTRACT_RATE] < 1000)
-		world_fail(w, RULE_BOUNDED, "more than %u %s in a second", limit, what);
+	if (number >= limit && w->now - times[(number - limit) % CONTRACT_RATE] < ms)
+		world_fail(w, RULE_BOUNDED, "more than %u %s in %u ms", limit, what, ms);
 	times[number % CONTRACT_RATE] = w->now;
 }
 
@@ -183,11 +225,14 @@ static void check_dial(struct world *w, const struct rc_action *a)
 		"DIAL of a server or a number that does not exist");
 	for (unsigned i = 0; i < SIM_SLOTS; i++)
 		require(w, w->shell.candidate[i] == SHELL_NONE, "DIAL while candidates are held");
-	check_rate(w, c->dial_times, c->dials++, DIALS_A_SECOND, "dials");
+	check_rate(w, c->dial_times, c->dials++, DIALS_A_SECOND, 1000, "dials");
 	c->dial_due = -1;
-	c->dialled_at = w->now;
 	if (!a->count)
 		return;
+	check_rate(w, c->connect_times, c->connects++, CONNECTS, CONNECTS_MS,
+		   "connections asked for");
+	if (c->detached && lost)
+		world_fail(w, RULE_OURS, "a server is asked for a device that was disconnected");
 	if (w->clients.paused)
 		world_fail(w, RULE_DURABLE, "a connection is asked for in a pause");
 	if (lost && w->now < w->clients.abort_until)
@@ -202,6 +247,7 @@ static void check_command(struct world *w)
 	struct contract *c = &w->contract;
 
 	require(w, !w->command.busy, "a command while another is under way");
+	c->dial_due = -1;
 	if (c->stranger && ++c->strange_commands > STRANGE_COMMANDS)
 		world_fail(w, RULE_OURS, "%u commands after the device was found not to be ours",
 			   c->strange_commands);
@@ -221,7 +267,8 @@ static void check_offer(struct world *w, const struct rc_action *a)
 	check_command(w);
 	check_candidate(w, a->candidate);
 	require(w, !s->end_told[a->candidate], "OFFER of a candidate that has ended");
-	check_rate(w, w->contract.offer_times, w->contract.offers++, OFFERS_A_SECOND, "offers");
+	check_rate(w, w->contract.offer_times, w->contract.offers++, OFFERS_A_SECOND, 1000,
+		   "offers");
 	c = &w->net.conn[s->candidate[a->candidate]];
 	for (unsigned i = 0; i < w->driver.slots; i++) {
 		const struct driver_slot *slot = &w->driver.slot[i];

@@ -36,8 +36,9 @@ struct contract {
 
 	long long ended_at;    /* last end or cut of a connection */
 	long long loss_at;     /* end of the first connection of an outage; -1: none */
-	long long dialled_at;  /* last DIAL */
-	long long dial_due;    /* its loss is certain: somebody is asked by then; -1 */
+	long long dial_due;    /* a dial or a probe is due by then; -1 */
+	bool detached;         /* the outage is that of a device which was disconnected */
+	bool refused;          /* the driver has refused to grow */
 	long long dial_jumped; /* total of suspends at that time */
 
 	struct {
@@ -46,7 +47,8 @@ struct contract {
 	} noted[SIM_SERVERS]; /* last note of a failure to reach each server */
 	long long flap_noted_at;
 	long long dial_times[CONTRACT_RATE], offer_times[CONTRACT_RATE];
-	unsigned dials, offers;
+	long long connect_times[CONTRACT_RATE]; /* dials for connections, since the last resume */
+	unsigned dials, offers, connects;
 };
 
 void contract_begin(struct world *w);

@@ -200,6 +200,8 @@ static bool is_worn_out(const struct world *w)
 /* All servers have said more than the device has, and each connection can be made to know it. */
 static bool should_grow(const struct world *w)
 {
+	if (w->contract.refused)
+		return false;
 	for (unsigned i = 0; i < w->set.servers; i++)
 		if (w->contract.told[i] <= w->driver.size)
 			return false;

@@ -218,6 +218,8 @@ void net_end(struct world *w, unsigned conn, enum net_end how)
 		w->server[c->server].unseen = c->server != w->shell.published.server;
 		driver_conn_ended(w, conn);
 	}
+	if (how == NET_SILENT || how == NET_FULL || how == NET_TIMER)
+		chaos_ambush(w);
 	if (c->holder != NET_NOBODY)
 		world_after(w, world_random(w, world_chance(w, 20) ? POLL_MS : 3), shell_poll, conn,
 			    0);

@@ -351,7 +351,7 @@ static void excuse_rest(struct world *w, unsigned server)
 static bool is_unseen(const struct world *w, const struct server *s)
 {
 	return !w->set.request_timeout_s &&
-	       (s->unseen || (w->shell.unseen && w->now < s->last_end + RC_NOTICE_MS));
+	       (s->unseen || (w->shell.unseen && w->contract.heard_at < s->last_end));
 }
 
 void server_check_switch(struct world *w, unsigned conn)
