@@ -137,12 +137,12 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	rq->goal = NEG_GOAL_QUERY;
 	if (client_open(&s, rq, -1, &e))
 		return PLAN_CACHE_SILENT;
-	longest = transmission_longest(&s->query, r.type, 0);
+	longest = transmission_longest(&s->query, 0);
 	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
 								    PLAN_BLOCK_SIZE_MIN;
 	if (r.length > longest)
 		r.length = longest;
-	if (transmission_ask(&s->query, &r, &e) >= 0) {
+	if (!transmission_ask(&s->query, &r, &e)) {
 		int ret = client_next(s, monotonic_ms() + rq->timeout_ms, -1, &buf, &e);
 
 		if (ret == TRANSMISSION_REPLY)
