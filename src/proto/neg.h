@@ -5,7 +5,7 @@
  *
  *	for (;;) switch (neg_want(&n, &buf)) {
  *	case NEG_WRITE: neg_moved(&n, write(fd, buf.out, buf.len)); break;
- *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_eof)
+ *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_broken)
  *	case NEG_ITEM:  use neg_item(&n); neg_moved(&n, 0); break;
  *	case NEG_TLS:   TLS handshake; neg_moved(&n, 0); break;
  *	case NEG_DONE:  ... case NEG_FAILED: ...
