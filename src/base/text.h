@@ -22,6 +22,31 @@
  */
 size_t text_escape(char *dst, size_t cap, const void *src, size_t len);
 
+/* Text put together in a buffer of the caller's. What does not fit is dropped. */
+struct text_writer {
+	char *dst;
+	size_t cap; /* bytes, above 0 */
+	size_t len; /* bytes in dst without the NUL; 0 at the beginning */
+};
+
+/* Appends s. dst is NUL-terminated after each of the text_put functions. */
+void text_put(struct text_writer *w, const char *s);
+
+/*
+ * Append s, with each byte written as %XX (text_put_percent) or \xnn (text_put_hex) that is neither
+ * an ASCII letter or digit nor one of the characters in plain.
+ */
+void text_put_percent(struct text_writer *w, const char *s, const char *plain);
+void text_put_hex(struct text_writer *w, const char *s, const char *plain);
+
+/*
+ * Copies src to dst (max + 1 bytes). A text longer than max is cut and ends in the character mark and
+ * the hash (FNV-1a, 64 bits, hex) of the whole text: it differs from other texts that begin alike,
+ * but an attacker can find a collision. The cut is not within an escape, 4 bytes that begin with the
+ * character escape; NUL: there are none. max is above 20.
+ */
+void text_cut_and_hash(char *dst, size_t max, const char *src, char mark, char escape);
+
 /*
  * Copies len bytes of a JSON document to dst (6 * len + 1 bytes, NUL-terminated), which stays the
  * same document: what text_escape would not show becomes \uNNNN. In JSON as it is made here such

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/text.h"
 #include "proto/wire.h"
 
@@ -279,72 +278,30 @@ int plan_same_export(const struct export *a, const struct export *b, struct err 
 	return 0;
 }
 
-/* FNV-1a: tells apart what was cut; nobody gains by a collision with a name of his own export. */
-static uint64_t hash(const char *s)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *s; s++)
-		h = (h ^ (uint8_t)*s) * UINT64_C(0x100000001b3);
-	return h;
-}
-
-static void copy_or_hash(const char *full, size_t len, char *buf)
-{
-	char suffix[20];
-	size_t keep;
-
-	if (len <= PLAN_BACKEND_MAX) {
-		memcpy(buf, full, len + 1);
-		return;
-	}
-	snprintf(suffix, sizeof(suffix), "~%016llx", (unsigned long long)hash(full));
-	keep = PLAN_BACKEND_MAX - strlen(suffix);
-	memcpy(buf, full, keep);
-	memcpy(buf + keep, suffix, strlen(suffix) + 1);
-}
-
 void plan_backend(const struct uri *where, char *buf)
 {
 	char full[URI_TEXT_MAX];
 
-	copy_or_hash(full, uri_format(where, full, sizeof(full)), buf);
-}
-
-/* Printable and unambiguous: the separators of plan_backend_command are encoded too. */
-static void percent_encode(struct bytes_writer *w, const char *src)
-{
-	char hex[4];
-
-	for (; *src; src++) {
-		unsigned char c = (unsigned char)*src;
-
-		if (c > ' ' && c < 0x7f && !strchr("%#+", c)) {
-			bytes_put(w, src, 1);
-		} else {
-			snprintf(hex, sizeof(hex), "%%%02X", c);
-			bytes_put(w, hex, 3);
-		}
-	}
+	uri_format(where, full, sizeof(full));
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf)
 {
+	/* Printable, without '%' and the two separators */
+	static const char plain[] = "!\"$&'()*,-./:;<=>?@[\\]^_`{|}~";
 	char full[65536];
-	struct bytes_writer w;
+	struct text_writer w = { .dst = full, .cap = sizeof(full) };
 
-	bytes_write_init(&w, full, sizeof(full) - 1);
-	bytes_put(&w, "command:", 8);
+	text_put(&w, "command:");
 	for (unsigned i = 0; i < argc; i++) {
-		if (i)
-			bytes_put(&w, "+", 1);
-		percent_encode(&w, args);
+		text_put(&w, i ? "+" : "");
+		text_put_percent(&w, args, plain);
 		args += strlen(args) + 1;
 	}
-	bytes_put(&w, "#", 1);
-	percent_encode(&w, export);
-	full[w.len] = '\0';
-	copy_or_hash(full, w.len, buf);
+	text_put(&w, "#");
+	text_put_percent(&w, export, plain);
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size)

@@ -13,6 +13,9 @@
 #define QUOTE_MAX 100 /* how much of a wrong part an error shows */
 #define ZONE_MAX  15  /* IFNAMSIZ without its NUL, netdevice(7) */
 
+/* RFC 3986, section 2.3: the characters that stay, besides letters and digits */
+#define UNRESERVED "-._~"
+
 static const struct {
 	const char *name;
 	enum uri_transport transport;
@@ -38,7 +41,7 @@ static bool is_digit(char c)
 
 static bool is_unreserved(char c)
 {
-	return is_alpha(c) || is_digit(c) || (c && strchr("-._~", c));
+	return is_alpha(c) || is_digit(c) || (c && strchr(UNRESERVED, c));
 }
 
 static bool is_percent_encoded(const char *s)
@@ -530,39 +533,6 @@ int uri_from_host(struct uri *u, const char *host, const char *export, struct er
 	return rc;
 }
 
-struct out {
-	char *buf;
-	size_t cap, used;
-};
-
-static void put_char(struct out *o, char c)
-{
-	if (o->used + 1 < o->cap)
-		o->buf[o->used++] = c;
-}
-
-static void put(struct out *o, const char *s)
-{
-	while (*s)
-		put_char(o, *s++);
-}
-
-/* Section 2.1; what is in keep stays, as the unreserved characters do. */
-static void put_encoded(struct out *o, const char *s, const char *keep)
-{
-	static const char hex[] = "0123456789ABCDEF";
-
-	for (; *s; s++) {
-		if (is_unreserved(*s) || strchr(keep, *s)) {
-			put_char(o, *s);
-		} else {
-			put_char(o, '%');
-			put_char(o, hex[(unsigned char)*s >> 4]);
-			put_char(o, hex[(unsigned char)*s & 0xf]);
-		}
-	}
-}
-
 static bool is_address(const struct uri *u)
 {
 	return strchr(u->host, ':');
@@ -570,40 +540,39 @@ static bool is_address(const struct uri *u)
 
 size_t uri_format(const struct uri *u, char *buf, size_t cap)
 {
-	struct out o = { .buf = buf, .cap = cap };
+	struct text_writer w = { .dst = buf, .cap = cap };
 
 	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
 		if (schemes[i].transport == u->transport && schemes[i].tls == u->tls)
-			put(&o, schemes[i].name);
-	put(&o, "://");
+			text_put(&w, schemes[i].name);
+	text_put(&w, "://");
 	if (u->transport != URI_UNIX) {
-		put(&o, is_address(u) ? "[" : "");
-		put_encoded(&o, u->host, is_address(u) ? ":" : "");
-		put(&o, is_address(u) ? "]:" : ":");
-		put(&o, u->port);
+		text_put(&w, is_address(u) ? "[" : "");
+		text_put_percent(&w, u->host, is_address(u) ? UNRESERVED ":" : UNRESERVED);
+		text_put(&w, is_address(u) ? "]:" : ":");
+		text_put(&w, u->port);
 	}
-	put(&o, "/");
-	put_encoded(&o, u->export, "/");
+	text_put(&w, "/");
+	text_put_percent(&w, u->export, UNRESERVED "/");
 	if (u->transport == URI_UNIX) {
-		put(&o, "?socket=");
-		put_encoded(&o, u->path, "/");
+		text_put(&w, "?socket=");
+		text_put_percent(&w, u->path, UNRESERVED "/");
 	}
-	buf[o.used] = '\0';
-	return o.used;
+	return w.len;
 }
 
 void uri_endpoint(const struct uri *u, char *buf, size_t cap)
 {
 	char plain[URI_HOST_MAX + URI_PORT_MAX + sizeof("[]:")];
-	struct out o = { .buf = plain, .cap = sizeof(plain) };
+	struct text_writer w = { .dst = plain, .cap = sizeof(plain) };
 
 	if (u->transport == URI_UNIX) {
 		text_escape(buf, cap, u->path, strlen(u->path));
 		return;
 	}
-	put(&o, u->transport == URI_VSOCK ? "vsock:" : is_address(u) ? "[" : "");
-	put(&o, u->host);
-	put(&o, is_address(u) ? "]:" : ":");
-	put(&o, u->port);
-	text_escape(buf, cap, plain, o.used);
+	text_put(&w, u->transport == URI_VSOCK ? "vsock:" : is_address(u) ? "[" : "");
+	text_put(&w, u->host);
+	text_put(&w, is_address(u) ? "]:" : ":");
+	text_put(&w, u->port);
+	text_escape(buf, cap, plain, w.len);
 }
