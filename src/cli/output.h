@@ -46,15 +46,18 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 /* Whether a column was chosen, by its place in columns. */
 bool output_wants(const struct output *o, size_t column);
 
-/* Starts a row; its cells are empty (JSON: null) until they are set. */
-int output_row(struct output *o, struct err *e);
+/*
+ * Starts a row; its cells are empty (JSON: null) until they are set. An error of this function and
+ * the next three is kept, and reported by output_print.
+ */
+void output_row(struct output *o);
 
-/* Set a cell of the row begun last by the column's place in columns; not chosen ones are dropped. */
-int output_text(struct output *o, size_t column, const char *text, struct err *e);
-int output_number(struct output *o, size_t column, uint64_t v, struct err *e);
-int output_bool(struct output *o, size_t column, bool v, struct err *e);
+/* Set a cell of the last row by the column's index in columns. Columns not chosen are skipped. */
+void output_text(struct output *o, size_t column, const char *text);
+void output_number(struct output *o, size_t column, uint64_t v);
+void output_bool(struct output *o, size_t column, bool v);
 
-/* Prints all to f. -errno when f does not take it. */
+/* Prints all rows to f. -ENOMEM when a row or cell is missing, or the -errno of writing to f. */
 int output_print(struct output *o, FILE *f, struct err *e);
 
 void output_end(struct output *o);
