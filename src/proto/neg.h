@@ -108,7 +108,6 @@ enum neg_state {
 struct neg {
 	struct neg_params params;
 	enum neg_state state;
-	bool fixed;      /* the server speaks fixed newstyle */
 	bool no_zeroes;  /* agreed on */
 	bool has_export; /* NBD_INFO_EXPORT has come */
 	bool informed;   /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */

@@ -8,7 +8,7 @@
 
 #include "base/text.h"
 
-static void handle_input(struct transmission *t);
+static void transmission_step(struct transmission *t);
 
 /* Waits for the next len bytes in the given state; 0 bytes are handled at once. */
 static void transmission_expect(struct transmission *t, enum transmission_state state, size_t len)
@@ -17,7 +17,7 @@ static void transmission_expect(struct transmission *t, enum transmission_state 
 	t->want = len;
 	t->got = 0;
 	if (!len)
-		handle_input(t);
+		transmission_step(t);
 }
 
 static void expect_header(struct transmission *t)
@@ -394,7 +394,7 @@ static void on_error_skip(struct transmission *t)
 		on_chunk_end(t);
 }
 
-static void handle_input(struct transmission *t)
+static void transmission_step(struct transmission *t)
 {
 	static void (*const handlers[])(struct transmission *) = {
 		[TRANSMISSION_S_HEADER] = on_reply_header,
@@ -472,7 +472,7 @@ void transmission_moved(struct transmission *t, size_t len)
 	default:
 		t->got += len;
 		if (t->got == t->want)
-			handle_input(t);
+			transmission_step(t);
 		break;
 	}
 }
