@@ -11,9 +11,8 @@
 #define NBD_MINORS (1U << 20) /* MINORBITS, include/linux/kdev_t.h */
 
 /*
- * Valid characters that a reader must not meet as they are. But for the controls, the line and
- * paragraph separators and the interlinear annotation, these are Default_Ignorable_Code_Point of
- * Unicode 15: what a terminal draws as nothing, or obeys.
+ * Valid characters that a terminal draws as nothing, or obeys: controls, line and paragraph
+ * separators, the interlinear annotation, and Default_Ignorable_Code_Point of Unicode 15.
  */
 static const struct {
 	uint32_t first, last;
@@ -75,7 +74,7 @@ bool text_is_utf8(const void *src, size_t len)
 	return true;
 }
 
-/* What one character, or one byte that is none, becomes. Returns the bytes taken from s. */
+/* Escapes one character, or one byte that is not part of any. Returns the bytes taken from s. */
 static size_t escape_char(char out[17], size_t *outlen, const unsigned char *s, size_t len)
 {
 	uint32_t c = 0;
@@ -100,7 +99,7 @@ size_t text_escape(char *dst, size_t cap, const void *src, size_t len)
 {
 	const unsigned char *s = src;
 	size_t room = cap - 1, used = 0;
-	size_t cut = 0; /* where the last character ends that leaves space for the dots */
+	size_t cut = 0; /* end of the last character that leaves space for the dots */
 
 	while (len > 0) {
 		char piece[17];

@@ -16,7 +16,7 @@ struct output {
 	size_t count;
 	struct libscols_table *table;
 	struct libscols_line *line;
-	int *place; /* of column i in the table, or -1 */
+	int *place; /* position in the table for each of columns, -1: not chosen */
 	int chosen;
 	bool failed; /* a row or cell is missing: out of memory */
 };
@@ -110,10 +110,10 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 	if (!ret &&
 	    (scols_table_enable_json(o->table, f->json) || scols_table_set_name(o->table, name) ||
 	     scols_table_enable_noheadings(o->table, f->no_headings || o->format.properties) ||
-	     /* text_escape has done it, and the library would escape its escapes */
+	     /* The library would escape the escapes of text_escape. */
 	     scols_table_enable_noencoding(o->table, 1)))
 		ret = out_of_memory(e);
-	/* the value comes last, alone without headings */
+	/* The value is the last column, and the only one without headings. */
 	for (int i = f->no_headings; i < 2 && !ret && o->format.properties; i++)
 		if (!scols_table_new_column(o->table, i ? "" : "NAME", 0, 0))
 			ret = out_of_memory(e);
@@ -174,7 +174,7 @@ void output_text(struct output *o, size_t column, const char *text)
 	size_t len = strlen(text);
 	char *escaped;
 
-	/* JSON has escapes of its own for all but what is not UTF-8 */
+	/* The library escapes JSON itself, but cannot write bytes that are not UTF-8. */
 	if (o->columns[column].type == OUTPUT_ENCODED ||
 	    (o->format.json && text_is_utf8(text, len))) {
 		set_column(o, column, text);
@@ -190,7 +190,7 @@ void output_text(struct output *o, size_t column, const char *text)
 	free(escaped);
 }
 
-/* As losetup and lsblk show sizes: three digits or so, powers of 1024. */
+/* A size as losetup and lsblk show it: some three digits, powers of 1024. */
 static void human_size(uint64_t v, char *buf, size_t cap)
 {
 	static const char units[] = "BKMGTPE";
@@ -233,7 +233,7 @@ void output_bool(struct output *o, size_t column, bool v)
 	set_column(o, column, v ? "1" : "0");
 }
 
-/* The table as text, the caller's; NULL without memory. */
+/* The table as text, which the caller frees; NULL without memory. */
 static char *to_text(struct output *o)
 {
 	char *text = NULL, *guarded;
@@ -250,7 +250,7 @@ static char *to_text(struct output *o)
 			return NULL;
 		}
 	} else if (o->format.json) {
-		/* the library prints nothing at all for an empty table */
+		/* The library prints nothing at all for an empty table. */
 		fprintf(f, "{\n   \"%s\": []\n}\n", scols_table_get_name(o->table));
 	}
 	if (fclose(f)) {
@@ -259,7 +259,7 @@ static char *to_text(struct output *o)
 	}
 	if (!o->format.json)
 		return text;
-	/* the library escapes what JSON forbids, not what a terminal obeys */
+	/* The library escapes what JSON forbids, but not what a terminal obeys. */
 	guarded = malloc(6 * len + 1);
 	if (guarded)
 		text_guard_json(guarded, text, len);

@@ -9,7 +9,7 @@
 #include "base/text.h"
 
 enum {
-	ERROR_TEXT_MAX = 512, /* of a server's message, the rest is dropped */
+	ERROR_TEXT_MAX = 512, /* bytes of a server's error text that are shown */
 	QUOTED_NAME_MAX = 256,
 };
 
@@ -121,7 +121,10 @@ static void send_info(struct neg *n, uint32_t option)
 	expect_reply(n);
 }
 
-/* "NBD_OPT_SET_META_CONTEXT" with the contexts as queries; LIST without any lists all. */
+/*
+ * "NBD_OPT_SET_META_CONTEXT" has the contexts as queries; NBD_OPT_LIST_META_CONTEXT without any
+ * lists all.
+ */
 static void send_contexts(struct neg *n, uint32_t option)
 {
 	const struct metactx *c = &n->params.contexts;
@@ -248,7 +251,7 @@ static const char *option_name(const struct neg *n)
 	return wire_option_name(n->option);
 }
 
-/* "It is not an error if [it] does not select any metadata context": to the one who asked it is. */
+/* "It is not an error if [it] does not select any metadata context": for our user it is one. */
 static bool all_selected(struct neg *n)
 {
 	char name[QUOTED_NAME_MAX], export[QUOTED_NAME_MAX];
@@ -269,7 +272,7 @@ static bool all_selected(struct neg *n)
 	return true;
 }
 
-/* The option in progress is done with, whether the server liked it or not (accepted). */
+/* Goes on after the server's final reply to the current option: accepted, or refused. */
 static void next_option(struct neg *n, bool accepted)
 {
 	bool query = n->params.goal == NEG_GOAL_QUERY;
@@ -284,8 +287,8 @@ static void next_option(struct neg *n, bool accepted)
 		break;
 	case NBD_OPT_INFO:
 		/*
-		 * Only now, so that the flags are those that attaching will see, and that a server
-		 * which these options surprise has said what matters.
+		 * Not before NBD_OPT_INFO: its flags are to be those that attaching sees, and a
+		 * server that is surprised by these options has said what matters.
 		 */
 		n->informed = true;
 		send_plain(n, NBD_OPT_STRUCTURED_REPLY);
@@ -312,7 +315,7 @@ static void next_option(struct neg *n, bool accepted)
 		send_plain(n, NBD_OPT_LIST);
 		break;
 	default:
-		/* NBD_OPT_LIST: found or not, it was the whole list */
+		/* NBD_OPT_LIST: this was the whole list. */
 		if (!accepted)
 			n->export.listed = EXPORT_LISTED_UNKNOWN;
 		else if (n->export.listed == EXPORT_LISTED_UNKNOWN)
@@ -339,7 +342,7 @@ static void on_ack(struct neg *n)
 		next_option(n, true);
 }
 
-/* Besides ACK and errors. */
+/* The only reply type to the current option besides NBD_REP_ACK and errors. */
 static uint32_t expected_reply(const struct neg *n)
 {
 	switch (n->option) {
@@ -456,7 +459,7 @@ static void on_info_type(struct neg *n)
 	expect_rest(n, NEG_S_INFO);
 }
 
-/* Twice the same information is pointless and allowed, a contradiction is neither. */
+/* A server may repeat the same information, but not contradict it. */
 static bool on_info_export(struct neg *n)
 {
 	struct bytes_reader r;
@@ -482,7 +485,7 @@ static bool is_power_of_2(uint32_t v)
 	return v && !(v & (v - 1));
 }
 
-/* "Size constraints"; what is checked is what a client needs to be able to honour them. */
+/* "Size constraints": checks what a client needs to honour them. */
 static bool on_info_block_size(struct neg *n)
 {
 	struct bytes_reader r;
@@ -511,7 +514,7 @@ static bool on_info_block_size(struct neg *n)
 	return true;
 }
 
-/* "Conventions": a string has no NUL inside; a name that does could not be asked for again. */
+/* "Conventions": a string has no NUL inside. An export with one could not be asked for again. */
 static bool take_name(struct neg *n, const char *what, char *name)
 {
 	if (memchr(n->in, '\0', n->got)) {
@@ -584,7 +587,7 @@ static const struct {
 	  "the kernel cannot speak them; relax the server" },
 };
 
-/* One text for a final error reply: what was asked, the answer, the remedy, the server's words. */
+/* One text for an error reply: the request, the answer, the remedy, the server's own text. */
 static void on_error_text(struct neg *n)
 {
 	struct err *e = &n->failure;
@@ -849,10 +852,10 @@ static const char *awaited(const struct neg *n)
 }
 
 /*
- * Nothing is lost when a server does not wait for the farewell ("NBD_OPT_ABORT"), and what matters has
- * been said when it does not wait for, or does not survive, the questions after NBD_OPT_INFO.
+ * True at the end, and where only optional questions are left (after NBD_OPT_INFO): a server that
+ * hangs up then, or does not wait for NBD_OPT_ABORT, has said everything that matters.
  */
-static bool only_farewell_is_left(struct neg *n)
+static bool end_if_informed(struct neg *n)
 {
 	if (n->state != NEG_S_END && !n->informed)
 		return false;
@@ -867,7 +870,7 @@ void neg_broken(struct neg *n, int code)
 	struct err *e = &n->failure;
 	char name[QUOTED_NAME_MAX];
 
-	if (only_farewell_is_left(n))
+	if (end_if_informed(n))
 		return;
 	if (code) {
 		err_sys(e, ERR_UNREACHABLE, code, "the connection broke while waiting for %s",
@@ -894,7 +897,7 @@ void neg_broken(struct neg *n, int code)
 
 void neg_timed_out(struct neg *n)
 {
-	if (only_farewell_is_left(n))
+	if (end_if_informed(n))
 		return;
 	err_set(&n->failure, ERR_UNREACHABLE, ETIMEDOUT,
 		"connected, but the handshake was not done in time, still waiting for %s; the server "

@@ -76,7 +76,7 @@ static void send_request(struct transmission *t, const struct transmission_reque
 
 uint32_t transmission_longest(const struct transmission *t, uint64_t offset)
 {
-	/* Multiples of 512 also where smaller blocks are allowed */
+	/* Multiples of 512 even where the server allows smaller blocks */
 	uint32_t unit = t->block < 512 ? 512 : t->block;
 
 	if (offset >= t->end)
@@ -297,8 +297,9 @@ static void on_context(struct transmission *t)
 }
 
 /*
- * "the sum of the length fields of the first N-1 extents (if any) MUST be less than the requested length, while
- * the length of the final extent MAY result in a sum larger"; what is beyond the export does not matter.
+ * "the sum of the length fields of the first N-1 extents (if any) MUST be less than the requested
+ * length, while the length of the final extent MAY result in a sum larger"; what is beyond the
+ * export does not matter.
  */
 static void next_extent(struct transmission *t)
 {
@@ -477,7 +478,10 @@ void transmission_moved(struct transmission *t, size_t len)
 	}
 }
 
-/* False at the end already: nothing is lost when a server does not wait for NBD_CMD_DISC. */
+/*
+ * False when it had ended already: nothing is lost with a server that does not wait for
+ * NBD_CMD_DISC.
+ */
 static bool cut_off(struct transmission *t)
 {
 	bool early = t->state != TRANSMISSION_S_END;

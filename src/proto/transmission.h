@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * transmission: a client in user space for the transmission phase ("Transmission" of the NBD specification) as a
- * state machine of the same shape as neg. It asks for block status and for caching, one request at a time. It never
- * does I/O, never allocates, and never reads or writes the data of the export.
+ * transmission: a client in user space for the transmission phase ("Transmission" of the NBD
+ * specification) as a state machine of the same shape as neg. It asks for block status and for
+ * caching, one request at a time. It never does I/O, never allocates, and never reads or writes
+ * the data of the export.
  *
  *	transmission_ask(&t, &request, e);
  *	for (;;) switch (transmission_want(&t, &buf)) {
  *	case TRANSMISSION_WRITE:  transmission_moved(&t, write(fd, buf.out, buf.len)); break;
- *	case TRANSMISSION_READ:   transmission_moved(&t, read(fd, buf.in, buf.len)); break; (0 bytes: transmission_broken)
- *	case TRANSMISSION_EXTENT: buf.offset, .length, .flags of buf.context; transmission_moved(&t, 0); break;
- *	case TRANSMISSION_REPLY:  the request is done, buf.error; transmission_moved(&t, 0); break;
- *	case TRANSMISSION_IDLE:   no request is unanswered: transmission_ask again, or transmission_disconnect
+ *	case TRANSMISSION_READ:   transmission_moved(&t, read(fd, buf.in, buf.len)); break;
+ *	case TRANSMISSION_EXTENT: use buf.context, .offset, .length, .flags;
+ *				  transmission_moved(&t, 0); break;
+ *	case TRANSMISSION_REPLY:  the request is done, use buf.error;
+ *				  transmission_moved(&t, 0); break;
+ *	case TRANSMISSION_IDLE:   transmission_ask again, or transmission_disconnect; break;
  *	case TRANSMISSION_DONE: ... case TRANSMISSION_FAILED: ...
  *	}
  *
- * It asks for exactly the bytes of the reply. The payload goes through one buffer in pieces, and every length is
- * checked before it is believed. A server that breaks one rule of the specification's "Structured reply types" is
+ * An end of file is reported by transmission_broken. The engine asks for exactly the bytes of the
+ * reply. The payload goes through one buffer in pieces, and every length is checked before it is
+ * believed. A server that breaks one rule of the specification's "Structured reply types" is
  * failed for it.
  */
 #ifndef NBD_ATTACH_TRANSMISSION_H
@@ -33,7 +37,7 @@
 enum {
 	/* Bytes of a payload handled at a time */
 	TRANSMISSION_PIECE = 65536,
-	/* "Servers SHOULD NOT send more than 2^20 extents in a single reply chunk": four times as many */
+	/* Four times what "Servers SHOULD NOT send [...] in a single reply chunk" */
 	TRANSMISSION_MAX_EXTENTS = 1 << 22,
 	/* Error chunks in one reply */
 	TRANSMISSION_MAX_ERRORS = 1024,
@@ -104,7 +108,7 @@ struct transmission {
 	struct metactx contexts;
 	enum transmission_state state;
 	struct transmission_request request; /* last one sent */
-	uint64_t cookie;                     /* its cookie */
+	uint64_t cookie;                     /* cookie of the last request sent */
 	struct transmission_reply reply;
 	uint16_t flags;        /* current chunk */
 	uint16_t type;         /* current chunk */
@@ -128,30 +132,40 @@ struct transmission {
 void transmission_init(struct transmission *t, const struct export *x, const struct metactx *c);
 
 /*
- * Sends a request. To be called at TRANSMISSION_IDLE, or at TRANSMISSION_REPLY instead of transmission_moved.
- * Returns 0, -EBUSY while a request is unanswered, -EINVAL for a request that may not be sent (beyond the export, not a
- * multiple of its blocks, block status without contexts), -EPIPE after the end; all are ERR_FAILED.
+ * Sends a request. To be called at TRANSMISSION_IDLE, or at TRANSMISSION_REPLY instead of
+ * transmission_moved. Returns 0, -EBUSY while a request is unanswered, -EINVAL for a request that
+ * may not be sent (beyond the export, not whole blocks, block status without contexts), -EPIPE
+ * after the end; all are ERR_FAILED.
  */
 int transmission_ask(struct transmission *t, const struct transmission_request *r, struct err *e);
 
 /*
- * Longest request that may begin at offset, bytes: a multiple of the blocks, within the export. 0 when no whole block
- * is left.
+ * Longest request that may begin at offset, bytes: a multiple of the blocks, within the export. 0
+ * when no whole block is left.
  */
 uint32_t transmission_longest(const struct transmission *t, uint64_t offset);
 
-/* Sends NBD_CMD_DISC and ends ("Terminating the transmission phase"). An outstanding reply is not read any more. */
+/*
+ * Sends NBD_CMD_DISC and ends ("Terminating the transmission phase"). An outstanding reply is not
+ * read any more.
+ */
 void transmission_disconnect(struct transmission *t);
 
-/* What is wanted now; see above. To be asked anew after transmission_ask and transmission_disconnect. */
+/*
+ * What is wanted now; see above. To be asked anew after transmission_ask and
+ * transmission_disconnect.
+ */
 enum transmission_want transmission_want(struct transmission *t, struct transmission_buf *buf);
 
-/* len of the bytes that transmission_want named were moved, at most all; or the event was used (len 0). */
+/*
+ * len of the bytes that transmission_want named were moved, at most all; or the event was used
+ * (len 0).
+ */
 void transmission_moved(struct transmission *t, size_t len);
 
 /*
- * The connection ended or broke (code: positive errno, 0 for an end of file): TRANSMISSION_FAILED, or
- * TRANSMISSION_DONE where only NBD_CMD_DISC was left to send.
+ * The connection ended or broke (code: positive errno, 0 for an end of file): TRANSMISSION_FAILED,
+ * or TRANSMISSION_DONE where only NBD_CMD_DISC was left to send.
  */
 void transmission_broken(struct transmission *t, int code);
 
@@ -159,8 +173,8 @@ void transmission_broken(struct transmission *t, int code);
 void transmission_timed_out(struct transmission *t);
 
 /*
- * At TRANSMISSION_REPLY with an error: sets ERR_REFUSED with the request, the error's meaning and the server's text.
- * Returns the negative errno for it.
+ * At TRANSMISSION_REPLY with an error: sets ERR_REFUSED with the request, the error's meaning and
+ * the server's text. Returns the negative errno for it.
  */
 int transmission_error(const struct transmission *t, struct err *e);
 

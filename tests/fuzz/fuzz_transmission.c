@@ -38,11 +38,11 @@ struct drive {
 	struct transmission q;
 	size_t consumed;
 	size_t sent;
-	uint64_t events; /* a hash of them */
+	uint64_t events; /* hash of all events */
 	enum transmission_want end;
 	unsigned asked;
-	bool answered;              /* the last of them */
-	uint64_t next[METACTX_MAX]; /* where its next extent has to be */
+	bool answered;              /* the last request asked is answered */
+	uint64_t next[METACTX_MAX]; /* offset of a context's next extent */
 	bool over[METACTX_MAX];
 };
 

@@ -263,7 +263,7 @@ START_TEST(full_stream)
 }
 END_TEST
 
-/* A cell that could not be set (here: of no row) is an error of the whole, and nothing is printed. */
+/* A cell that could not be set (here: without a row) fails the whole; nothing is printed. */
 START_TEST(errors_are_kept)
 {
 	struct output_format f = { .properties = _i };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Transmission replayed. A case is what is asked for, what the server says, and what comes of it in one line
- * of text. Each is driven as fast as the engine asks, in odd pieces and byte by byte, and is broken off at each byte.
+ * Transmission replayed. A case is what is asked for, what the server says, and what comes of it
+ * in one line of text. Each is driven as fast as the engine asks, in odd pieces and byte by byte,
+ * and is broken off at each byte.
  */
 #include "proto/transmission.h"
 
@@ -41,11 +42,11 @@ enum { READ = 0, CACHE = 5, BLOCK_STATUS = 7 };
 
 struct replay {
 	const char *name;
-	uint64_t size; /* 1 MiB */
+	uint64_t size; /* 0: 1 MiB */
 	uint32_t min;
 	bool simple; /* structured replies were not agreed on */
-	bool two;    /* contexts, under the numbers 7 and 0xfffffffe; else the first */
-	struct transmission_request ask[4]; /* one after the other; ends at length 0 */
+	bool two;    /* two contexts, with the numbers 7 and 0xfffffffe, not only the first */
+	struct transmission_request ask[4]; /* asked one after the other, up to length 0 */
 	bool disconnect;
 	const struct piece *server;
 	const char *events;  /* see record() */
@@ -349,11 +350,12 @@ static const struct replay replays[] = {
 struct drive {
 	const struct replay *r;
 	struct bytes server;
-	uint8_t client[5 * 28]; /* what has to be said */
+	uint8_t client[5 * 28]; /* bytes that the client has to send */
 	size_t client_len, read, written;
 	unsigned asked;
 	char events[4096];
-	struct transmission *q; /* on the heap, for AddressSanitizer */
+	struct transmission
+		*q; /* allocated alone, so that AddressSanitizer sees the first byte beyond */
 };
 
 #define must(d, condition, ...) must_at(d, condition, #condition, __LINE__, " " __VA_ARGS__)
@@ -460,7 +462,10 @@ __attribute__((format(printf, 2, 3))) static void record(struct drive *d, const 
 	va_end(ap);
 }
 
-/* "E1:512+4=3": in context 1 an extent of 4 bytes at 512 with flags 3; "R": a reply, "R!5": an error, and its text. */
+/*
+ * "E1:512+4=3": an extent in context 1 of 4 bytes at 512 with flags 3. "R": a reply, "R!5": with
+ * an error, and its text.
+ */
 static void on_event(struct drive *d, enum transmission_want want, const struct transmission_buf *b)
 {
 	unsigned long long at = b->offset;
@@ -699,7 +704,10 @@ START_TEST(many_extents)
 		enum transmission_want want = transmission_want(&q, &b);
 
 		if (want == TRANSMISSION_READ) {
-			/* length 512, flags 1: the byte counts from the start of the chunk's extents */
+			/*
+			 * length 512, flags 1: the byte counts from the start of the chunk's
+			 * extents
+			 */
 			ck_assert_uint_eq(b.len % 8, 0);
 			for (size_t i = 0; i < b.len; i += 8)
 				memcpy(b.in + i, "\0\0\2\0\0\0\0\1", 8);
