@@ -60,27 +60,22 @@ static void add(void *ctx, const struct neg_item *item)
 	l->failed = !x->name || !x->description;
 }
 
-static int fill(struct output *out, const struct cmd_facts *f, struct err *e)
+static void fill_export(struct output *out, const struct cmd_facts *f)
 {
 	const struct export *x = &f->link.export;
 	char flags[512];
-	int ret;
 
-	ret = output_number(out, SIZE, x->size, e);
-	if (!ret)
-		ret = output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MIN_BLOCK, x->block_min, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
+	output_number(out, SIZE, x->size);
+	output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY);
+	if (x->has_block_size) {
+		output_number(out, MIN_BLOCK, x->block_min);
+		output_number(out, PREF_BLOCK, x->block_pref);
+		output_number(out, MAX_PAYLOAD, x->payload_max);
+	}
 	cmd_name_flags(x->flags, flags, sizeof(flags));
-	if (!ret)
-		ret = output_text(out, FLAGS, flags, e);
-	if (!ret && f->contexts)
-		ret = output_text(out, CONTEXTS, f->contexts, e);
-	return ret;
+	output_text(out, FLAGS, flags);
+	if (f->contexts)
+		output_text(out, CONTEXTS, f->contexts);
 }
 
 /*
@@ -99,7 +94,7 @@ static int look_at(struct output *out, struct connector *l, struct target *rq, c
 	memcpy(rq->where.export, name, strlen(name) + 1);
 	ret = cmd_find_out(l, rq, f, e);
 	if (!ret) {
-		ret = fill(out, f, e);
+		fill_export(out, f);
 	} else {
 		*on = e->kind == ERR_REFUSED || e->kind == ERR_TLS;
 		text_escape(shown, sizeof(shown), name, strlen(name));
@@ -124,12 +119,11 @@ static int print(struct output *out, struct connector *l, struct target *rq,
 	for (size_t i = 0; i < list->count && !ret; i++) {
 		const struct entry *x = &list->entries[i];
 
-		ret = output_row(out, e);
-		if (!ret)
-			ret = output_text(out, NAME, x->name, e);
-		if (!ret && x->description[0])
-			ret = output_text(out, DESCRIPTION, x->description, e);
-		if (!ret && on)
+		output_row(out);
+		output_text(out, NAME, x->name);
+		if (x->description[0])
+			output_text(out, DESCRIPTION, x->description);
+		if (on)
 			ret = look_at(out, l, rq, x->name, &on, e);
 	}
 	return ret ? ret : output_print(out, stdout, e);

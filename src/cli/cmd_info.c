@@ -59,69 +59,57 @@ static const struct output_column columns[] = {
 static const char unheard[] =
 	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
 
-static int fill_flags(struct output *out, const struct export *x, struct err *e)
+static void fill_flags(struct output *out, const struct export *x)
 {
 	uint16_t used = plan_kernel_flags(x);
 	char names[512];
-	int ret;
 
 	cmd_name_flags(x->flags, names, sizeof(names));
-	ret = output_text(out, FLAGS, names, e);
+	output_text(out, FLAGS, names);
 	cmd_name_flags(used, names, sizeof(names));
-	if (!ret)
-		ret = output_text(out, KERNEL_USES, names, e);
+	output_text(out, KERNEL_USES, names);
 	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
 	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
 	if (x->structured)
 		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
-	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
+	output_text(out, KERNEL_IGNORES, names);
 }
 
-static int fill(struct output *out, const struct target *rq, const struct cmd_facts *f,
-		const char *connections, struct err *e)
+static void fill_info(struct output *out, const struct target *rq, const struct cmd_facts *f,
+		      const char *connections)
 {
 	const struct connections *rs = &f->link;
 	const struct export *x = &rs->export;
 	char uri[URI_TEXT_MAX], tls[64];
-	int ret = output_row(out, e);
 
-	if (!ret && !rq->command_args) {
+	output_row(out);
+	if (!rq->command_args) {
 		uri_format(&rq->where, uri, sizeof(uri));
-		ret = output_text(out, URI, uri, e);
+		output_text(out, URI, uri);
 	}
-	if (!ret)
-		ret = output_text(out, NAME, x->has_name ? x->name : rq->where.export, e);
-	if (!ret && x->has_description)
-		ret = output_text(out, DESCRIPTION, x->description, e);
-	if (!ret && x->listed != EXPORT_LISTED_UNKNOWN)
-		ret = output_bool(out, LISTED, x->listed == EXPORT_LISTED, e);
-	if (!ret)
-		ret = output_number(out, SIZE, x->size, e);
-	if (!ret)
-		ret = output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MIN_BLOCK, x->block_min, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
-	if (!ret)
-		ret = fill_flags(out, x, e);
-	if (!ret && f->contexts)
-		ret = output_text(out, CONTEXTS, f->contexts, e);
-	if (!ret)
-		ret = output_text(out, CONNECTIONS, connections, e);
-	if (!ret)
-		ret = output_text(out, PEER, rs->peer, e);
-	if (!ret && rs->encrypted) {
+	output_text(out, NAME, x->has_name ? x->name : rq->where.export);
+	if (x->has_description)
+		output_text(out, DESCRIPTION, x->description);
+	if (x->listed != EXPORT_LISTED_UNKNOWN)
+		output_bool(out, LISTED, x->listed == EXPORT_LISTED);
+	output_number(out, SIZE, x->size);
+	output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY);
+	if (x->has_block_size) {
+		output_number(out, MIN_BLOCK, x->block_min);
+		output_number(out, PREF_BLOCK, x->block_pref);
+		output_number(out, MAX_PAYLOAD, x->payload_max);
+		output_text(out, NOTE, unheard);
+	}
+	fill_flags(out, x);
+	if (f->contexts)
+		output_text(out, CONTEXTS, f->contexts);
+	output_text(out, CONNECTIONS, connections);
+	output_text(out, PEER, rs->peer);
+	if (rs->encrypted) {
 		snprintf(tls, sizeof(tls), "%s %s", rs->tls.version, rs->tls.cipher);
-		ret = output_text(out, TLS, tls, e);
+		output_text(out, TLS, tls);
+		output_text(out, TLS_PEER, rs->tls.peer);
 	}
-	if (!ret && rs->encrypted)
-		ret = output_text(out, TLS_PEER, rs->tls.peer, e);
-	if (!ret && x->has_block_size)
-		ret = output_text(out, NOTE, unheard, e);
-	return ret;
 }
 
 /* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
@@ -137,12 +125,12 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	rq->goal = NEG_GOAL_QUERY;
 	if (client_open(&s, rq, -1, &e))
 		return PLAN_CACHE_SILENT;
-	longest = transmission_longest(&s->query, r.type, 0);
+	longest = transmission_longest(&s->query, 0);
 	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
 								    PLAN_BLOCK_SIZE_MIN;
 	if (r.length > longest)
 		r.length = longest;
-	if (transmission_ask(&s->query, &r, &e) >= 0) {
+	if (!transmission_ask(&s->query, &r, &e)) {
 		int ret = client_next(s, monotonic_ms() + rq->timeout_ms, -1, &buf, &e);
 
 		if (ret == TRANSMISSION_REPLY)
@@ -206,10 +194,10 @@ int cmd_info(const struct opts *o, struct err *e)
 		ret = cmd_find_out(l, rq, f, e);
 	if (!ret && output_wants(out, CONNECTIONS))
 		judge_connections(rq, &f->link.export, connections, sizeof(connections));
-	if (!ret)
-		ret = fill(out, rq, f, connections, e);
-	if (!ret)
+	if (!ret) {
+		fill_info(out, rq, f, connections);
 		ret = output_print(out, stdout, e);
+	}
 out:
 	output_end(out);
 	connect_free(l);

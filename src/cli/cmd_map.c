@@ -229,11 +229,11 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 	struct transmission_buf buf;
 	int ret;
 
-	r.length = transmission_longest(q, r.type, offset);
+	r.length = transmission_longest(q, offset);
 	if (r.length > w->most)
 		r.length = w->most;
 	ret = transmission_ask(q, &r, e);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	while ((ret = client_next(w->session, deadline, -1, &buf, e)) == TRANSMISSION_EXTENT) {
 		extent_map_extent(&w->map, buf.context, buf.offset, buf.length, buf.flags);

@@ -135,8 +135,7 @@ void control_reply(int client, const struct control_answer *a, const int *fds, u
 		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 	}
 	/* A client that has gone does not want to know. */
-	if (sendmsg(client, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		errno = 0;
+	sendmsg(client, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	close(client);
 }
 

@@ -430,8 +430,8 @@ int launch_stay(const struct launch_request *rq, struct err *e)
 		attach_let_go(&k, true);
 		return ret;
 	}
-	if (chdir("/"))
-		errno = 0; /* a file system stays busy, no more */
+	/* Where this fails, a file system stays busy, no more. */
+	(void)!chdir("/");
 	return supervise(rq, r.index, &k, taken ? &found : NULL, e);
 }
 
@@ -447,8 +447,7 @@ _Noreturn static void adopt(const struct launch_request *rq, int control)
 	rp.ret = become_vital(rq, &rp.err);
 	if (!rp.ret)
 		rp.ret = takeover_run(&rq->attach, &k, &found, &rp.err);
-	if (send(control, &rp, sizeof(rp), MSG_NOSIGNAL) < 0)
-		rp.ret = rp.ret ? rp.ret : 0;
+	send(control, &rp, sizeof(rp), MSG_NOSIGNAL);
 	close(control);
 	if (!rp.ret)
 		supervise_alone(rq, rq->attach.index, &k, &found);

@@ -86,11 +86,11 @@ void notify_say(const struct notify *n, const char *fmt, ...)
 		return;
 	if (len >= TEXT_MAX)
 		len = TEXT_MAX - 1;
+	if (send(n->fd, text, (size_t)len, MSG_NOSIGNAL) >= 0)
+		return;
 	/* A manager that was started anew has another socket at the same address. */
-	if (send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0 &&
-	    (errno == ECONNREFUSED || errno == ENOTCONN) && !connect_again(n) &&
-	    send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0)
-		errno = 0; /* nobody is there to be told */
+	if ((errno == ECONNREFUSED || errno == ENOTCONN) && !connect_again(n))
+		send(n->fd, text, (size_t)len, MSG_NOSIGNAL);
 }
 
 void notify_close(struct notify *n)

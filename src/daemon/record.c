@@ -83,18 +83,14 @@ static void put_plain(struct out *o, const char *s)
 
 static void put_text(struct out *o, const char *s)
 {
-	static const char digits[] = "0123456789ABCDEF";
+	char byte[2] = "", encoded[sizeof("%XX")];
 
 	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
+		struct text_writer w = { .dst = encoded, .cap = sizeof(encoded) };
 
-		if (c > ' ' && c < 0x7f && c != '%') {
-			put(o, *s);
-			continue;
-		}
-		put(o, '%');
-		put(o, digits[c >> 4]);
-		put(o, digits[c & 15]);
+		byte[0] = *s;
+		text_put_percent(&w, byte, "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~");
+		put_plain(o, encoded);
 	}
 }
 

@@ -16,7 +16,6 @@ int client_open(struct client **out, const struct target *rq, int cancel_fd, str
 		.timeout_ms = rq->timeout_ms,
 		.cancel_fd = cancel_fd,
 	};
-	struct transmission_params params;
 	struct connector *l = NULL;
 	int ret;
 
@@ -33,8 +32,7 @@ int client_open(struct client **out, const struct target *rq, int cancel_fd, str
 		free(s);
 		return ret;
 	}
-	transmission_params(&params, &s->link.export, neg_contexts(s->conn.neg));
-	transmission_init(&s->query, &params);
+	transmission_init(&s->query, &s->link.export, neg_contexts(s->conn.neg));
 	*out = s;
 	return 0;
 }
@@ -82,8 +80,7 @@ static int wait_for(struct client *s, bool sending, long long deadline, int canc
 
 static bool is_event(enum transmission_want want)
 {
-	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_DATA ||
-	       want == TRANSMISSION_HOLE || want == TRANSMISSION_REPLY;
+	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_REPLY;
 }
 
 int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,

@@ -26,7 +26,7 @@ struct client {
 int client_open(struct client **s, const struct target *rq, int cancel_fd, struct err *e);
 
 /*
- * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_DATA, TRANSMISSION_HOLE, TRANSMISSION_REPLY, TRANSMISSION_IDLE
+ * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_REPLY, TRANSMISSION_IDLE
  * or TRANSMISSION_DONE, with buf as transmission_want fills it. The next call consumes it. deadline is one of monotonic_ms,
  * cancel_fd as in connect_open. -errno otherwise: ERR_UNREACHABLE (also for the deadline), ERR_PROTOCOL, ERR_TLS; then
  * only client_close is left.

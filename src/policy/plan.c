@@ -5,11 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/text.h"
 #include "proto/wire.h"
 
-/* What drivers/block/nbd.c acts upon; the rest (structured replies, CACHE, ...) it cannot use. */
+/* The flags that drivers/block/nbd.c acts upon; it cannot use the others (DF, SEND_CACHE, ...). */
 static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH |
 				     NBD_FLAG_SEND_FUA | NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_CAN_MULTI_CONN;
@@ -17,8 +16,8 @@ static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | N
 enum {
 	BACKOFF_MIN_MS = 100,
 	BACKOFF_MAX_MS = 5000,
-	RECORD_MAX = 16384,
-	RECORDS_PER_MS_MAX = 500, /* more than a processor encrypts */
+	RECORD_MAX = 16384,       /* bytes */
+	RECORDS_PER_MS_MAX = 500, /* more than any processor encrypts */
 	RENEWAL_MIN_MS = 100,
 	RENEWAL_MAX_MS = 60000,
 };
@@ -78,7 +77,7 @@ static int plan_max_sectors(const struct export *x, const struct plan_kernel *k,
 
 uint16_t plan_kernel_flags(const struct export *x)
 {
-	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others may be anything */
+	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others mean nothing. */
 	if (!(x->flags & NBD_FLAG_HAS_FLAGS))
 		return x->flags & NBD_FLAG_READ_ONLY;
 	return x->flags & kernel_flags;
@@ -109,7 +108,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 	flags |= NBD_FLAG_HAS_FLAGS;
 	if (rq->read_only)
 		flags |= NBD_FLAG_READ_ONLY;
-	/* the driver takes one only without it, and it may have been forced */
+	/* Without this flag the driver takes one connection only; the user may have forced more. */
 	if (rq->connections > 1)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
 	p->server_flags = flags;
@@ -133,7 +132,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
 		     uint64_t *grown, struct err *e)
 {
-	/* What the kernel goes on sending, and what it would have to send. */
+	/* The kernel goes on sending these. */
 	static const uint16_t sent = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES;
 	bool writable = !(p->server_flags & NBD_FLAG_READ_ONLY);
@@ -252,7 +251,7 @@ enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
 
 int plan_same_export(const struct export *a, const struct export *b, struct err *e)
 {
-	/* What a server that is silent means is not what another one says. */
+	/* A value that a server leaves out is not the same as one that it gives. */
 	const struct {
 		const char *what;
 		uint64_t a, b;
@@ -279,72 +278,30 @@ int plan_same_export(const struct export *a, const struct export *b, struct err 
 	return 0;
 }
 
-/* FNV-1a: tells apart what was cut; nobody gains by a collision with a name of his own export. */
-static uint64_t hash(const char *s)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *s; s++)
-		h = (h ^ (uint8_t)*s) * UINT64_C(0x100000001b3);
-	return h;
-}
-
-static void copy_or_hash(const char *full, size_t len, char *buf)
-{
-	char suffix[20];
-	size_t keep;
-
-	if (len <= PLAN_BACKEND_MAX) {
-		memcpy(buf, full, len + 1);
-		return;
-	}
-	snprintf(suffix, sizeof(suffix), "~%016llx", (unsigned long long)hash(full));
-	keep = PLAN_BACKEND_MAX - strlen(suffix);
-	memcpy(buf, full, keep);
-	memcpy(buf + keep, suffix, strlen(suffix) + 1);
-}
-
 void plan_backend(const struct uri *where, char *buf)
 {
 	char full[URI_TEXT_MAX];
 
-	copy_or_hash(full, uri_format(where, full, sizeof(full)), buf);
-}
-
-/* Printable and unambiguous: the separators of plan_backend_command are encoded too. */
-static void percent_encode(struct bytes_writer *w, const char *src)
-{
-	char hex[4];
-
-	for (; *src; src++) {
-		unsigned char c = (unsigned char)*src;
-
-		if (c > ' ' && c < 0x7f && !strchr("%#+", c)) {
-			bytes_put(w, src, 1);
-		} else {
-			snprintf(hex, sizeof(hex), "%%%02X", c);
-			bytes_put(w, hex, 3);
-		}
-	}
+	uri_format(where, full, sizeof(full));
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf)
 {
+	/* Printable, without '%' and the separators '+' and '#' */
+	static const char plain[] = "!\"$&'()*,-./:;<=>?@[\\]^_`{|}~";
 	char full[65536];
-	struct bytes_writer w;
+	struct text_writer w = { .dst = full, .cap = sizeof(full) };
 
-	bytes_write_init(&w, full, sizeof(full) - 1);
-	bytes_put(&w, "command:", 8);
+	text_put(&w, "command:");
 	for (unsigned i = 0; i < argc; i++) {
-		if (i)
-			bytes_put(&w, "+", 1);
-		percent_encode(&w, args);
+		text_put(&w, i ? "+" : "");
+		text_put_percent(&w, args, plain);
 		args += strlen(args) + 1;
 	}
-	bytes_put(&w, "#", 1);
-	percent_encode(&w, export);
-	full[w.len] = '\0';
-	copy_or_hash(full, w.len, buf);
+	text_put(&w, "#");
+	text_put_percent(&w, export, plain);
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The input is an nbdtab. Every line ends in words or in an error that can be shown; the words are within
- * the entry, one after the other; and what nbdtab_find says of a device is what its line says.
+ * The input is an nbdtab. Every line ends in words or in an error that can be shown; the words are
+ * within the entry, one after the other; and what nbdtab_find says of a device is what its line
+ * says.
  */
 #include "fuzz.h"
 

@@ -20,7 +20,7 @@ static const struct row {
 	const char *rule;
 	uint64_t size;
 	uint16_t flags;
-	uint32_t min, max; /* of NBD_INFO_BLOCK_SIZE, which is there when min is */
+	uint32_t min, max; /* NBD_INFO_BLOCK_SIZE; min 0: not sent */
 	struct plan_request rq;
 	uint32_t page;
 
@@ -730,7 +730,7 @@ START_TEST(renewal)
 	ck_assert_uint_eq(plan_records(0, 0), 0);
 	ck_assert_uint_eq(plan_records(1, 4096), 2);
 	ck_assert_uint_eq(plan_records(10, 1 << 20), 20 + 64);
-	/* a gigabit of the smallest requests does not get past the limit of GnuTLS before it is noticed */
+	/* One gigabit/s of the smallest requests cannot pass the limit of GnuTLS unnoticed. */
 	ck_assert_uint_lt(PLAN_RENEW_DEFAULT, 1 << 24);
 	ck_assert_uint_ge(plan_renewal_ms(PLAN_RENEW_DEFAULT), 10000);
 	ck_assert_uint_le(plan_renewal_ms(UINT64_MAX), 60000);

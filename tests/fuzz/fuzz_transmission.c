@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The input is a server in the transmission phase. One byte: structured replies (bit 0), the number of meta
- * contexts (bits 1 and 2, under the numbers 0, 1 and 0xffffffff), the number of requests less one (bits 3
- * and 4), a farewell after them (bit 5). One for how small the pieces are in which bytes move (0: as large as
- * asked for). For each request one for its type (READ, CACHE, BLOCK_STATUS; from 4 on with a flag) and two
- * each for its offset, in units of 16 bytes, and its length less one. The rest is the stream itself. It is
- * driven in one piece and in small ones, which must come to the same, within bounds that follow from the
- * stream's length.
+ * The input is a server in the transmission phase. One byte: structured replies (bit 0), the number
+ * of meta contexts (bits 1 and 2, under the numbers 0, 1 and 0xffffffff), the number of requests
+ * less one (bits 3 and 4), a farewell after them (bit 5). One for how small the pieces are in which
+ * bytes move (0: as large as asked for). For each request one for its type (bit 1: BLOCK_STATUS,
+ * else CACHE) and two each for its offset, in units of 16 bytes, and its length less one. The rest
+ * is the stream itself. It is driven in one piece and in small ones, which must come to the same,
+ * within bounds that follow from the stream's length.
  */
 #include "fuzz.h"
 
@@ -20,11 +20,11 @@
 enum {
 	EXPORT_SIZE = 1 << 20,
 	REQUESTS = 4,
-	LENGTH_MAX = 1 << 16,
 };
 
 struct input {
-	struct transmission_params params;
+	struct export export;
+	struct metactx contexts;
 	struct transmission_request request[REQUESTS];
 	unsigned requests;
 	bool farewell;
@@ -38,13 +38,12 @@ struct drive {
 	struct transmission q;
 	size_t consumed;
 	size_t sent;
-	uint64_t events; /* a hash of them */
+	uint64_t events; /* hash of all events */
 	enum transmission_want end;
-	int place[REQUESTS];                  /* of a request: its number, or -1 when it is over */
-	uint64_t next[REQUESTS][METACTX_MAX]; /* where its next extent has to be */
-	bool over[REQUESTS][METACTX_MAX];
-	uint32_t covered[REQUESTS];
-	uint8_t seen[REQUESTS][LENGTH_MAX]; /* bytes of its data */
+	unsigned asked;
+	bool answered;              /* the last request asked is answered */
+	uint64_t next[METACTX_MAX]; /* offset of a context's next extent */
+	bool over[METACTX_MAX];
 };
 
 static void require(bool ok)
@@ -121,93 +120,67 @@ static void check_giving_up(const struct drive *d)
 	}
 }
 
-static unsigned request_of(const struct drive *d, const struct input *in, unsigned number)
-{
-	unsigned i = 0;
-
-	while (i < in->requests && d->place[i] != (int)number)
-		i++;
-	require(i < in->requests);
-	return i;
-}
-
 static void on_event(struct drive *d, const struct input *in, enum transmission_want want,
 		     const struct transmission_buf *buf)
 {
-	unsigned i = request_of(d, in, buf->request);
-	const struct transmission_request *r = &in->request[i];
+	const struct transmission_request *r = &in->request[d->asked - 1];
 	uint64_t asked = r->offset + r->length;
 	struct err e;
 
-	require(!buf->in && !buf->out && !buf->len);
-	require(want == TRANSMISSION_REPLY || buf->length);
+	require(!buf->in && !buf->out && !buf->len && !d->answered);
 	hash(&d->events, &want, sizeof(want));
-	hash(&d->events, &buf->request, sizeof(buf->request));
 	hash(&d->events, &buf->offset, sizeof(buf->offset));
 	hash(&d->events, &buf->length, sizeof(buf->length));
-	switch (want) {
-	case TRANSMISSION_EXTENT:
-		require(r->type == NBD_CMD_BLOCK_STATUS &&
-			buf->context < in->params.contexts.count);
-		require(buf->offset == d->next[i][buf->context] && buf->offset < asked);
-		require(buf->length <= EXPORT_SIZE - buf->offset);
+	if (want == TRANSMISSION_EXTENT) {
+		require(r->type == NBD_CMD_BLOCK_STATUS && buf->context < in->contexts.count);
+		require(buf->offset == d->next[buf->context] && buf->offset < asked);
+		require(buf->length && buf->length <= EXPORT_SIZE - buf->offset);
 		/* nothing after one that went beyond */
-		require(!d->over[i][buf->context]);
-		d->next[i][buf->context] = buf->offset + buf->length;
-		d->over[i][buf->context] = buf->offset + buf->length >= asked;
+		require(!d->over[buf->context]);
+		d->next[buf->context] = buf->offset + buf->length;
+		d->over[buf->context] = buf->offset + buf->length >= asked;
 		hash(&d->events, &buf->flags, sizeof(buf->flags));
-		break;
-	case TRANSMISSION_DATA:
-	case TRANSMISSION_HOLE:
-		require(r->type == NBD_CMD_READ);
-		require(buf->offset >= r->offset && buf->offset < asked);
-		require(buf->length <= asked - buf->offset);
-		for (uint32_t at = 0; at < buf->length; at++)
-			require(!d->seen[i][buf->offset - r->offset + at]++);
-		d->covered[i] += buf->length;
-		if (want == TRANSMISSION_DATA)
-			hash(&d->events, buf->data, buf->length);
-		break;
-	default:
-		if (buf->error) {
-			require(transmission_error(&d->q, &e) == -e.code && e.code > 0);
-			require(e.kind == ERR_REFUSED);
-			check_safe(e.text, sizeof(e.text));
-			hash(&d->events, e.text, strlen(e.text));
-		} else if (r->type == NBD_CMD_READ) {
-			require(d->covered[i] == r->length);
-		} else if (r->type == NBD_CMD_BLOCK_STATUS) {
-			/* each context has advanced */
-			for (unsigned c = 0; c < in->params.contexts.count; c++)
-				require(d->next[i][c] > r->offset);
-		}
-		d->place[i] = -1;
-		break;
+		return;
+	}
+	require(want == TRANSMISSION_REPLY);
+	d->answered = true;
+	if (buf->error) {
+		require(transmission_error(&d->q, &e) == -e.code && e.code > 0);
+		require(e.kind == ERR_REFUSED);
+		check_safe(e.text, sizeof(e.text));
+		hash(&d->events, e.text, strlen(e.text));
+	} else if (r->type == NBD_CMD_BLOCK_STATUS) {
+		/* each context has advanced */
+		for (unsigned c = 0; c < in->contexts.count; c++)
+			require(d->next[c] > r->offset);
 	}
 }
 
-static void begin(struct drive *d, const struct input *in)
+/* The next request that the export takes, or the farewell. */
+static void ask_next(struct drive *d, const struct input *in)
 {
+	bool status = in->export.structured && in->contexts.count;
 	struct err e;
 
-	memset(d, 0, sizeof(*d));
-	transmission_init(&d->q, &in->params);
-	for (unsigned i = 0; i < in->requests; i++) {
-		const struct transmission_request *r = &in->request[i];
-		bool status = r->type == NBD_CMD_BLOCK_STATUS;
-		bool good = r->length <= EXPORT_SIZE - r->offset;
+	while (d->asked < in->requests) {
+		const struct transmission_request *r = &in->request[d->asked++];
+		int ret = transmission_ask(&d->q, r, &e);
 
-		if (status && (!in->params.structured || !in->params.contexts.count))
-			good = false;
-		if (r->flags == NBD_CMD_FLAG_DF && !in->params.structured)
-			good = false;
-		d->place[i] = transmission_ask(&d->q, r, &e);
-		require((d->place[i] >= 0) == good);
-		for (unsigned c = 0; c < METACTX_MAX; c++)
-			d->next[i][c] = r->offset;
+		require(ret == (r->length <= EXPORT_SIZE - r->offset &&
+						(status || r->type != NBD_CMD_BLOCK_STATUS) ?
+					0 :
+					-EINVAL));
+		if (ret)
+			continue;
+		require(transmission_ask(&d->q, r, &e) == -EBUSY);
+		d->answered = false;
+		for (unsigned c = 0; c < METACTX_MAX; c++) {
+			d->next[c] = r->offset;
+			d->over[c] = false;
+		}
+		return;
 	}
-	if (in->farewell)
-		transmission_disconnect(&d->q);
+	transmission_disconnect(&d->q);
 }
 
 /* pieces: 0 for all at once, or the seed of how many bytes move at a time. */
@@ -216,7 +189,9 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 	/* one for each byte, an event for 8 of them at least, and what is sent */
 	size_t steps = 0, limit = 2 * in->size + (REQUESTS + 1) * WIRE_REQUEST_SIZE + 64;
 
-	begin(d, in);
+	memset(d, 0, sizeof(*d));
+	transmission_init(&d->q, &in->export, &in->contexts);
+	d->answered = true;
 	for (;;) {
 		struct transmission_buf buf;
 		enum transmission_want want = transmission_want(&d->q, &buf);
@@ -247,22 +222,18 @@ static void run(struct drive *d, const struct input *in, uint8_t pieces)
 		case TRANSMISSION_WRITE:
 			require(len > 0 && buf.out && !buf.in);
 			d->sent += len;
-			require(d->sent <=
-				(in->requests + in->farewell) * (size_t)WIRE_REQUEST_SIZE);
+			require(d->sent <= (in->requests + 1) * (size_t)WIRE_REQUEST_SIZE);
 			break;
 		case TRANSMISSION_IDLE:
-			require(!in->farewell);
-			for (unsigned i = 0; i < in->requests; i++)
-				require(d->place[i] < 0);
-			transmission_disconnect(&d->q);
-			require(transmission_want(&d->q, &buf) == TRANSMISSION_WRITE &&
-				buf.len == WIRE_REQUEST_SIZE);
-			transmission_moved(&d->q, buf.len);
-			check_end(&d->q);
-			return;
+			require(d->answered);
+			if (d->asked == in->requests && !in->farewell) {
+				check_giving_up(d);
+				return;
+			}
+			ask_next(d, in);
+			continue;
 		case TRANSMISSION_DONE:
 		case TRANSMISSION_FAILED:
-			require(want == TRANSMISSION_FAILED || in->farewell);
 			check_end(&d->q);
 			return;
 		default:
@@ -294,12 +265,6 @@ static bool take(const uint8_t **data, size_t *size, uint8_t *to, size_t len)
 
 static bool parse(struct input *in, const uint8_t *data, size_t size)
 {
-	static const uint16_t types[] = {
-		NBD_CMD_READ,
-		NBD_CMD_CACHE,
-		NBD_CMD_BLOCK_STATUS,
-		NBD_CMD_BLOCK_STATUS,
-	};
 	static const uint32_t ids[] = { 0, 1, UINT32_MAX };
 	static const char *const names[] = { "base:allocation", "a:b", "c:d" };
 	uint8_t head[2], r[5];
@@ -307,11 +272,11 @@ static bool parse(struct input *in, const uint8_t *data, size_t size)
 
 	if (!take(&data, &size, head, sizeof(head)))
 		return false;
-	in->params.size = EXPORT_SIZE;
-	in->params.structured = head[0] & 1;
+	in->export.size = EXPORT_SIZE;
+	in->export.structured = head[0] & 1;
 	for (int i = 0; i < (head[0] >> 1 & 3); i++) {
-		require(!metactx_add(&in->params.contexts, names[i], strlen(names[i]), &e));
-		in->params.contexts.id[i] = ids[i];
+		require(!metactx_add(&in->contexts, names[i], strlen(names[i]), &e));
+		in->contexts.id[i] = ids[i];
 	}
 	in->requests = 1 + (head[0] >> 3 & 3);
 	in->farewell = head[0] & 0x20;
@@ -321,13 +286,9 @@ static bool parse(struct input *in, const uint8_t *data, size_t size)
 
 		if (!take(&data, &size, r, sizeof(r)))
 			return false;
-		q->type = types[r[0] & 3];
+		q->type = r[0] & 2 ? NBD_CMD_BLOCK_STATUS : NBD_CMD_CACHE;
 		q->offset = 16 * (uint64_t)(r[1] << 8 | r[2]);
 		q->length = 1 + (uint32_t)(r[3] << 8 | r[4]);
-		if (r[0] & 4 && q->type == NBD_CMD_READ)
-			q->flags = NBD_CMD_FLAG_DF;
-		else if (r[0] & 4 && q->type == NBD_CMD_BLOCK_STATUS)
-			q->flags = NBD_CMD_FLAG_REQ_ONE;
 	}
 	in->stream = data;
 	in->size = size;
