@@ -6,6 +6,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +21,7 @@ struct blocking_thread {
 	int done_fd;         /* an eventfd */
 	bool orphan;         /* at the end: nobody will join the thread or free this */
 
-	/* the caller's side only */
-	bool busy;
-	bool given_up;
+	bool busy; /* the caller's side only */
 
 	/* of the thread from start to done */
 	blocking_thread_fn fn;
@@ -133,13 +132,11 @@ int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, con
 	if (size > sizeof(k->block))
 		return err_set(e, ERR_FAILED, EINVAL, "a kernel command of %zu bytes", size);
 	if (k->busy)
-		return err_set(e, ERR_KERNEL, EBUSY, "an earlier kernel command %s",
-			       k->given_up ? "still hangs" : "is under way");
+		return err_set(e, ERR_KERNEL, EBUSY, "an earlier kernel command is under way");
 	k->fn = fn;
 	k->size = size;
 	memcpy(k->block, block, size);
 	k->busy = true;
-	k->given_up = false;
 	atomic_store_explicit(&k->done, false, memory_order_relaxed);
 	atomic_store_explicit(&k->pending, true, memory_order_release);
 	sem_post(&k->start);
@@ -156,15 +153,5 @@ int blocking_thread_collect(struct blocking_thread *k, void *block)
 		return -EAGAIN;
 	memcpy(block, k->block, k->size);
 	k->busy = false;
-	return k->given_up ? -ETIMEDOUT : 0;
-}
-
-void blocking_thread_give_up(struct blocking_thread *k)
-{
-	k->given_up = k->busy;
-}
-
-bool blocking_thread_is_hanging(const struct blocking_thread *k)
-{
-	return k->busy && k->given_up && !atomic_load_explicit(&k->done, memory_order_acquire);
+	return 0;
 }

@@ -9,7 +9,6 @@
 #ifndef NBD_ATTACH_BLOCKING_THREAD_H
 #define NBD_ATTACH_BLOCKING_THREAD_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -45,22 +44,15 @@ int blocking_thread_fd(const struct blocking_thread *k);
 
 /*
  * Has fn(a copy of block) done; size is at most BLOCKING_THREAD_BLOCK_MAX. -EBUSY while an earlier one has not
- * been collected, whether it was given up or not.
+ * been collected.
  */
 int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, const void *block,
 			   size_t size, struct err *e);
 
 /*
  * Takes the block of a call that has come back (as much as was submitted) and makes room for the next.
- * 0; -ETIMEDOUT for one that had been given up: what it did is done all the same, so block is set
- * as well; -EAGAIN while it has not come back, or there is none.
+ * 0; -EAGAIN while it has not come back, or there is none.
  */
 int blocking_thread_collect(struct blocking_thread *k, void *block);
-
-/* The caller waits no longer for the call under way; nothing is changed when there is none. */
-void blocking_thread_give_up(struct blocking_thread *k);
-
-/* True while a call that was given up has not come back: the kernel hangs. */
-bool blocking_thread_is_hanging(const struct blocking_thread *k);
 
 #endif

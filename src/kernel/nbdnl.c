@@ -81,12 +81,9 @@ static int build_reconfigure(struct nl_msg *m, int family, uint32_t index, const
 	return 0;
 }
 
-int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd,
-		      int64_t timeout_s)
+int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd)
 {
 	if (build_reconfigure(m, family, index, backend))
-		return -ENOMEM;
-	if (timeout_s != NBDNL_KEEP && nla_put_u64(m, NBD_ATTR_TIMEOUT, (uint64_t)timeout_s))
 		return -ENOMEM;
 	return put_sockets(m, &fd, 1);
 }
@@ -97,14 +94,6 @@ int nbdnl_build_resize(struct nl_msg *m, int family, uint32_t index, const char 
 	if (build_reconfigure(m, family, index, backend))
 		return -ENOMEM;
 	return nla_put_u64(m, NBD_ATTR_SIZE_BYTES, size) ? -ENOMEM : 0;
-}
-
-int nbdnl_build_timeout(struct nl_msg *m, int family, uint32_t index, const char *backend,
-			uint32_t timeout_s)
-{
-	if (build_reconfigure(m, family, index, backend))
-		return -ENOMEM;
-	return nla_put_u64(m, NBD_ATTR_TIMEOUT, timeout_s) ? -ENOMEM : 0;
 }
 
 int nbdnl_build_probe(struct nl_msg *m, int family, uint32_t index, const char *backend)
@@ -266,10 +255,9 @@ static int reconfigure(struct nbdnl *nl, int ret, uint32_t index, const char *wh
 	return 0;
 }
 
-int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, int64_t timeout_s,
-		struct err *e)
+int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, struct err *e)
 {
-	int ret = nbdnl_build_offer(message(nl), nl->family, index, backend, fd, timeout_s);
+	int ret = nbdnl_build_offer(message(nl), nl->family, index, backend, fd);
 
 	return reconfigure(nl, ret, index, "replace a connection", e);
 }
@@ -280,14 +268,6 @@ int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t
 	int ret = nbdnl_build_resize(message(nl), nl->family, index, backend, size);
 
 	return reconfigure(nl, ret, index, "change the size", e);
-}
-
-int nbdnl_timeout(struct nbdnl *nl, uint32_t index, const char *backend, uint32_t timeout_s,
-		  struct err *e)
-{
-	int ret = nbdnl_build_timeout(message(nl), nl->family, index, backend, timeout_s);
-
-	return reconfigure(nl, ret, index, "change the time limit", e);
 }
 
 int nbdnl_probe(struct nbdnl *nl, uint32_t index, const char *backend, struct err *e)

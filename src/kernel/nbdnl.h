@@ -21,7 +21,6 @@ struct nlmsghdr;
 struct nbdnl;
 
 #define NBDNL_ANY_INDEX (-1)
-#define NBDNL_KEEP      (-1)
 
 struct nbdnl_connect {
 	const struct plan *plan;
@@ -46,20 +45,15 @@ int nbdnl_build_disconnect(struct nl_msg *m, int family, uint32_t index);
  * gave, "" when it gave none. Each leaves alone what it does not name:
  * - offer: one socket for a connection that is dead. One, because the kernel stops at the first that it
  *   cannot use and keeps those before it; and never together with a size, which kernels from 6.12 on
- *   set first, waiting for the requests that wait for the socket. timeout_s is sent along unless it
- *   is NBDNL_KEEP.
+ *   set first, waiting for the requests that wait for the socket.
  * - resize: bytes. The kernel takes any size: who makes it smaller than what is in use loses data.
  *   Only while no connection is dead.
- * - timeout: seconds. Resets queue/io_timeout.
  * - probe: changes nothing.
  * 0 or -ENOMEM.
  */
-int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd,
-		      int64_t timeout_s);
+int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd);
 int nbdnl_build_resize(struct nl_msg *m, int family, uint32_t index, const char *backend,
 		       uint64_t size);
-int nbdnl_build_timeout(struct nl_msg *m, int family, uint32_t index, const char *backend,
-			uint32_t timeout_s);
 int nbdnl_build_probe(struct nl_msg *m, int family, uint32_t index, const char *backend);
 
 /* The index in the answer to CONNECT; -EBADMSG for anything else. */
@@ -97,17 +91,14 @@ int nbdnl_disconnect(struct nbdnl *nl, uint32_t index, struct err *e);
  * ERR_ABSENT (-EINVAL): not attached by netlink, or to another export; the driver writes a line to
  * the kernel's log then.
  * 0 of an offer does not mean that the kernel has taken the socket: without a dead connection, and for
- * a moment after one has died, it is dropped without a word. A timeout above 0, of the attachment or sent
- * along, shows as the socket's SO_SNDTIMEO once it is taken; without one the same socket is
+ * a moment after one has died, it is dropped without a word. A timeout of the attachment above 0
+ * shows as the socket's SO_SNDTIMEO once it is taken; without one the same socket is
  * offered again and again, which does no harm where it was taken before. The descriptor must stay
  * open until the call returns: the kernel looks it up when the command's turn has come.
  */
-int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, int64_t timeout_s,
-		struct err *e);
+int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, struct err *e);
 int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size,
 		 struct err *e);
-int nbdnl_timeout(struct nbdnl *nl, uint32_t index, const char *backend, uint32_t timeout_s,
-		  struct err *e);
 int nbdnl_probe(struct nbdnl *nl, uint32_t index, const char *backend, struct err *e);
 
 #endif

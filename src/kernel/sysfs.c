@@ -171,7 +171,7 @@ static int read_attachment(int fd, const char *disk, struct sysfs_device *d, str
 
 static int read_queue(int fd, const char *disk, struct sysfs_device *d, struct err *e)
 {
-	enum { BLOCK, MIN_IO, MAX_KB, MAX_HW_KB, WRITE_ZEROES, ROTATIONAL, NUMBERS };
+	enum { BLOCK, MIN_IO, MAX_KB, WRITE_ZEROES, NUMBERS };
 	static const struct {
 		const char *name;
 		uint64_t max;
@@ -179,11 +179,8 @@ static int read_queue(int fd, const char *disk, struct sysfs_device *d, struct e
 		[BLOCK] = { "queue/logical_block_size", UINT32_MAX },
 		[MIN_IO] = { "queue/minimum_io_size", UINT32_MAX },
 		[MAX_KB] = { "queue/max_sectors_kb", UINT32_MAX },
-		[MAX_HW_KB] = { "queue/max_hw_sectors_kb", UINT32_MAX },
 		[WRITE_ZEROES] = { "queue/write_zeroes_max_bytes", UINT64_MAX },
-		[ROTATIONAL] = { "queue/rotational", 1 },
 	};
-	char buf[SHORT_ATTR];
 	uint64_t v[NUMBERS];
 	int r;
 
@@ -195,14 +192,7 @@ static int read_queue(int fd, const char *disk, struct sysfs_device *d, struct e
 	d->block_size = (uint32_t)v[BLOCK];
 	d->minimum_io_size = (uint32_t)v[MIN_IO];
 	d->max_sectors_kb = (uint32_t)v[MAX_KB];
-	d->max_hw_sectors_kb = (uint32_t)v[MAX_HW_KB];
 	d->write_zeroes_max = v[WRITE_ZEROES];
-	d->rotational = v[ROTATIONAL] == 1;
-
-	r = attr_text(fd, disk, "queue/write_cache", buf, sizeof(buf), e);
-	if (r < 0)
-		return r;
-	d->write_back = !strcmp(buf, "write back");
 	return 0;
 }
 
@@ -499,15 +489,6 @@ int sysfs_traffic(int sysfd, unsigned index, struct sysfs_traffic *t, struct err
 	t->bytes = (field[SECTORS_READ] + field[SECTORS_WRITTEN]) * 512;
 	t->inflight = field[IN_FLIGHT];
 	return 0;
-}
-
-int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e)
-{
-	struct sysfs_traffic t;
-	int ret = sysfs_traffic(sysfd, index, &t, e);
-
-	*requests = t.requests;
-	return ret;
 }
 
 /* One write, as queue_attr_store wants it. O_TRUNC is for recorded trees. */

@@ -26,14 +26,11 @@ struct sysfs_device {
 	bool has_backend; /* configured by netlink */
 	/* Identifier given at CONNECT, "" for none; as it is, not escaped. */
 	char backend[SYSFS_BACKEND_MAX + 1];
-	dev_t dev;                  /* of the whole disk, 0 when absent */
-	uint32_t block_size;        /* logical, bytes */
-	uint32_t minimum_io_size;   /* bytes */
-	uint32_t max_sectors_kb;    /* KiB */
-	uint32_t max_hw_sectors_kb; /* KiB */
-	uint64_t write_zeroes_max;  /* bytes */
-	bool write_back;            /* queue/write_cache is "write back" */
-	bool rotational;
+	dev_t dev;                 /* of the whole disk, 0 when absent */
+	uint32_t block_size;       /* logical, bytes */
+	uint32_t minimum_io_size;  /* bytes */
+	uint32_t max_sectors_kb;   /* KiB */
+	uint64_t write_zeroes_max; /* bytes */
 };
 
 /* The directory /sys (or a recorded one) as a descriptor the caller closes, or -errno. */
@@ -77,18 +74,15 @@ int sysfs_holder(int sysfd, unsigned index, char *name, size_t cap, struct err *
  */
 int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e);
 
-/*
- * How many requests the disk has finished so far, of all kinds: what tells a slow server from a silent
- * one. An absent disk has finished none.
- */
-int sysfs_finished(int sysfd, unsigned index, uint64_t *requests, struct err *e);
-
-/* The same, and what they have moved; as counted since the disk exists. */
+/* The disk's counters since it exists. */
 struct sysfs_traffic {
-	uint64_t requests; /* finished */
+	uint64_t
+		requests; /* finished requests of all kinds: they tell a slow server from a silent one */
 	uint64_t bytes;    /* read and written */
 	uint64_t inflight; /* requests under way now */
 };
+
+/* All counters of an absent disk are 0. */
 int sysfs_traffic(int sysfd, unsigned index, struct sysfs_traffic *t, struct err *e);
 
 struct sysfs_limits {

@@ -228,19 +228,15 @@ END_TEST
 
 /* --- RECONFIGURE ------------------------------------------------------------------------------ */
 
-enum kind { OFFER, OFFER_TIMED, RESIZE, TIMEOUT, PROBE, KINDS };
+enum kind { OFFER, RESIZE, PROBE, KINDS };
 
 static int build_kind(struct nl_msg *m, enum kind kind, const char *backend)
 {
 	switch (kind) {
 	case OFFER:
-		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 17, NBDNL_KEEP);
-	case OFFER_TIMED:
-		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 0, 3);
+		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 17);
 	case RESIZE:
 		return nbdnl_build_resize(m, FAMILY, 1048575, backend, UINT64_C(0x123456789a00));
-	case TIMEOUT:
-		return nbdnl_build_timeout(m, FAMILY, 1048575, backend, 0);
 	default:
 		return nbdnl_build_probe(m, FAMILY, 1048575, backend);
 	}
@@ -253,7 +249,7 @@ static int build_kind(struct nl_msg *m, enum kind kind, const char *backend)
 START_TEST(reconfigure)
 {
 	static const char *const backends[] = { "nbd://server:10809/disk", "" };
-	static const int expected_fd[] = { [OFFER] = 17, [OFFER_TIMED] = 0 };
+	static const int expected_fd = 17;
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	enum kind kind = (enum kind)_i;
 
@@ -275,12 +271,8 @@ START_TEST(reconfigure)
 					 backends[i]);
 			count--;
 		}
-		if (kind == OFFER || kind == OFFER_TIMED) {
-			expect_sockets(attrs[NBD_ATTR_SOCKETS], &expected_fd[kind], 1);
-			count--;
-		}
-		if (kind == OFFER_TIMED || kind == TIMEOUT) {
-			expect_u64(attrs[NBD_ATTR_TIMEOUT], kind == TIMEOUT ? 0 : 3);
+		if (kind == OFFER) {
+			expect_sockets(attrs[NBD_ATTR_SOCKETS], &expected_fd, 1);
 			count--;
 		}
 		if (kind == RESIZE) {
