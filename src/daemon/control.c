@@ -2,7 +2,6 @@
 #include "daemon/control.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,16 +11,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "net/msg.h"
+
 enum {
 	CLIENT_MS = 1000,
 	/* What the first version sent; what came later is added behind it. */
 	ANSWER_MIN =
 		offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
-};
-
-union fd_message {
-	struct cmsghdr header;
-	char space[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
 };
 
 static int address(const char *dir, unsigned index, struct sockaddr_un *a, struct err *e)
@@ -91,25 +87,24 @@ void control_remove(int dirfd, unsigned index)
 	unlinkat(dirfd, name, 0);
 }
 
-static bool wait_readable(int fd, unsigned timeout_ms)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, (int)timeout_ms) > 0;
-}
-
 int control_accept(int listener, enum control_command *command)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	uint32_t word;
+	struct msg_in in = {
+		.data = &word,
+		.size = sizeof(word),
+		.min = sizeof(word),
+		.max = SIZE_MAX,
+	};
 
 	if (fd < 0)
 		return -EAGAIN;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
-	    (who.uid && who.uid != geteuid()) || !wait_readable(fd, CLIENT_MS) ||
-	    recv(fd, &word, sizeof(word), 0) != sizeof(word) || word >= CONTROL_COMMANDS) {
+	    (who.uid && who.uid != geteuid()) || msg_receive(fd, &in, CLIENT_MS) ||
+	    word >= CONTROL_COMMANDS) {
 		close(fd);
 		return -EAGAIN;
 	}
@@ -119,55 +114,9 @@ int control_accept(int listener, enum control_command *command)
 
 void control_reply(int client, const struct control_answer *a, const int *fds, unsigned count)
 {
-	struct iovec io = { .iov_base = (void *)(uintptr_t)a, .iov_len = sizeof(*a) };
-	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1 };
-	union fd_message control;
-	struct cmsghdr *c;
-
-	if (count && count <= CONTROL_FDS_MAX) {
-		memset(&control, 0, sizeof(control));
-		m.msg_control = control.space;
-		m.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&m);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
 	/* A client that has gone does not want to know. */
-	if (sendmsg(client, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		errno = 0;
+	msg_send(client, a, sizeof(*a), fds, count, 0);
 	close(client);
-}
-
-static int receive(int fd, struct control_answer *a, int *fds, unsigned *count)
-{
-	struct iovec io = { .iov_base = a, .iov_len = sizeof(*a) };
-	union fd_message control;
-	struct msghdr m = {
-		.msg_iov = &io,
-		.msg_iovlen = 1,
-		.msg_control = control.space,
-		.msg_controllen = sizeof(control.space),
-	};
-	ssize_t n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-	int got[CONTROL_FDS_MAX];
-	unsigned here = 0;
-
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-		here = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(got, CMSG_DATA(c), here * sizeof(int));
-	}
-	for (unsigned i = 0; i < here; i++) {
-		if (fds)
-			fds[i] = got[i];
-		else
-			close(got[i]);
-	}
-	if (count)
-		*count = fds ? here : 0;
-	return n >= (ssize_t)ANSWER_MIN ? 0 : -EPROTO;
 }
 
 /* Connected to the supervisor of device index. -ENOENT (ERR_ABSENT): it has none. */
@@ -195,7 +144,15 @@ static int reach(const char *dir, unsigned index, struct err *e)
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
 		struct control_answer *a, int *fds, unsigned *count, struct err *e)
 {
-	uint32_t word = command;
+	const uint32_t word = command;
+	struct msg_in in = {
+		.data = a,
+		.size = sizeof(*a),
+		.min = ANSWER_MIN,
+		.max = SIZE_MAX,
+		.fds = fds,
+		.fds_max = fds ? CONTROL_FDS_MAX : 0,
+	};
 	int fd, ret;
 
 	memset(a, 0, sizeof(*a));
@@ -204,25 +161,21 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 	fd = reach(dir, index, e);
 	if (fd < 0)
 		return fd;
-	if (send(fd, &word, sizeof(word), MSG_NOSIGNAL) != sizeof(word) ||
-	    !wait_readable(fd, timeout_ms)) {
-		ret = err_set(e, ERR_FAILED, ETIMEDOUT,
-			      "the supervisor of nbd%u does not answer within %.3g s", index,
-			      timeout_ms / 1e3);
-		goto out;
-	}
-	ret = receive(fd, a, fds, count);
-	if (ret) {
-		ret = err_set(e, ERR_FAILED, EPROTO,
-			      "the supervisor of nbd%u has ended, or is another version", index);
-		goto out;
-	}
+	ret = msg_send(fd, &word, sizeof(word), NULL, 0, 0) ? -EAGAIN :
+							      msg_receive(fd, &in, (int)timeout_ms);
+	close(fd);
+	if (ret == -EAGAIN)
+		return err_set(e, ERR_FAILED, ETIMEDOUT,
+			       "the supervisor of nbd%u does not answer within %.3g s", index,
+			       timeout_ms / 1e3);
+	if (ret)
+		return err_set(e, ERR_FAILED, EPROTO,
+			       "the supervisor of nbd%u has ended, or is another version", index);
+	if (count)
+		*count = in.count;
 	if (a->ret)
 		*e = a->err;
-	ret = a->ret;
-out:
-	close(fd);
-	return ret;
+	return a->ret;
 }
 
 int control_watch(const char *dir, unsigned index)

@@ -60,7 +60,7 @@ static pid_t serve(int listener, int ret, unsigned count)
 		struct pollfd p = { .fd = listener, .events = POLLIN };
 		struct control_answer a = { .ret = ret, .connections = 4, .size = 1 << 20 };
 		enum control_command command;
-		int fds[2] = { 0, 1 }, client;
+		int fds[CONTROL_FDS_MAX + 1] = { 0, 1 }, client;
 
 		poll(&p, 1, 10000);
 		client = control_accept(listener, &command);
@@ -171,6 +171,29 @@ START_TEST(refusal_is_the_error)
 	ck_assert_int_eq(e.kind, ERR_BUSY);
 	waitpid(pid, NULL, 0);
 	close(listener);
+}
+END_TEST
+
+/* Part of a hand-over would leave connections that nobody watches. */
+START_TEST(more_descriptors_than_connections)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int fds[CONTROL_FDS_MAX], listener;
+	unsigned count = 7, before;
+	pid_t pid;
+
+	new_dir(dir);
+	before = leak_fds();
+	listener = listen_on(dir);
+	pid = serve(listener, 0, CONTROL_FDS_MAX + 1);
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_HAND_OVER, 10000, &a, fds, &count, &e),
+			 -EPROTO);
+	ck_assert_uint_eq(count, 0);
+	waitpid(pid, NULL, 0);
+	close(listener);
+	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
@@ -297,6 +320,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, question_and_answer, 0, 3);
 	tcase_add_loop_test(t, answer_of_another_version, 0, 4);
 	tcase_add_test(t, refusal_is_the_error);
+	tcase_add_test(t, more_descriptors_than_connections);
 	tcase_add_loop_test(t, nobody_there, 0, 2);
 	tcase_add_test(t, one_listens);
 	tcase_add_test(t, the_end_is_seen);

@@ -74,18 +74,11 @@ static void request(struct target *rq, const struct loopback *l)
 	strcpy(rq->where.export, "disk");
 }
 
-/* valgrind preloads what is called vgpreload. */
-static bool under_valgrind(void)
-{
-	const char *preload = getenv("LD_PRELOAD");
-
-	return preload && strstr(preload, "vgpreload");
-}
-
 static int try(struct negotiator *n, const struct target *servers, unsigned count, bool keep,
 	       struct err *e)
 {
-	const struct negotiator_params p = { .keep_addresses = keep, .lenient = under_valgrind() };
+	const struct negotiator_params p = { .keep_addresses = keep,
+					     .lenient = unit_under_valgrind() };
 
 	memset(e, 0, sizeof(*e));
 	return negotiator_start(n, servers, count, &p, e);
@@ -98,7 +91,7 @@ static void start(struct negotiator *n, const struct target *servers, unsigned c
 	ck_assert_msg(!try(n, servers, count, keep, &e), "%s", e.text);
 	ck_assert_int_gt(n->pid, 0);
 	ck_assert(!n->busy);
-	ck_assert(n->confined != under_valgrind());
+	ck_assert(n->confined != unit_under_valgrind());
 }
 
 static void expect_no_start(const struct target *servers, unsigned count, bool keep, int code,
@@ -658,7 +651,7 @@ START_TEST(has_nothing_but_its_socket)
 			count++;
 		closedir(dir);
 		/* with . and .., and what valgrind has open */
-		if (!under_valgrind())
+		if (!unit_under_valgrind())
 			ck_assert_uint_eq(count, 4 + 2);
 	}
 	negotiator_stop(&n);
@@ -919,8 +912,8 @@ static int fake(struct negotiator *n, bool tls)
 	memset(n, 0, sizeof(*n));
 	n->pid = -1;
 	n->fd = pair[0];
-	n->servers = 1;
-	n->is_tls[0] = tls;
+	n->server_count = 1;
+	n->servers[0].tls = tls;
 	ask(n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	return pair[1];
 }
@@ -1049,7 +1042,7 @@ START_TEST(nonsense)
 	ck_assert_int_eq(reply(false, message, len + 1, good, 2, &rs, &e), -EPIPE);
 	ck_assert_uint_eq(leak_fds(), before);
 	/* contents */
-	for (size_t i = 0; i < len; i += under_valgrind() ? 101 : 1) {
+	for (size_t i = 0; i < len; i += unit_under_valgrind() ? 101 : 1) {
 		int ret;
 
 		memcpy(changed, message, len);
