@@ -217,6 +217,91 @@ START_TEST(no_block)
 }
 END_TEST
 
+START_TEST(parse_dev)
+{
+	static const struct {
+		const char *text;
+		bool good;
+		unsigned major_nr, minor_nr;
+	} rows[] = {
+		{ "43:0", true, 43, 0 },
+		{ "0:33", true, 0, 33 },
+		{ "4095:1048575", true, 4095, 1048575 },
+		{ "4096:0", false, 0, 0 },
+		{ "43:1048576", false, 0, 0 },
+		{ "4294967339:1", false, 0, 0 },
+		{ "43:4294967296", false, 0, 0 },
+		{ "", false, 0, 0 },
+		{ "43", false, 0, 0 },
+		{ ":", false, 0, 0 },
+		{ "43:", false, 0, 0 },
+		{ ":0", false, 0, 0 },
+		{ "43:0:1", false, 0, 0 },
+		{ "43:0 ", false, 0, 0 },
+		{ " 43:0", false, 0, 0 },
+		{ "-1:0", false, 0, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		dev_t dev = makedev(7, 11), want = makedev(7, 11);
+		char text[32];
+
+		strcpy(text, rows[i].text);
+		if (rows[i].good)
+			want = makedev(rows[i].major_nr, rows[i].minor_nr);
+		ck_assert_msg(sysfs_parse_dev(text, &dev) == rows[i].good, "%s", rows[i].text);
+		ck_assert_uint_eq(dev, want);
+	}
+}
+END_TEST
+
+START_TEST(strip_deleted)
+{
+	static const char *const rows[][2] = {
+		{ "/dev/nbd0 (deleted)", "/dev/nbd0" },
+		{ "x (deleted)", "x" },
+		{ "x (deleted) (deleted)", "x (deleted)" },
+		{ " (deleted)", " (deleted)" },
+		{ "(deleted)", "(deleted)" },
+		{ "/dev/nbd0 (deleted) ", "/dev/nbd0 (deleted) " },
+		{ "/dev/nbd0", "/dev/nbd0" },
+		{ "", "" },
+	};
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		strcpy(path, rows[i][0]);
+		sysfs_strip_deleted(path);
+		ck_assert_str_eq(path, rows[i][1]);
+	}
+}
+END_TEST
+
+START_TEST(open_a_directory_as_a_stream)
+{
+	unsigned before = leak_fds();
+	int sys = tree_new();
+	struct dirent *entry;
+	DIR *dir;
+
+	tree_put(sys, "block/file", "");
+	dir = sysfs_opendir(sys, "block");
+	ck_assert_ptr_nonnull(dir);
+	ck_assert(fcntl(dirfd(dir), F_GETFD) & FD_CLOEXEC);
+	do
+		entry = readdir(dir);
+	while (entry && strcmp(entry->d_name, "file"));
+	ck_assert_ptr_nonnull(entry);
+	closedir(dir);
+	ck_assert_ptr_null(sysfs_opendir(sys, "block/file"));
+	ck_assert_int_eq(errno, ENOTDIR);
+	ck_assert_ptr_null(sysfs_opendir(sys, "none"));
+	ck_assert_int_eq(errno, ENOENT);
+	close(sys);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
 START_TEST(open_directory)
 {
 	int sys = tree_new(), fd;
@@ -987,6 +1072,9 @@ Suite *unit_suite(void)
 	tcase_add_test(read, device_bare);
 	tcase_add_test(read, no_block);
 	tcase_add_test(read, open_directory);
+	tcase_add_test(read, parse_dev);
+	tcase_add_test(read, strip_deleted);
+	tcase_add_test(read, open_a_directory_as_a_stream);
 	tcase_add_loop_test(read, device_malformed, 0, COUNT(malformed));
 	tcase_add_loop_test(read, device_unreadable, 0, COUNT(attributes));
 	tcase_add_test(read, disk_is_no_directory);
