@@ -14,13 +14,13 @@
 #include "net/msg.h"
 
 enum {
-	CLIENT_MS = 1000,
-	/* What the first version sent; what came later is added behind it. */
+	CLIENT_MS = 1000, /* limit for a client's request */
+	/* Length of the first version's answer. Later versions add fields behind it. */
 	ANSWER_MIN =
 		offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
 };
 
-static int address(const char *dir, unsigned index, struct sockaddr_un *a, struct err *e)
+static int make_address(const char *dir, unsigned index, struct sockaddr_un *a, struct err *e)
 {
 	int n;
 
@@ -33,17 +33,33 @@ static int address(const char *dir, unsigned index, struct sockaddr_un *a, struc
 	return 0;
 }
 
-static int new_socket(struct err *e)
+static int open_socket(struct err *e)
 {
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "control socket");
 }
 
-/* 0: somebody listens there, -ECONNREFUSED: nobody does, or another -errno. */
-static int connect_to(int fd, const struct sockaddr_un *a)
+/* Connects to the supervisor of device index. -ENOENT (ERR_ABSENT): it has none. */
+static int connect_supervisor(const char *dir, unsigned index, struct err *e)
 {
-	return connect(fd, (const struct sockaddr *)a, sizeof(*a)) ? -errno : 0;
+	struct sockaddr_un a;
+	int fd, ret;
+
+	ret = make_address(dir, index, &a, e);
+	if (ret)
+		return ret;
+	fd = open_socket(e);
+	if (fd < 0)
+		return fd;
+	ret = connect(fd, (const struct sockaddr *)&a, sizeof(a)) ? -errno : 0;
+	if (!ret)
+		return fd;
+	close(fd);
+	if (ret == -ENOENT || ret == -ECONNREFUSED)
+		return err_set(e, ERR_ABSENT, ENOENT, "nbd%u has no supervisor", index);
+	return err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret,
+		       "reach the supervisor of nbd%u", index);
 }
 
 int control_listen(const char *dir, unsigned index, struct err *e)
@@ -52,21 +68,21 @@ int control_listen(const char *dir, unsigned index, struct err *e)
 	mode_t mask;
 	int fd, ret;
 
-	ret = address(dir, index, &a, e);
+	ret = make_address(dir, index, &a, e);
 	if (ret)
 		return ret;
 	if (mkdir(dir, 0755) && errno != EEXIST)
 		return err_sys(e, ERR_FAILED, errno, "make directory %s", dir);
-	fd = new_socket(e);
-	if (fd < 0)
-		return fd;
-	ret = connect_to(fd, &a);
-	close(fd);
-	if (!ret || ret == -EAGAIN)
+	fd = connect_supervisor(dir, index, e);
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 || fd == -EAGAIN)
 		return err_set(e, ERR_BUSY, EADDRINUSE, "nbd%u has a supervisor", index);
-	/* What a killed one has left. */
+	if (fd != -ENOENT)
+		return fd;
+	/* A supervisor that was killed has left its name. */
 	unlink(a.sun_path);
-	fd = new_socket(e);
+	fd = open_socket(e);
 	if (fd < 0)
 		return fd;
 	mask = umask(0177);
@@ -114,31 +130,9 @@ int control_accept(int listener, enum control_command *command)
 
 void control_reply(int client, const struct control_answer *a, const int *fds, unsigned count)
 {
-	/* A client that has gone does not want to know. */
+	/* A client that has gone does not need the answer. */
 	msg_send(client, a, sizeof(*a), fds, count, 0);
 	close(client);
-}
-
-/* Connected to the supervisor of device index. -ENOENT (ERR_ABSENT): it has none. */
-static int reach(const char *dir, unsigned index, struct err *e)
-{
-	struct sockaddr_un to;
-	int fd, ret;
-
-	ret = address(dir, index, &to, e);
-	if (ret)
-		return ret;
-	fd = new_socket(e);
-	if (fd < 0)
-		return fd;
-	ret = connect_to(fd, &to);
-	if (!ret)
-		return fd;
-	close(fd);
-	if (ret == -ENOENT || ret == -ECONNREFUSED)
-		return err_set(e, ERR_ABSENT, ENOENT, "nbd%u has no supervisor", index);
-	return err_sys(e, ret == -EACCES ? ERR_KERNEL : ERR_FAILED, -ret,
-		       "reach the supervisor of nbd%u", index);
 }
 
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
@@ -158,7 +152,7 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 	memset(a, 0, sizeof(*a));
 	if (count)
 		*count = 0;
-	fd = reach(dir, index, e);
+	fd = connect_supervisor(dir, index, e);
 	if (fd < 0)
 		return fd;
 	ret = msg_send(fd, &word, sizeof(word), NULL, 0, 0) ? -EAGAIN :
@@ -183,11 +177,11 @@ int control_watch(const char *dir, unsigned index)
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	struct err ignored;
-	int fd = reach(dir, index, &ignored), ret;
+	int fd = connect_supervisor(dir, index, &ignored), ret;
 
 	if (fd < 0)
 		return fd;
-	/* of the one that listens, unix(7) */
+	/* The credentials are those of the process that called listen, unix(7). */
 	ret = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ?
 		      -1 :
 		      (int)syscall(SYS_pidfd_open, who.pid, 0);

@@ -21,8 +21,8 @@
 
 enum {
 	START_MS = 30000,  /* limit for the child's start, in which it reads its keys */
-	OVERDUE_MS = 5000, /* beyond the time an attempt has */
-	STOP_MS = 1000,    /* limit for the child's end, before it is killed */
+	OVERDUE_MS = 5000, /* patience beyond the timeout of an attempt */
+	STOP_MS = 1000,    /* limit for the child's end; then it is killed */
 	DROP_MAX = 16,     /* stale answers read by one call */
 	CHILD_FD = 3,
 };
@@ -64,7 +64,7 @@ static struct msg_in exact_message(void *data, size_t size, int *fds)
 	};
 }
 
-/* --- the child ---------------------------------------------------------------------------------- */
+/* --- the child -------------------------------------------------------------------------------- */
 
 struct child {
 	const struct negotiator_params *p;
@@ -75,8 +75,8 @@ struct child {
 };
 
 /* Carries out one attempt. fds are used up. */
-static int attempt(struct child *c, const struct question *q, const int *fds, unsigned count,
-		   struct connections *rs, struct err *e)
+static int run_attempt(struct child *c, const struct question *q, const int *fds, unsigned count,
+		       struct connections *rs, struct err *e)
 {
 	const struct connect_attempt a = {
 		.goal = (enum neg_goal)q->goal,
@@ -117,13 +117,16 @@ static void answer_questions(struct child *c)
 		}
 		memset(&a, 0, sizeof(a));
 		a.number = q.number;
-		a.ret = attempt(c, &q, fds, in.count, &a.rs, &a.err);
+		a.ret = run_attempt(c, &q, fds, in.count, &a.rs, &a.err);
 		if (msg_send(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, -1)) {
 			connections_close(&a.rs, false);
 			break;
 		}
 		connections_close(&a.rs, true);
-		/* A TLS session takes as much memory as all the rest, and there may have been many. */
+		/*
+		 * A TLS session takes as much memory as all the rest, and there may have been
+		 * many.
+		 */
 		malloc_trim(0);
 	}
 	/* Whoever waits for the end of this process waits for the end of its look-ups too. */
@@ -181,8 +184,8 @@ static int prepare_servers(struct child *c, const struct target *servers, struct
 		if (c->p->keep_addresses && has_token(&servers[i]))
 			return err_set(
 				e, ERR_USAGE, EOPNOTSUPP,
-				"a key in a token may need files at each handshake, which a device that has "
-				"them cannot wait for: use a key file");
+				"a key in a token may need files at each handshake, which a device "
+				"that has them cannot wait for: use a key file");
 		ret = connect_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
@@ -269,7 +272,7 @@ _Noreturn static void child_main(int fd, const struct target *servers, unsigned 
 	_exit(a.ret ? 1 : 0);
 }
 
-/* --- the supervisor's end ----------------------------------------------------------------------- */
+/* --- the supervisor's end --------------------------------------------------------------------- */
 
 static int child_failed(struct err *e, const char *how)
 {
@@ -364,7 +367,9 @@ static bool sanitize_result(const struct negotiator *n, struct connections *rs, 
 	       SANITIZE_TEXT(rs->note);
 }
 
-/* For the answer to the last question, or the report of the start. Closes fds that are not taken. */
+/*
+ * For the answer to the last question, or the report of the start. Closes fds that are not taken.
+ */
 static int check_answer(const struct negotiator *n, struct answer *a, const int *fds,
 			unsigned count, struct err *e)
 {
@@ -394,7 +399,10 @@ static void answer_for_the_dead(struct negotiator *n, struct answer *a)
 			 "the process that talks to servers died and was started again");
 }
 
-/* Reads the answer to the last question; returns as negotiator_answer, without the answer's own error. */
+/*
+ * Reads the answer to the last question; returns as negotiator_answer, without the answer's own
+ * error.
+ */
 static int read_answer(struct negotiator *n, struct answer *a, struct err *e)
 {
 	int fds[NEGOTIATOR_CONNECTED_MAX], ret;
@@ -512,7 +520,9 @@ void negotiator_stop(struct negotiator *n)
 		if (monotonic_ms() > end)
 			kill(n->pid, SIGKILL);
 	}
-	/* Ends a look-up that nobody waits for any more; relays have process groups of their own. */
+	/*
+	 * Ends a look-up that nobody waits for any more; relays have process groups of their own.
+	 */
 	kill(-n->pid, SIGKILL);
 	n->pid = -1;
 }

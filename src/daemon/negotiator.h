@@ -20,7 +20,7 @@
 
 enum {
 	NEGOTIATOR_SERVERS_MAX = 8,
-	/* Sockets that go along with a question, with those that plan_multi's guard can need again. */
+	/* Sockets beside a question, with spare ones for plan_multi's guard. */
 	NEGOTIATOR_CONNECTED_MAX = PLAN_CONNECTIONS_MAX + 8,
 };
 
@@ -37,14 +37,13 @@ struct negotiator_params {
 };
 
 struct negotiator {
-	pid_t pid; /* with keep_addresses, of the process that talks to nobody */
+	pid_t pid; /* child; with keep_addresses the process that only keeps what it has read */
 	int fd;    /* readable: an answer is there, or the child is gone; for polling only */
 	bool busy; /* asked and not answered */
-	/* The kernel filters its system calls: not where it cannot, lenient, or with a key in a token. */
+	/* Its system calls are filtered; see struct sandbox_result. */
 	bool confined;
 	bool locked; /* all its memory stays in RAM: only with keep_addresses, where permitted */
-	long long
-		due_ms; /* where busy: a child that has not answered by then hangs; monotonic_ms */
+	long long due_ms; /* time by which a busy child must answer; monotonic_ms */
 	/* The rest is the module's. */
 	unsigned server_count;
 	struct negotiator_server {
@@ -88,10 +87,10 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
  */
 int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e);
 
-/* Cancels the question. An answer that still comes is dropped; the next question can be asked at once. */
+/* Cancels the question: a late answer is dropped. The next question can be asked at once. */
 void negotiator_cancel(struct negotiator *n);
 
-/* Ends the child and reaps it, within about a second. Also for one that failed, or was stopped before. */
+/* Ends and reaps the child within about a second. Also after a failed start, and twice. */
 void negotiator_stop(struct negotiator *n);
 
 #endif

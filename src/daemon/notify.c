@@ -12,12 +12,12 @@
 
 enum { TEXT_MAX = 1024 };
 
-static int connect_again(const struct notify *n)
+static int connect_manager(const struct notify *n)
 {
 	return connect(n->fd, (const struct sockaddr *)&n->to, n->to_len) ? -errno : 0;
 }
 
-/* How often half of usec is, in milliseconds. */
+/* Sets the period to half of usec. */
 static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid_t self,
 			struct err *e)
 {
@@ -60,7 +60,7 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 	else
 		n->to_len++;
 	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	ret = n->fd < 0 ? -errno : connect_again(n);
+	ret = n->fd < 0 ? -errno : connect_manager(n);
 	if (ret) {
 		notify_close(n);
 		return err_sys(e, ERR_FAILED, -ret, "connect to $NOTIFY_SOCKET, %s", shown);
@@ -86,11 +86,11 @@ void notify_say(const struct notify *n, const char *fmt, ...)
 		return;
 	if (len >= TEXT_MAX)
 		len = TEXT_MAX - 1;
-	/* A manager that was started anew has another socket at the same address. */
+	/* A manager that was started again has another socket at the same address. */
 	if (send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0 &&
-	    (errno == ECONNREFUSED || errno == ENOTCONN) && !connect_again(n) &&
+	    (errno == ECONNREFUSED || errno == ENOTCONN) && !connect_manager(n) &&
 	    send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0)
-		errno = 0; /* nobody is there to be told */
+		errno = 0; /* no manager, no report */
 }
 
 void notify_close(struct notify *n)

@@ -160,8 +160,8 @@ static bool is_passed_over(int code)
 }
 
 /*
- * 1: the process has the disk or a partition open; 0 or -errno. Without AT_STATX_DONT_SYNC a file on
- * a network file system whose server is gone would hold up the search.
+ * 1: the process has the disk or a partition open; 0 or -errno. Without AT_STATX_DONT_SYNC a file
+ * on a network file system whose server is gone would hold up the search.
  */
 static int has_disk_open(const struct search *s, int pidfd)
 {
@@ -207,8 +207,8 @@ static void add_process(struct search *s, int pidfd, const char *pid)
 }
 
 /*
- * A device set up by ioctl lives in a process that has it open all the time: nbd-client itself, or a
- * thread of qemu-nbd. /sys/block/nbdN/pid is that thread's.
+ * A device set up by ioctl lives in a process that has it open all the time: nbd-client itself, or
+ * a thread of qemu-nbd. /sys/block/nbdN/pid is that thread's.
  */
 static bool is_ioctl_server(const struct search *s, int pidfd)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * device_users: finds who uses an nbd device, so that a refusal to detach can say it: mounts, swap,
- * holders, loop devices and open descriptors, of the disk and its partitions. It only explains. The
- * caller's O_EXCL open decides, which also sees mounts in other namespaces and swap, but neither loop
- * devices nor plain descriptors, which claim nothing. Works below descriptors that stand for /proc
- * and /sys.
+ * device_users: finds who uses an nbd device, so that a refusal to detach can say it: mounts,
+ * swap, holders, loop devices and open descriptors, of the disk and its partitions. It only
+ * explains. The caller's O_EXCL open decides, which also sees mounts in other namespaces and swap,
+ * but neither loop devices nor plain descriptors, which claim nothing. Works below descriptors
+ * that stand for /proc and /sys.
  */
 #ifndef NBD_ATTACH_DEVICE_USERS_H
 #define NBD_ATTACH_DEVICE_USERS_H
@@ -16,8 +16,8 @@
 struct device_users {
 	unsigned users; /* 0: nobody known; a process counts once, however often it has it open */
 	/*
-	 * The first user found, escaped: "mounted on /mnt", "used as swap", "held by dm-0", "used by
-	 * loop0", "open in process 42 (dd)".
+	 * The first user found, escaped: "mounted on /mnt", "used as swap", "held by dm-0", "used
+	 * by loop0", "open in process 42 (dd)".
 	 */
 	char text[512];
 };

@@ -15,8 +15,8 @@
 #define MINORS (1U << 20) /* MINORBITS: no number of a disk or a partition reaches it */
 
 /*
- * Longer than a number, a device number and "write through", the longest of the words that are read:
- * a text that fills it was cut and is none of them.
+ * Longer than a number, a device number and "write through", the longest of the words that are
+ * read: a text that fills it was cut and is none of them.
  */
 #define SHORT_ATTR 32
 
@@ -39,8 +39,8 @@ int sysfs_open(const char *path, struct err *e)
 }
 
 /*
- * Without /sys/block nothing can be said of any disk: that is an error and not an absent disk. d->fd
- * is the caller's to close.
+ * Without /sys/block nothing can be said of any disk: that is an error and not an absent disk.
+ * d->fd is the caller's to close.
  */
 static int open_disk(int sysfd, unsigned index, struct disk *d, struct err *e)
 {
@@ -176,7 +176,10 @@ static int read_attachment(const struct disk *disk, struct sysfs_device *d, stru
 		return r;
 	d->has_backend = r == 1;
 
-	/* Read last: every device has it, so where it is missing the device was going away meanwhile. */
+	/*
+	 * Read last: every device has it, so where it is missing the device was going away
+	 * meanwhile.
+	 */
 	r = read_dev(disk, "dev", &d->dev, e);
 	if (r)
 		return r;
@@ -387,7 +390,10 @@ static void copy_cut(char *dst, size_t cap, const char *src)
 	dst[len] = '\0';
 }
 
-/* Reads the name of any entry of a directory. Returns 1, 0 when it has none or does not exist, -errno. */
+/*
+ * Reads the name of any entry of a directory. Returns 1, 0 when it has none or does not exist,
+ * -errno.
+ */
 static int read_any_entry(int atfd, const char *path, char *name, size_t cap)
 {
 	DIR *dir = sysfs_opendir(atfd, path);
@@ -536,7 +542,8 @@ static int write_attr(int dirfd, const char *name, const char *value)
 
 /*
  * A device that once served large requests keeps its limit for the next server, which drops the
- * connection at the first request that is too long for it. A lower limit than wanted is only slower.
+ * connection at the first request that is too long for it. A lower limit than wanted is only
+ * slower.
  */
 static int write_max_sectors(const struct disk *d, uint32_t wanted, struct err *e)
 {

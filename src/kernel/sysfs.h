@@ -87,8 +87,7 @@ int sysfs_loop(int sysfd, unsigned index, char *name, size_t cap, struct err *e)
 
 /* The disk's counters since it exists. */
 struct sysfs_traffic {
-	uint64_t
-		requests; /* finished requests of all kinds: they tell a slow server from a silent one */
+	uint64_t requests; /* finished requests of all kinds */
 	uint64_t bytes;    /* read and written */
 	uint64_t inflight; /* requests under way now */
 };
@@ -100,8 +99,7 @@ struct sysfs_limits {
 	uint32_t max_sectors_kb; /* wanted, above 0; cut to max_hw_sectors_kb where that is lower */
 	bool write_back;         /* the kernel sends flushes */
 	bool rotational;
-	uint32_t
-		io_timeout_ms; /* period of the driver's look at a request under way; 0: unchanged */
+	uint32_t io_timeout_ms; /* period of the driver's look at a request; 0: unchanged */
 };
 
 /*
@@ -117,7 +115,9 @@ struct sysfs_limits {
  */
 int sysfs_limits_write(int sysfd, unsigned index, const struct sysfs_limits *l, struct err *e);
 
-/* Makes udev look at the disk again, after what it needed was not there at the kernel's own event. */
+/*
+ * Makes udev look at the disk again, after what it needed was not there at the kernel's own event.
+ */
 void sysfs_announce(int sysfd, unsigned index);
 
 #endif

@@ -22,9 +22,9 @@ int msg_send(int fd, const void *data, size_t size, const int *fds, unsigned cou
 /* What a receiver accepts, and where it goes. */
 struct msg_in {
 	void *data;
-	size_t size;      /* of data: a longer message is cut, the rest of a shorter one is 0 */
-	size_t min, max;  /* length of a message, bytes, min above 0 */
-	int *fds;         /* room for fds_max descriptors, which are the caller's afterwards */
+	size_t size;     /* size of data: a longer message is cut, the rest of a shorter one is 0 */
+	size_t min, max; /* length of a message, bytes, min above 0 */
+	int *fds;        /* room for fds_max descriptors, which are the caller's afterwards */
 	unsigned fds_max; /* 0: descriptors are not wanted and are dropped */
 	unsigned count;   /* descriptors received */
 };

@@ -103,7 +103,7 @@ START_TEST(question_and_answer)
 }
 END_TEST
 
-/* Whoever has more to say than we know is a later version, and whoever has less than the first one is none. */
+/* A longer answer comes from a later version, one shorter than the first version's from none. */
 START_TEST(answer_of_another_version)
 {
 	const struct {
@@ -205,11 +205,11 @@ START_TEST(nobody_there)
 
 	new_dir(dir);
 	if (_i)
-		close(listen_on(dir)); /* killed: its name is still there */
+		close(listen_on(dir)); /* a killed supervisor leaves its name */
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 100, &a, NULL, NULL, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_ABSENT);
 	ck_assert_str_eq(e.text, "nbd3 has no supervisor");
-	/* and can be taken */
+	/* The name can be taken. */
 	close(listen_on(dir));
 }
 END_TEST

@@ -76,7 +76,7 @@ START_TEST(one_call_after_the_other)
 	for (int i = 0; i < 2000; i++) {
 		s = (struct sum){ .a = i, .b = 7 };
 		ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), 0);
-		/* what is worked on is a copy */
+		/* The thread works on a copy. */
 		s.a = -1000000;
 		ck_assert(is_readable(k, SOON_MS));
 		ck_assert_int_eq(blocking_thread_collect(k, &s), 0);
@@ -130,7 +130,7 @@ START_TEST(one_at_a_time)
 	ck_assert_int_eq(blocking_thread_collect(k, &h), -EAGAIN);
 	ck_assert_int_eq(write(fds[1], "x", 1), 1);
 	ck_assert(is_readable(k, SOON_MS));
-	/* it has come back, but nobody knows what it did */
+	/* The call has returned, but its result is not collected. */
 	ck_assert_int_eq(blocking_thread_submit(k, add, &s, sizeof(s), &e), -EBUSY);
 	ck_assert_int_eq(blocking_thread_collect(k, &h), 0);
 	ck_assert_int_eq(h.result, 'x');

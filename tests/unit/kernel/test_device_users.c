@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * device_users on the recorded disk of sysfs/partitions (43:0, partitions 43:1 and 43:2) and /proc trees
- * made here. Device nodes cannot be recorded, so descriptors are links to a block device that this
- * machine has, whose number the disk is then given.
+ * device_users on the recorded disk of sysfs/partitions (43:0, partitions 43:1 and 43:2) and /proc
+ * trees made here. Device nodes cannot be recorded, so descriptors are links to a block device
+ * that this machine has, whose number the disk is then given.
  */
-#define _GNU_SOURCE /* makedev and friends beside DIR */
+#define _GNU_SOURCE /* mknodat, makedev */
 #include "../unit.h"
 
 #include <dirent.h>
@@ -260,7 +260,7 @@ START_TEST(held)
 }
 END_TEST
 
-/* --- processes ------------------------------------------------------------------------------- */
+/* --- processes -------------------------------------------------------------------------------- */
 
 /*
  * Path and number of two block devices of this machine; false when it shows none. No nbd devices:
@@ -447,7 +447,9 @@ START_TEST(real_process)
 		ck_assert_uint_eq(u.users, 1);
 		ck_assert_msg(!strncmp(u.text, want, strlen(want)), "%s", u.text);
 
-		/* not when it is what serves the device, set up by ioctl (no backend) */
+		/*
+		 * The process that serves the device is no user, if set up by ioctl (no backend).
+		 */
 		int by_ioctl = sys_with(dev[0], dev[0]);
 
 		tree_put(by_ioctl, "block/nbd0/pid", name);
@@ -462,12 +464,13 @@ START_TEST(real_process)
 	close(to_child[1]);
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
-	if (opened) /* it has ended meanwhile: the link leads nowhere */
+	/* The process has ended: the link leads nowhere. */
+	if (opened)
 		assert_users(proc, sys_with(dev[0], dev[0]), 0, 0, "");
 }
 END_TEST
 
-/* --- errors ---------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 START_TEST(unreadable)
 {

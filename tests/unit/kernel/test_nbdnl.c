@@ -64,7 +64,7 @@ static void expect_u64(const struct nlattr *a, uint64_t value)
 	ck_assert_uint_eq(nla_get_u64(a), value);
 }
 
-/* As nbd_genl_connect() of the kernel reads them: a list of items, a number in each. */
+/* The kernel's nbd_genl_connect() reads a list of items, with a number in each. */
 static void expect_sockets(struct nlattr *list, const int *fds, unsigned count)
 {
 	struct nlattr *item;
@@ -125,7 +125,7 @@ START_TEST(connect_has_every_attribute)
 }
 END_TEST
 
-/* What is 0 is sent as well: the kernel would keep an earlier attachment's value. */
+/* A 0 is sent as well: the kernel would keep an earlier attachment's value. */
 START_TEST(connect_sends_zeroes)
 {
 	static const struct plan zero = { .size = 512, .block_size = 512, .server_flags = 1 };
@@ -243,8 +243,8 @@ static int build_kind(struct nl_msg *m, enum kind kind, const char *backend)
 }
 
 /*
- * What each has, and that it has nothing else: a size beside a socket would hold up all generic netlink,
- * an attribute that is not meant would change the device.
+ * Each has its attributes and nothing else: a size beside a socket would hold up all generic
+ * netlink, an attribute that is not meant would change the device.
  */
 START_TEST(reconfigure)
 {
@@ -306,7 +306,7 @@ START_TEST(reconfigure_without_room)
 }
 END_TEST
 
-/* The longest identifier and many connections fit into the message that is used for all commands. */
+/* The longest identifier and many connections fit into the one message for all commands. */
 START_TEST(connect_with_many_sockets)
 {
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
@@ -540,7 +540,7 @@ START_TEST(answer_that_is_no)
 }
 END_TEST
 
-/* What a command before this one, or nobody, was answered. */
+/* Answers to a command before this one, or to nobody. */
 START_TEST(answer_to_others)
 {
 	struct datagram d = { .len = 0 };

@@ -431,7 +431,7 @@ END_TEST
 START_TEST(indices)
 {
 	static const char *const names[] = {
-		"nbd10", "nbd2",   "nbd0", "nbd1048575", /* and what is none: */
+		"nbd10", "nbd2",   "nbd0", "nbd1048575", /* the rest are no disks */
 		"nbd01", "nbd0p1", "nbdx", "nbd1048576", "nbd",           "nbd-1",
 		"nbd+1", "nbd 1",  "sda",  "xnbd0",      "nbd4294967296",
 	};
@@ -587,7 +587,7 @@ START_TEST(holder)
 		close(sys);
 	}
 
-	/* As on a running system: the directories are there, empty but for one. */
+	/* A running system has the directories, and only one is not empty. */
 	sys = tree_copy("sysfs/partitions");
 	tree_mkdir(sys, "block/nbd0/holders");
 	tree_mkdir(sys, "block/nbd0/nbd0p1/holders");
@@ -657,7 +657,7 @@ START_TEST(traffic)
 		/* kernels without counts of flushes, and of discards */
 		{ "5 100 100 100 7 100 100 100 1 100 100 9 100 100 100\n", 21 },
 		{ "5 100 100 100 7 100 100 100 1 100 100\n", 12 },
-		/* and with what may come after them */
+		/* later kernels may have more */
 		{ "1 0 0 0 2 0 0 0 9 9 9 4 9 9 9 8 9 9 9 9 9 9\n", 15 },
 		{ "18446744073709551615 0 0 0 0\n", UINT64_MAX },
 	};
@@ -777,7 +777,7 @@ START_TEST(no_descriptors)
 }
 END_TEST
 
-/* --- limits ---------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 #define QUEUE "block/nbd0/queue/"
 
@@ -900,11 +900,11 @@ static const char *written(int fd)
 }
 
 static const struct {
-	const char *name;           /* the file that does not do as it is told */
-	const char *before, *after; /* what it says; after NULL: it cannot be written */
+	const char *name;           /* attribute that does not take what is written */
+	const char *before, *after; /* contents; after NULL: it cannot be written */
 	struct sysfs_limits l;
 	int code;
-	const char *words; /* of the error, or what was written where code is 0 */
+	const char *words; /* part of the error, or the text written where code is 0 */
 } stubborn[] = {
 	/* Larger than the server takes: unsafe. */
 	{ "max_sectors_kb", "1280", NULL, { 512, true, false, 0 }, EPERM, "write 512 to" },
@@ -1038,7 +1038,7 @@ START_TEST(limits_absent)
 }
 END_TEST
 
-/* Of the one device, and without one nothing happens. */
+/* One device gets the event. Without the device nothing happens. */
 START_TEST(announce)
 {
 	int sys = tree_new();
