@@ -147,12 +147,13 @@ static int wait_release(int sysfd, const struct detach_request *rq, struct block
 {
 	struct pollfd p = { .fd = t->fd, .events = POLLIN };
 	long long quiet_since = monotonic_ms();
-	uint64_t before = 0, now;
+	struct sysfs_traffic now;
+	uint64_t before = 0;
 	struct err ignored;
 
 	while (poll(&p, 1, TICK_MS) <= 0) {
-		if (!sysfs_finished(sysfd, rq->index, &now, &ignored) && now != before) {
-			before = now;
+		if (!sysfs_traffic(sysfd, rq->index, &now, &ignored) && now.requests != before) {
+			before = now.requests;
 			quiet_since = monotonic_ms();
 		} else if (monotonic_ms() - quiet_since >= rq->silence_ms) {
 			blocking_child_abandon(t);

@@ -16,19 +16,23 @@
 #include "kernel/sandbox.h"
 #include "net/ktls.h"
 #include "net/blocking_child.h"
+#include "net/msg.h"
 #include "base/text.h"
 
 enum {
-	START_MS = 30000,  /* for the child to read its keys */
-	OVERDUE_MS = 5000, /* beyond the time an attempt has */
-	STOP_MS = 1000,
-	DROP_MAX = 16, /* stale answers in one look */
+	START_MS = 30000,  /* limit for the child's start, in which it reads its keys */
+	OVERDUE_MS = 5000, /* patience beyond the timeout of an attempt */
+	STOP_MS = 1000,    /* limit for the child's end; then it is killed */
+	DROP_MAX = 16,     /* stale answers read by one call */
 	CHILD_FD = 3,
 };
 
-#define DIED UINT32_MAX /* number of the message that tells the death of a child's child */
+#define DIED UINT32_MAX /* number of the message that reports the death of a child's child */
 
-/* Messages are whole structs, both ends being one program. The supervisor's: */
+/*
+ * Messages are whole structs, since both ends are one program: another length is an error. The
+ * supervisor's:
+ */
 struct question {
 	bool cancel;
 	uint32_t number;
@@ -38,7 +42,7 @@ struct question {
 	struct plan_multi multi;
 };
 
-/* The child's. The first one, number 0, says how its start went. */
+/* The child's. The first one has number 0 and reports its start. */
 struct answer {
 	uint32_t number;
 	int32_t ret;
@@ -47,105 +51,39 @@ struct answer {
 	struct connections rs;
 };
 
-union control {
-	struct cmsghdr align;
-	char buf[CMSG_SPACE(NEGOTIATOR_CONNECTED_MAX * sizeof(int))];
-};
-
-static ssize_t send_message(int fd, const void *message, size_t len, const int *fds, unsigned count,
-			    int flags)
+/* fds has room for NEGOTIATOR_CONNECTED_MAX descriptors. */
+static struct msg_in exact_message(void *data, size_t size, int *fds)
 {
-	/* sendmsg does not write to it */
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)message, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union control control = { 0 };
-	struct cmsghdr *c;
-	ssize_t n;
-
-	if (count) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
-	do {
-		n = sendmsg(fd, &msg, MSG_NOSIGNAL | flags);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
-}
-
-static void close_all(const int *fds, unsigned count)
-{
-	while (count)
-		close(fds[--count]);
-}
-
-/*
- * One message, 0 for the hang-up, -EMSGSIZE for one of another length or with too much beside it. fds has room for
- * NEGOTIATOR_CONNECTED_MAX.
- */
-static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsigned *count,
-			       int flags)
-{
-	struct iovec iov = { .iov_base = message, .iov_len = len };
-	union control control;
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
+	return (struct msg_in){
+		.data = data,
+		.size = size,
+		.min = size,
+		.max = size,
+		.fds = fds,
+		.fds_max = NEGOTIATOR_CONNECTED_MAX,
 	};
-	bool odd = false;
-	ssize_t n;
-
-	*count = 0;
-	do {
-		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		size_t more = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-		    more > NEGOTIATOR_CONNECTED_MAX - *count) {
-			odd = true;
-			continue;
-		}
-		memcpy(fds + *count, CMSG_DATA(c), more * sizeof(int));
-		*count += (unsigned)more;
-	}
-	if (n && (odd || n != (ssize_t)len || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-		n = -EMSGSIZE;
-	if (n <= 0) {
-		close_all(fds, *count);
-		*count = 0;
-	}
-	return n;
 }
 
-/* --- the child ---------------------------------------------------------------------------------- */
+/* --- the child -------------------------------------------------------------------------------- */
 
 struct child {
 	const struct negotiator_params *p;
 	unsigned count;
 	struct connector *links[NEGOTIATOR_SERVERS_MAX];
-	struct err unresolved
-		[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
+	/* Why a server has no address for good; code 0: it has one, or is looked up each time. */
+	struct err unresolved[NEGOTIATOR_SERVERS_MAX];
 };
 
-static int run(struct child *c, const struct question *q, const int *fds, unsigned count,
-	       struct connections *rs, struct err *e)
+/* Carries out one attempt. fds are used up. */
+static int run_attempt(struct child *c, const struct question *q, const int *fds, unsigned count,
+		       struct connections *rs, struct err *e)
 {
 	const struct connect_attempt a = {
 		.goal = (enum neg_goal)q->goal,
 		.timeout_ms = q->timeout_ms,
 		.multi = q->multi,
 		.locked = c->p->keep_addresses,
-		/* the next message is that nobody wants to know any more */
+		/* The supervisor's next message can only cancel this attempt. */
 		.cancel_fd = CHILD_FD,
 		.connected = count,
 		.fds = fds,
@@ -153,52 +91,57 @@ static int run(struct child *c, const struct question *q, const int *fds, unsign
 	int ret;
 
 	if (c->unresolved[q->server].code) {
-		close_all(fds, count);
+		msg_close_fds(fds, count);
 		*e = c->unresolved[q->server];
 		return -e->code;
 	}
 	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
-	/* By the next attempt there may be other addresses. */
+	/* By the next attempt the name may have other addresses. */
 	if (ret && ret != -ECANCELED && !c->p->keep_addresses)
 		connect_refresh(c->links[q->server]);
 	return ret;
 }
 
-static void serve(struct child *c)
+/* Answers questions until the supervisor closes its end. */
+static void answer_questions(struct child *c)
 {
 	int fds[NEGOTIATOR_CONNECTED_MAX];
-	unsigned count;
 	struct question q;
 	struct answer a;
+	struct msg_in in = exact_message(&q, sizeof(q), fds);
 
-	while (receive_message(CHILD_FD, &q, sizeof(q), fds, &count, 0) > 0) {
+	while (!msg_receive(CHILD_FD, &in, -1)) {
 		if (q.cancel || q.server >= c->count) {
-			close_all(fds, count);
+			msg_close_fds(fds, in.count);
 			continue;
 		}
 		memset(&a, 0, sizeof(a));
 		a.number = q.number;
-		a.ret = run(c, &q, fds, count, &a.rs, &a.err);
-		if (send_message(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, 0) < 0) {
+		a.ret = run_attempt(c, &q, fds, in.count, &a.rs, &a.err);
+		if (msg_send(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, -1)) {
 			connections_close(&a.rs, false);
 			break;
 		}
 		connections_close(&a.rs, true);
-		/* a session of TLS takes as much as all the rest, and there may have been many */
+		/*
+		 * A TLS session takes as much memory as all the rest, and there may have been
+		 * many.
+		 */
 		malloc_trim(0);
 	}
-	/* Whoever waits for our end waits for theirs too. */
+	/* Whoever waits for the end of this process waits for the end of its look-ups too. */
 	for (unsigned i = 0; i < c->count; i++)
 		connect_forget_refresh(c->links[i]);
 }
 
 /*
- * Where no file can be read any more, the one that has the keys and addresses talks to nobody: it forks one that does, and
- * another one when that dies, until that ends because the supervisor has gone.
+ * Where no file can be read any more, the process that has the keys and addresses talks to nobody.
+ * It forks one that does, and another one when that is killed, until that one ends by itself
+ * because the supervisor is gone.
  */
-static void serve_by_children(struct child *c)
+static void answer_by_forks(struct child *c)
 {
-	struct answer a = { .number = DIED };
+	const struct answer died = { .number = DIED };
 	int status;
 	pid_t pid;
 
@@ -209,15 +152,18 @@ static void serve_by_children(struct child *c)
 			return;
 		if (!pid) {
 			signal(SIGCHLD, SIG_IGN);
-			/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
+			/*
+			 * A fork does not inherit memory locks, mlockall(2). Where they are not
+			 * permitted, this process is no worse off than others.
+			 */
 			mlockall(MCL_CURRENT | MCL_FUTURE);
-			serve(c);
+			answer_questions(c);
 			_exit(0);
 		}
 		while (waitpid(pid, &status, 0) < 0)
 			if (errno != EINTR)
 				return;
-		if (!WIFSIGNALED(status) || send_message(CHILD_FD, &a, sizeof(a), NULL, 0, 0) < 0)
+		if (!WIFSIGNALED(status) || msg_send(CHILD_FD, &died, sizeof(died), NULL, 0, -1))
 			return;
 	}
 }
@@ -228,22 +174,22 @@ static bool has_token(const struct target *server)
 				     !strncmp(server->tls.cert, "pkcs11:", 7));
 }
 
-/* The servers' credentials, and where they are never to be looked up again, their addresses. */
-static int prepare(struct child *c, const struct target *servers, struct err *e)
+/* Reads the servers' credentials and, where they are never looked up again, their addresses. */
+static int prepare_servers(struct child *c, const struct target *servers, struct err *e)
 {
-	unsigned found = 0;
+	bool found = false;
 	int ret;
 
 	for (unsigned i = 0; i < c->count; i++) {
 		if (c->p->keep_addresses && has_token(&servers[i]))
 			return err_set(
 				e, ERR_USAGE, EOPNOTSUPP,
-				"a key in a token may need files at each handshake, which a device that has "
-				"them cannot wait for: use a key file");
+				"a key in a token may need files at each handshake, which a device "
+				"that has them cannot wait for: use a key file");
 		ret = connect_prepare(&c->links[i], &servers[i], e);
 		if (ret)
 			return ret;
-		/* The kernel loads its module for root only. */
+		/* The kernel loads its TLS module for root only. */
 		if (servers[i].where.tls && servers[i].offload != TLS_OFFLOAD_NO)
 			ktls_available();
 	}
@@ -251,29 +197,32 @@ static int prepare(struct child *c, const struct target *servers, struct err *e)
 		return 0;
 	for (unsigned i = 0; i < c->count; i++)
 		if (!connect_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
-			found++;
+			found = true;
 	if (found)
 		return 0;
 	*e = c->unresolved[0];
 	return -e->code;
 }
 
-/* Nothing of the process it comes from is kept but the socket. */
-static int settle(int *fd, struct err *e)
+/* Keeps nothing of the process that this one was forked from but its socket, as CHILD_FD. */
+static int drop_inheritance(int fd, struct err *e)
 {
-	static const int signals[] = { SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
-	/* A service manager sends them to all of a service, of which only the supervisor knows when to end. */
+	static const int reset[] = { SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
+	/*
+	 * A service manager sends the first three to every process of a service, but only the
+	 * supervisor knows when to end.
+	 */
 	static const int ignored[] = { SIGHUP, SIGINT, SIGTERM, SIGPIPE };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
 
 	if (null < 0)
 		return err_sys(e, ERR_FAILED, errno, "/dev/null");
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		signal(signals[i], SIG_DFL);
+	for (size_t i = 0; i < sizeof(reset) / sizeof(reset[0]); i++)
+		signal(reset[i], SIG_DFL);
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
 		signal(ignored[i], SIG_IGN);
-	/* relays are nobody's to wait for */
+	/* Relays are nobody's to wait for. */
 	signal(SIGCHLD, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -284,18 +233,17 @@ static int settle(int *fd, struct err *e)
 	for (int i = 0; i < CHILD_FD; i++)
 		if (dup2(null, i) < 0)
 			return err_sys(e, ERR_FAILED, errno, "descriptors");
-	if (*fd != CHILD_FD && dup2(*fd, CHILD_FD) < 0)
+	if (fd != CHILD_FD && dup2(fd, CHILD_FD) < 0)
 		return err_sys(e, ERR_FAILED, errno, "descriptors");
-	*fd = CHILD_FD;
 	fcntl(CHILD_FD, F_SETFD, FD_CLOEXEC);
 	close_range(CHILD_FD + 1, ~0U, 0);
 	return 0;
 }
 
-_Noreturn static void process(int fd, const struct target *servers, unsigned count,
-			      const struct negotiator_params *p)
+_Noreturn static void child_main(int fd, const struct target *servers, unsigned count,
+				 const struct negotiator_params *p)
 {
-	struct sandbox confine = {
+	struct sandbox sandbox = {
 		.user = p->user,
 		.lookups = !p->keep_addresses,
 		.locked = p->keep_addresses,
@@ -305,31 +253,33 @@ _Noreturn static void process(int fd, const struct target *servers, unsigned cou
 	struct answer a = { 0 };
 
 	for (unsigned i = 0; i < count; i++)
-		confine.token = confine.token || has_token(&servers[i]);
-	a.ret = settle(&fd, &a.err);
-	if (!a.ret)
-		a.ret = prepare(&c, servers, &a.err);
-	/* what reading keys and certificates has needed */
+		sandbox.token = sandbox.token || has_token(&servers[i]);
+	a.ret = drop_inheritance(fd, &a.err);
+	if (!a.ret) {
+		fd = CHILD_FD;
+		a.ret = prepare_servers(&c, servers, &a.err);
+	}
+	/* Gives back what reading keys and certificates has needed. */
 	malloc_trim(0);
 	if (!a.ret)
-		a.ret = sandbox_enter(&confine, &a.confined, &a.err);
-	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret) {
+		a.ret = sandbox_enter(&sandbox, &a.confined, &a.err);
+	if (!msg_send(fd, &a, sizeof(a), NULL, 0, -1) && !a.ret) {
 		if (p->keep_addresses)
-			serve_by_children(&c);
+			answer_by_forks(&c);
 		else
-			serve(&c);
+			answer_questions(&c);
 	}
 	_exit(a.ret ? 1 : 0);
 }
 
-/* --- the supervisor's end ----------------------------------------------------------------------- */
+/* --- the supervisor's end --------------------------------------------------------------------- */
 
-static int gone(struct err *e, const char *why)
+static int child_failed(struct err *e, const char *how)
 {
-	return err_set(e, ERR_FAILED, EPIPE, "the process that talks to servers %s", why);
+	return err_set(e, ERR_FAILED, EPIPE, "the process that talks to servers %s", how);
 }
 
-/* What anybody may have put into a bool. */
+/* Anybody may have put anything into a bool. */
 static bool is_bool(const bool *b)
 {
 	unsigned char byte;
@@ -339,10 +289,10 @@ static bool is_bool(const bool *b)
 }
 
 /*
- * A text that is escaped already, or should be: what text_escape would not let through is made harmless, its
- * backslashes stay single. False where it has no end.
+ * For a text that should be escaped already: makes harmless what text_escape would not let through;
+ * its backslashes stay single. False where it has no end.
  */
-static bool take_text(char *text, size_t cap)
+static bool sanitize_text(char *text, size_t cap)
 {
 	char escaped[4 * sizeof(((struct err *)NULL)->text)];
 	size_t len = strnlen(text, cap), used = 0;
@@ -356,24 +306,24 @@ static bool take_text(char *text, size_t cap)
 			p++;
 		text[used++] = *p;
 	}
-	/* not in the middle of a character */
+	/* The cut is never in the middle of a character. */
 	while (*p && used && ((unsigned char)*p & 0xc0) == 0x80)
 		p--, used--;
 	text[used] = '\0';
 	return true;
 }
 
-#define TAKE_TEXT(array) take_text((array), sizeof(array))
+#define SANITIZE_TEXT(array) sanitize_text((array), sizeof(array))
 
-static bool is_text(const char *text, size_t cap)
+static bool has_end(const char *text, size_t cap)
 {
 	return strnlen(text, cap) < cap;
 }
 
-static bool take_error(struct answer *a)
+static bool sanitize_failure(struct answer *a)
 {
 	return a->ret < 0 && a->ret >= -4095 && a->err.code == -a->ret && a->err.kind > ERR_NONE &&
-	       a->err.kind <= ERR_MULTI && TAKE_TEXT(a->err.text);
+	       a->err.kind <= ERR_MULTI && SANITIZE_TEXT(a->err.text);
 }
 
 static bool is_stream(int fd)
@@ -386,12 +336,14 @@ static bool is_stream(int fd)
 	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX);
 }
 
-static bool take_result(const struct negotiator *n, struct connections *rs, const int *fds,
-			unsigned count)
+/* False for what a good child does not send as the result of the last question. */
+static bool sanitize_result(const struct negotiator *n, struct connections *rs, const int *fds,
+			    unsigned count)
 {
+	const struct negotiator_server *server = &n->servers[n->server];
 	const struct export *x = &rs->export;
 
-	if (rs->count != count || count > n->most || (n->most && !count))
+	if (rs->count != count || count > n->wanted || (n->wanted && !count))
 		return false;
 	for (unsigned i = 0; i < count; i++)
 		if (!is_stream(fds[i]))
@@ -401,61 +353,85 @@ static bool take_result(const struct negotiator *n, struct connections *rs, cons
 	    !is_bool(&x->by_export_name) || !is_bool(&x->structured) ||
 	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
-	if (rs->encrypted != n->is_tls[n->server] ||
-	    (rs->relayed && !rs->encrypted && !n->is_vsock[n->server]))
+	if (rs->encrypted != server->tls ||
+	    (rs->relayed && !rs->encrypted && server->transport != URI_VSOCK))
 		return false;
-	if (!is_text(x->name, sizeof(x->name)) || !is_text(x->description, sizeof(x->description)))
+	if (!has_end(x->name, sizeof(x->name)) || !has_end(x->description, sizeof(x->description)))
 		return false;
 	memset(rs->fds, 0, sizeof(rs->fds));
 	memcpy(rs->fds, fds, count * sizeof(fds[0]));
 	rs->command = 0;
 	rs->command_log = -1;
-	return TAKE_TEXT(rs->peer) && TAKE_TEXT(rs->tls.version) && TAKE_TEXT(rs->tls.cipher) &&
-	       TAKE_TEXT(rs->tls.peer) && TAKE_TEXT(rs->note);
+	return SANITIZE_TEXT(rs->peer) && SANITIZE_TEXT(rs->tls.version) &&
+	       SANITIZE_TEXT(rs->tls.cipher) && SANITIZE_TEXT(rs->tls.peer) &&
+	       SANITIZE_TEXT(rs->note);
 }
 
-/* The answer to the last question, as in the header. */
-static int receive(struct negotiator *n, struct answer *a, struct err *e)
+/*
+ * For the answer to the last question, or the report of the start. Closes fds that are not taken.
+ */
+static int check_answer(const struct negotiator *n, struct answer *a, const int *fds,
+			unsigned count, struct err *e)
 {
-	int fds[NEGOTIATOR_CONNECTED_MAX];
-	unsigned count;
-	ssize_t got;
+	bool good;
+
+	if (a->ret)
+		good = !count && sanitize_failure(a);
+	else if (!a->number)
+		good = !count;
+	else
+		good = sanitize_result(n, &a->rs, fds, count);
+	if (good)
+		return 0;
+	msg_close_fds(fds, count);
+	return child_failed(e, "talks nonsense (contents)");
+}
+
+/*
+ * The child's child has died. Nobody knows whether it or the next one has read the question: an
+ * answer may still come.
+ */
+static void answer_for_the_dead(struct negotiator *n, struct answer *a)
+{
+	n->busy = false;
+	n->stale++;
+	a->ret = err_set(&a->err, ERR_FAILED, ECHILD,
+			 "the process that talks to servers died and was started again");
+}
+
+/*
+ * Reads the answer to the last question; returns as negotiator_answer, without the answer's own
+ * error.
+ */
+static int read_answer(struct negotiator *n, struct answer *a, struct err *e)
+{
+	int fds[NEGOTIATOR_CONNECTED_MAX], ret;
+	struct msg_in in = exact_message(a, sizeof(*a), fds);
 
 	for (unsigned i = 0; i <= DROP_MAX; i++) {
-		got = receive_message(n->fd, a, sizeof(*a), fds, &count, MSG_DONTWAIT);
-		if (got == -EAGAIN)
+		ret = msg_receive(n->fd, &in, 0);
+		if (ret == -EAGAIN)
 			break;
-		if (got == -EMSGSIZE)
-			return gone(e, "talks nonsense (size)");
-		if (got <= 0)
-			return gone(e, "is gone");
-		if (n->replaced && a->number == DIED) {
-			close_all(fds, count);
-			if (!n->busy)
-				continue;
-			/* Whether the dead one or the next has read the question nobody knows: an answer may come. */
-			n->busy = false;
-			n->stale++;
-			a->ret = err_set(
-				&a->err, ERR_FAILED, ECHILD,
-				"the process that talks to servers died and was started again");
-			return 0;
-		}
+		if (ret)
+			return child_failed(e,
+					    ret == -EMSGSIZE ? "talks nonsense (size)" : "is gone");
 		if (n->busy && a->number == n->number) {
 			n->busy = false;
-			if (a->ret || !a->number ? !count && (!a->ret || take_error(a)) :
-						   take_result(n, &a->rs, fds, count))
-				return 0;
-			close_all(fds, count);
-			return gone(e, "talks nonsense (contents)");
+			return check_answer(n, a, fds, in.count, e);
 		}
-		close_all(fds, count);
+		msg_close_fds(fds, in.count);
+		if (n->forks && a->number == DIED) {
+			if (!n->busy)
+				continue;
+			answer_for_the_dead(n, a);
+			return 0;
+		}
 		if (!n->stale)
-			return gone(e, "talks without being asked");
+			return child_failed(e, "talks without being asked");
 		n->stale--;
 	}
 	if (n->busy && monotonic_ms() > n->due_ms)
-		return gone(e, "does not answer");
+		return child_failed(e, "does not answer");
 	return -EAGAIN;
 }
 
@@ -465,8 +441,8 @@ int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *
 	int ret;
 
 	if (n->fd < 0)
-		return gone(e, "is gone");
-	ret = receive(n, &a, e);
+		return child_failed(e, "is gone");
+	ret = read_answer(n, &a, e);
 	if (ret)
 		return ret;
 	if (a.ret) {
@@ -487,31 +463,32 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		.goal = goal,
 		.timeout_ms = timeout_ms,
 	};
-	ssize_t sent;
+	int ret;
 
 	if (n->fd < 0)
-		return gone(e, "is gone");
+		return child_failed(e, "is gone");
 	if (n->busy)
 		return err_set(e, ERR_FAILED, EBUSY, "the process that talks to servers is busy");
-	if (server >= n->servers || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
-	    count > NEGOTIATOR_CONNECTED_MAX || !count != !n->is_unix[server])
+	if (server >= n->server_count || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
+	    count > NEGOTIATOR_CONNECTED_MAX ||
+	    (count > 0) != (n->servers[server].transport == URI_UNIX))
 		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked",
 			       server);
 	if (m)
 		q.multi = *m;
-	sent = send_message(n->fd, &q, sizeof(q), connected, count, MSG_DONTWAIT);
-	if (sent == -EPIPE || sent == -ECONNRESET)
-		return gone(e, "is gone");
-	if (sent == -EAGAIN)
-		return gone(e, "does not listen");
-	if (sent < 0)
-		return err_sys(e, ERR_FAILED, (int)-sent, "ask the process that talks to servers");
+	ret = msg_send(n->fd, &q, sizeof(q), connected, count, 0);
+	if (ret == -EPIPE || ret == -ECONNRESET)
+		return child_failed(e, "is gone");
+	if (ret == -EAGAIN)
+		return child_failed(e, "does not listen");
+	if (ret)
+		return err_sys(e, ERR_FAILED, -ret, "ask the process that talks to servers");
 	n->number++;
 	n->busy = true;
 	n->server = server;
-	n->most = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
-	if (n->most > PLAN_CONNECTIONS_MAX)
-		n->most = PLAN_CONNECTIONS_MAX;
+	n->wanted = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
+	if (n->wanted > PLAN_CONNECTIONS_MAX)
+		n->wanted = PLAN_CONNECTIONS_MAX;
 	n->due_ms = monotonic_ms() + timeout_ms + OVERDUE_MS;
 	return 0;
 }
@@ -524,8 +501,8 @@ void negotiator_cancel(struct negotiator *n)
 		return;
 	n->busy = false;
 	n->stale++;
-	/* one that cannot be told is found out about at the next question */
-	send_message(n->fd, &q, sizeof(q), NULL, 0, MSG_DONTWAIT);
+	/* The next question finds out about a child that does not get this. */
+	msg_send(n->fd, &q, sizeof(q), NULL, 0, 0);
 }
 
 void negotiator_stop(struct negotiator *n)
@@ -543,12 +520,14 @@ void negotiator_stop(struct negotiator *n)
 		if (monotonic_ms() > end)
 			kill(n->pid, SIGKILL);
 	}
-	/* A look-up that nobody waits for any more; relays are in groups of their own. */
+	/*
+	 * Ends a look-up that nobody waits for any more; relays have process groups of their own.
+	 */
 	kill(-n->pid, SIGKILL);
 	n->pid = -1;
 }
 
-/* Until the child has said how its start went. */
+/* Waits for the child's report of its start. */
 static int await_start(struct negotiator *n, struct err *e)
 {
 	struct pollfd p = { .fd = n->fd, .events = POLLIN };
@@ -559,7 +538,7 @@ static int await_start(struct negotiator *n, struct err *e)
 		long long left = n->due_ms - monotonic_ms();
 
 		poll(&p, 1, left > 0 ? (int)left + 1 : 0);
-		ret = receive(n, &a, e);
+		ret = read_answer(n, &a, e);
 	} while (ret == -EAGAIN);
 	if (ret)
 		return ret;
@@ -568,7 +547,7 @@ static int await_start(struct negotiator *n, struct err *e)
 		return a.ret;
 	}
 	if (!is_bool(&a.confined.filtered) || !is_bool(&a.confined.locked))
-		return gone(e, "talks nonsense (start)");
+		return child_failed(e, "talks nonsense (start)");
 	n->confined = a.confined.filtered;
 	n->locked = a.confined.locked;
 	return 0;
@@ -585,17 +564,16 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 	if (!count || count > NEGOTIATOR_SERVERS_MAX)
 		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible", count,
 			       NEGOTIATOR_SERVERS_MAX);
-	n->servers = count;
-	n->replaced = p->keep_addresses;
+	n->server_count = count;
+	n->forks = p->keep_addresses;
 	n->busy = true;
 	n->due_ms = monotonic_ms() + START_MS;
 	for (unsigned i = 0; i < count; i++) {
 		if (servers[i].command_args)
 			return err_set(e, ERR_USAGE, EINVAL,
 				       "a command cannot be started again by itself");
-		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
-		n->is_tls[i] = servers[i].where.tls;
-		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;
+		n->servers[i].transport = servers[i].where.transport;
+		n->servers[i].tls = servers[i].where.tls;
 		if (p->keep_addresses)
 			n->due_ms += servers[i].timeout_ms;
 	}
@@ -609,7 +587,7 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		return ret;
 	}
 	if (!n->pid)
-		process(pair[1], servers, count, p);
+		child_main(pair[1], servers, count, p);
 	close(pair[1]);
 	n->fd = pair[0];
 	ret = await_start(n, e);

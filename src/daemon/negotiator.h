@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * negotiator: a child process that does for a supervisor all that has to do with strangers: it resolves, connects,
- * shakes hands and does TLS (link), and hands the finished sockets back. It keeps credentials and addresses from one
- * attempt to the next. It has no privileges, sees no files once it has started, and nothing that it says is believed
- * unchecked. It sleeps until it is asked, and ends when the caller's end of its socket is closed.
+ * negotiator: a child process that does for a supervisor all that has to do with strangers. It
+ * resolves names, connects, does the handshake and TLS (connect), and hands the finished sockets
+ * back. It keeps credentials and addresses from one attempt to the next. It has no privileges and
+ * sees no files once it has started, and nothing that it sends is believed unchecked. It sleeps
+ * until it is asked, and ends when the caller's end of its socket is closed.
  */
 #ifndef NBD_ATTACH_NEGOTIATOR_H
 #define NBD_ATTACH_NEGOTIATOR_H
@@ -19,71 +20,77 @@
 
 enum {
 	NEGOTIATOR_SERVERS_MAX = 8,
-	/* with those that plan_multi's guard can need again */
+	/* Sockets beside a question, with spare ones for plan_multi's guard. */
 	NEGOTIATOR_CONNECTED_MAX = PLAN_CONNECTIONS_MAX + 8,
 };
 
 struct negotiator_params {
 	/*
-	 * Names are looked up once, at the start, no file is opened later, and all memory (relays' too) stays in RAM where that
-	 * is permitted: for a device that may have our own programs. The child is two then, of which one only keeps what it has
-	 * read, and replaces the other when that dies: -ECHILD is the answer then.
+	 * For a device that may have our own programs. Names are looked up once, at the start, no
+	 * file is opened later, and all memory (relays' too) stays in RAM where that is permitted.
+	 * The child is two processes then: one only keeps what it has read, and replaces the other
+	 * when that dies, which is answered by -ECHILD.
 	 */
 	bool keep_addresses;
-	const char *user; /* whom to become when started as root, see struct sandbox */
-	bool lenient; /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
+	const char *user; /* user that root becomes, see struct sandbox */
+	bool lenient;     /* neither filter nor limits: for valgrind, see struct sandbox */
 };
 
 struct negotiator {
-	pid_t pid;     /* with keep_addresses, of the one that talks to nobody */
-	int fd;        /* readable when an answer is there or the child is gone; for polling only */
-	bool busy;     /* asked and not answered */
-	bool confined; /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
-	bool locked; /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
-	long long
-		due_ms; /* by monotonic_ms: it has hung if the answer is not there by then; where busy */
-	/* the rest is the module's */
-	unsigned servers;
-	bool replaced; /* there is one behind the one that talks */
-	uint8_t is_unix[NEGOTIATOR_SERVERS_MAX], is_tls[NEGOTIATOR_SERVERS_MAX];
-	bool is_vsock[NEGOTIATOR_SERVERS_MAX];
-	uint32_t number; /* of the last question */
-	unsigned stale;  /* answers to come that nobody wants any more */
-	unsigned server; /* what was asked */
-	unsigned most;   /* connections */
+	pid_t pid; /* child; with keep_addresses the process that only keeps what it has read */
+	int fd;    /* readable: an answer is there, or the child is gone; for polling only */
+	bool busy; /* asked and not answered */
+	/* Its system calls are filtered; see struct sandbox_result. */
+	bool confined;
+	bool locked; /* all its memory stays in RAM: only with keep_addresses, where permitted */
+	long long due_ms; /* time by which a busy child must answer; monotonic_ms */
+	/* The rest is the module's. */
+	unsigned server_count;
+	struct negotiator_server {
+		enum uri_transport transport;
+		bool tls;
+	} servers[NEGOTIATOR_SERVERS_MAX];
+	bool forks;      /* keep_addresses: the child forks another one when that dies */
+	uint32_t number; /* number of the last question */
+	unsigned stale;  /* number of answers to come that nobody wants any more */
+	unsigned server; /* server of the last question */
+	unsigned wanted; /* connections that its answer has at most; 0: information only */
 };
 
 /*
- * Starts the child. servers are the replicas of one export, in order, of which none is a command; they need not live
- * longer than the call. Their key files are read before privileges are dropped, and never again: a mistake
- * in them is the error here (ERR_TLS, ERR_USAGE). With keep_addresses one of them at least must have addresses; one that
- * has none is unreachable for good. Waits for the child's report, START_MS and with keep_addresses the servers'
- * timeouts at most. A process forked later by the caller keeps the child alive by what it has of fd.
+ * Starts the child. servers are the replicas of one export, in order, none of them a command; they
+ * need not live longer than the call. Their key files are read before privileges are dropped, and
+ * never again: a mistake in them is the error here (ERR_TLS, ERR_USAGE). With keep_addresses at
+ * least one of them must have addresses; one that has none is unreachable for good. Waits for the
+ * child's report: at most half a minute, and with keep_addresses the servers' timeouts. A process
+ * that the caller forks later keeps the child alive by its copy of fd.
  */
 int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
 		     const struct negotiator_params *p, struct err *e);
 
 /*
- * Asks for server's connections, as many as m says (NEG_GOAL_GO), or for information only (NEG_GOAL_INFO, m may
- * be NULL). One at a time: -EBUSY. For a Unix socket the caller connects (the child has no access to
- * paths) and gives count connected sockets, of which duplicates are sent; see connect_attempt. timeout_ms bounds the
- * whole. -EPIPE: the child is gone, or does not listen.
+ * Asks for connections to one server, as many as m says (NEG_GOAL_GO), or for information only
+ * (NEG_GOAL_INFO, m may be NULL), within timeout_ms. One question at a time: -EBUSY. For a Unix
+ * socket the caller connects, since the child has no access to paths, and gives count connected
+ * sockets, of which duplicates are sent; see connect_attempt. -EPIPE: the child is gone, or does
+ * not listen.
  */
 int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		   const struct plan_multi *m, unsigned timeout_ms, const int *connected,
 		   unsigned count, struct err *e);
 
 /*
- * Never waits. 0 and *rs as connect_run gives it (command 0, the descriptors the caller's), the attempt's error,
- * -EAGAIN while there is no answer, or -EPIPE when the child is gone, talks nonsense or is overdue: stop it and
- * start another one. Texts are escaped, but for those of rs->export.
+ * Never waits. 0 and *rs as connect_run gives it (command 0, the descriptors the caller's); the
+ * attempt's error; -EAGAIN while there is no answer; or -EPIPE when the child is gone, talks
+ * nonsense or is overdue: stop it and start another one. Texts are escaped, except for those of
+ * rs->export.
  */
 int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e);
 
-/* Gives up what was asked for; if an answer comes all the same it is dropped. The next question can be asked at once. */
+/* Cancels the question: a late answer is dropped. The next question can be asked at once. */
 void negotiator_cancel(struct negotiator *n);
 
-/* Ends the child and reaps it, within a second or so. Also for one that failed, or was stopped before. */
+/* Ends and reaps the child within about a second. Also after a failed start, and twice. */
 void negotiator_stop(struct negotiator *n);
 
 #endif

@@ -12,12 +12,12 @@
 
 enum { TEXT_MAX = 1024 };
 
-static int connect_again(const struct notify *n)
+static int connect_manager(const struct notify *n)
 {
 	return connect(n->fd, (const struct sockaddr *)&n->to, n->to_len) ? -errno : 0;
 }
 
-/* How often half of usec is, in milliseconds. */
+/* Sets the period to half of usec. */
 static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid_t self,
 			struct err *e)
 {
@@ -60,7 +60,7 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 	else
 		n->to_len++;
 	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	ret = n->fd < 0 ? -errno : connect_again(n);
+	ret = n->fd < 0 ? -errno : connect_manager(n);
 	if (ret) {
 		notify_close(n);
 		return err_sys(e, ERR_FAILED, -ret, "connect to $NOTIFY_SOCKET, %s", shown);
@@ -88,8 +88,8 @@ void notify_say(const struct notify *n, const char *fmt, ...)
 		len = TEXT_MAX - 1;
 	if (send(n->fd, text, (size_t)len, MSG_NOSIGNAL) >= 0)
 		return;
-	/* A manager that was started anew has another socket at the same address. */
-	if ((errno == ECONNREFUSED || errno == ENOTCONN) && !connect_again(n))
+	/* A manager that was started again has another socket at the same address. */
+	if ((errno == ECONNREFUSED || errno == ENOTCONN) && !connect_manager(n))
 		send(n->fd, text, (size_t)len, MSG_NOSIGNAL);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * notify: tells the service manager that started us how we are, by the datagrams of sd_notify(3). Its own
- * because libsystemd would bring its libraries for compression and cryptography along, into every initramfs
- * too. Never waits, and nobody has to be there to be told.
+ * notify: reports to the service manager that started us, by the datagrams of sd_notify(3).
+ * libsystemd would bring its libraries for compression and cryptography along, into every initramfs
+ * too. It never waits, and works without a manager.
  */
 #ifndef NBD_ATTACH_NOTIFY_H
 #define NBD_ATTACH_NOTIFY_H
@@ -14,21 +14,25 @@
 #include "base/err.h"
 
 struct notify {
-	int fd;               /* -1: nobody wants to know */
-	unsigned watchdog_ms; /* "WATCHDOG=1" is expected at least twice as seldom; 0: never */
-	/* the rest is the module's */
+	int fd;               /* -1: there is no manager */
+	unsigned watchdog_ms; /* half the period in which "WATCHDOG=1" is expected; 0: it is not */
+	/* The rest is the module's. */
 	struct sockaddr_un to;
 	socklen_t to_len;
 };
 
 /*
- * Of the environment: address is $NOTIFY_SOCKET, a path or "@" and an abstract name, usec $WATCHDOG_USEC, which counts
- * when pid, $WATCHDOG_PID, is self or absent. Each may be NULL. ERR_USAGE for an address or a number that cannot be.
+ * Takes what the environment says: address is $NOTIFY_SOCKET, a path or "@" and an abstract name;
+ * usec is $WATCHDOG_USEC, which counts when pid, $WATCHDOG_PID, is self or absent. Each may be
+ * NULL. ERR_USAGE for an impossible address or number.
  */
 int notify_open(struct notify *n, const char *address, const char *usec, const char *pid,
 		pid_t self, struct err *e);
 
-/* Lines of "NAME=value". The socket stays connected, so that a change of root does not matter. */
+/*
+ * Sends lines of "NAME=value". The socket stays connected, so that a change of root does not
+ * matter.
+ */
 void notify_say(const struct notify *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 void notify_close(struct notify *n);

@@ -404,7 +404,7 @@ static void do_command(void *block)
 
 	switch (c->job) {
 	case JOB_OFFER:
-		c->ret = nbdnl_offer(c->nl, c->index, c->backend, c->fd, NBDNL_KEEP, &c->err);
+		c->ret = nbdnl_offer(c->nl, c->index, c->backend, c->fd, &c->err);
 		break;
 	case JOB_PROBE:
 		c->ret = nbdnl_probe(c->nl, c->index, c->backend, &c->err);

@@ -10,7 +10,6 @@
  *   offer              offers the spare to the kernel: "taken", "dropped", with T 0 "unknown"
  *   replace I MS       offers it every 20 ms until it is taken: it is connection I then; number of offers
  *   blind I            offers it four times within half a second without a look
- *   trial I T IO_MS    offers it with a request timeout until it is taken, then restores T 0 and io_timeout
  *   race N PORT MS     N times: cuts connection 0 and offers another at once, until it is taken (within MS);
  *                      number of first offers that were dropped
  *   dead               for each connection 1 or 0
@@ -66,13 +65,12 @@ struct device {
 
 /* --- kernel commands, in the thread --------------------------------------------------------------- */
 
-enum verb { OFFER, RESIZE, TIMEOUT, PROBE, DISCONNECT };
+enum verb { OFFER, RESIZE, PROBE, DISCONNECT };
 
 struct command {
 	struct nbdnl *nl;
 	enum verb verb;
 	int fd;
-	int64_t timeout_s;
 	uint64_t size;
 	char backend[PLAN_BACKEND_MAX + 1];
 	int ret;
@@ -85,13 +83,10 @@ static void run(void *block)
 
 	switch (c->verb) {
 	case OFFER:
-		c->ret = nbdnl_offer(c->nl, INDEX, c->backend, c->fd, c->timeout_s, &c->err);
+		c->ret = nbdnl_offer(c->nl, INDEX, c->backend, c->fd, &c->err);
 		break;
 	case RESIZE:
 		c->ret = nbdnl_resize(c->nl, INDEX, c->backend, c->size, &c->err);
-		break;
-	case TIMEOUT:
-		c->ret = nbdnl_timeout(c->nl, INDEX, c->backend, (uint32_t)c->timeout_s, &c->err);
 		break;
 	case PROBE:
 		c->ret = nbdnl_probe(c->nl, INDEX, c->backend, &c->err);
@@ -110,10 +105,8 @@ static int await(struct device *d, int limit_ms, struct err *e)
 
 	poll(&p, 1, limit_ms);
 	ret = blocking_thread_collect(d->k, &c);
-	if (ret == -EAGAIN) {
-		blocking_thread_give_up(d->k);
+	if (ret == -EAGAIN)
 		return err_set(e, ERR_FAILED, ETIMEDOUT, "the kernel hangs");
-	}
 	*e = c.err;
 	return c.ret;
 }
@@ -167,14 +160,14 @@ static int open_spare(struct device *d, const char *port, struct err *e)
 	return prepare(d, d->spare, e);
 }
 
-static bool is_taken(const struct device *d, int64_t timeout_s)
+static bool is_taken(const struct device *d)
 {
-	return sockopt_send_timeout_ms(d->spare) == timeout_s * 1000;
+	return sockopt_send_timeout_ms(d->spare) == (int64_t)d->plan.timeout_s * 1000;
 }
 
-static int offer(struct device *d, int64_t timeout_s, struct err *e)
+static int offer(struct device *d, struct err *e)
 {
-	struct command c = { .verb = OFFER, .fd = d->spare, .timeout_s = timeout_s };
+	struct command c = { .verb = OFFER, .fd = d->spare };
 
 	return command(d, &c, CALL_MS, e);
 }
@@ -187,17 +180,16 @@ static void take_place(struct device *d, unsigned i)
 }
 
 /* Number of offers, -errno. */
-static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms, struct err *e)
+static int replace(struct device *d, unsigned i, int limit_ms, struct err *e)
 {
-	int64_t sign = timeout_s == NBDNL_KEEP ? d->plan.timeout_s : timeout_s;
 	long long deadline = monotonic_ms() + limit_ms;
 	int offers = 1, ret;
 
 	for (;; offers++) {
-		ret = offer(d, timeout_s, e);
+		ret = offer(d, e);
 		if (ret)
 			return ret;
-		if (is_taken(d, sign))
+		if (is_taken(d))
 			break;
 		if (monotonic_ms() >= deadline)
 			return err_set(e, ERR_FAILED, ETIMEDOUT, "%d offers, none was taken",
@@ -271,10 +263,10 @@ static int do_race(struct device *d, char **w, struct err *e)
 		if (!ret)
 			ret = sockopt_cut(d->fds[0], e);
 		if (!ret)
-			ret = nbdnl_offer(d->nl, INDEX, d->plan.backend, d->spare, NBDNL_KEEP, e);
-		if (!ret && !is_taken(d, d->plan.timeout_s)) {
+			ret = nbdnl_offer(d->nl, INDEX, d->plan.backend, d->spare, e);
+		if (!ret && !is_taken(d)) {
 			dropped++;
-			ret = replace(d, 0, NBDNL_KEEP, atoi(w[2]), e);
+			ret = replace(d, 0, atoi(w[2]), e);
 		} else if (!ret) {
 			take_place(d, 0);
 		}
@@ -291,34 +283,12 @@ static int do_blind(struct device *d, unsigned i, struct err *e)
 
 	for (size_t n = 0; n < sizeof(pauses_ms) / sizeof(pauses_ms[0]); n++) {
 		poll(NULL, 0, pauses_ms[n]);
-		ret = offer(d, NBDNL_KEEP, e);
+		ret = offer(d, e);
 		if (ret)
 			return ret;
 	}
 	take_place(d, i);
 	return 0;
-}
-
-static int do_trial(struct device *d, char **w, struct err *e)
-{
-	struct command restore = { .verb = TIMEOUT, .timeout_s = 0 };
-	struct sysfs_limits l = {
-		.max_sectors_kb = d->plan.max_sectors_kb,
-		.write_back = d->plan.write_back,
-		.rotational = d->plan.rotational,
-		.io_timeout_ms = (uint32_t)atoi(w[2]),
-	};
-	unsigned i = (unsigned)atoi(w[0]);
-	int offers = replace(d, i, atoi(w[1]), CALL_MS, e), ret;
-
-	if (offers < 0)
-		return offers;
-	ret = sockopt_set_send_timeout_ms(d->fds[i], 0, e);
-	if (!ret)
-		ret = command(d, &restore, CALL_MS, e);
-	if (!ret)
-		ret = sysfs_limits_write(d->sysfd, INDEX, &l, e);
-	return ret ? ret : offers;
 }
 
 static int do_event(struct device *d, int limit_ms, char *result, size_t cap, struct err *e)
@@ -413,17 +383,14 @@ static int perform(struct device *d, const char *verb, char **w, char *result, s
 		close(d->spare);
 		d->spare = -1;
 	} else if (!strcmp(verb, "offer")) {
-		ret = offer(d, NBDNL_KEEP, e);
+		ret = offer(d, e);
 		snprintf(result, cap,
-			 !d->plan.timeout_s             ? "unknown" :
-			 is_taken(d, d->plan.timeout_s) ? "taken" :
-							  "dropped");
-	} else if (!strcmp(verb, "replace") || !strcmp(verb, "race") || !strcmp(verb, "trial")) {
-		ret = !strcmp(verb, "race") ?
-			      do_race(d, w, e) :
-		      !strcmp(verb, "trial") ?
-			      do_trial(d, w, e) :
-			      replace(d, (unsigned)atoi(w[0]), NBDNL_KEEP, atoi(w[1]), e);
+			 !d->plan.timeout_s ? "unknown" :
+			 is_taken(d)        ? "taken" :
+					      "dropped");
+	} else if (!strcmp(verb, "replace") || !strcmp(verb, "race")) {
+		ret = !strcmp(verb, "race") ? do_race(d, w, e) :
+					      replace(d, (unsigned)atoi(w[0]), atoi(w[1]), e);
 		snprintf(result, cap, "%d", ret);
 	} else if (!strcmp(verb, "dead")) {
 		for (unsigned i = 0; i < d->count && i + 1 < cap; i++)

@@ -60,7 +60,7 @@ static pid_t serve(int listener, int ret, unsigned count)
 		struct pollfd p = { .fd = listener, .events = POLLIN };
 		struct control_answer a = { .ret = ret, .connections = 4, .size = 1 << 20 };
 		enum control_command command;
-		int fds[2] = { 0, 1 }, client;
+		int fds[CONTROL_FDS_MAX + 1] = { 0, 1 }, client;
 
 		poll(&p, 1, 10000);
 		client = control_accept(listener, &command);
@@ -103,7 +103,7 @@ START_TEST(question_and_answer)
 }
 END_TEST
 
-/* Whoever has more to say than we know is a later version, and whoever has less than the first one is none. */
+/* A longer answer comes from a later version, one shorter than the first version's from none. */
 START_TEST(answer_of_another_version)
 {
 	const struct {
@@ -174,6 +174,29 @@ START_TEST(refusal_is_the_error)
 }
 END_TEST
 
+/* Part of a hand-over would leave connections that nobody watches. */
+START_TEST(more_descriptors_than_connections)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct err e = { 0 };
+	int fds[CONTROL_FDS_MAX], listener;
+	unsigned count = 7, before;
+	pid_t pid;
+
+	new_dir(dir);
+	before = leak_fds();
+	listener = listen_on(dir);
+	pid = serve(listener, 0, CONTROL_FDS_MAX + 1);
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_HAND_OVER, 10000, &a, fds, &count, &e),
+			 -EPROTO);
+	ck_assert_uint_eq(count, 0);
+	waitpid(pid, NULL, 0);
+	close(listener);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
 START_TEST(nobody_there)
 {
 	char dir[PATH_MAX];
@@ -182,11 +205,11 @@ START_TEST(nobody_there)
 
 	new_dir(dir);
 	if (_i)
-		close(listen_on(dir)); /* killed: its name is still there */
+		close(listen_on(dir)); /* a killed supervisor leaves its name */
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 100, &a, NULL, NULL, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_ABSENT);
 	ck_assert_str_eq(e.text, "nbd3 has no supervisor");
-	/* and can be taken */
+	/* The name can be taken. */
 	close(listen_on(dir));
 }
 END_TEST
@@ -297,6 +320,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, question_and_answer, 0, 3);
 	tcase_add_loop_test(t, answer_of_another_version, 0, 4);
 	tcase_add_test(t, refusal_is_the_error);
+	tcase_add_test(t, more_descriptors_than_connections);
 	tcase_add_loop_test(t, nobody_there, 0, 2);
 	tcase_add_test(t, one_listens);
 	tcase_add_test(t, the_end_is_seen);

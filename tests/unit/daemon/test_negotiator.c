@@ -24,15 +24,15 @@
 #include "proto/wire.h"
 
 enum {
-	LIMIT_MS = 400,  /* of an attempt, where it is to run out */
-	LONG_MS = 60000, /* where it is not */
-	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
+	LIMIT_MS = 400,  /* timeout of an attempt that is to run out */
+	LONG_MS = 60000, /* timeout of other attempts */
+	SOON_MS = 20000, /* limit for what comes at once, on the busiest machine */
 };
 
 #define MULTI \
 	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_READ_ONLY)
 
-/* --- a server in a child: says the same to all -------------------------------------------------- */
+/* --- a server in a child: says the same to all ------------------------------------------------ */
 
 static pid_t server_start(int listener, const struct script *s)
 {
@@ -63,7 +63,7 @@ static void say_all(struct script *s, uint16_t flags)
 	say_export(s, NBD_OPT_GO, 0x10, flags);
 }
 
-/* --- requests ----------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static void request(struct target *rq, const struct loopback *l)
 {
@@ -74,18 +74,11 @@ static void request(struct target *rq, const struct loopback *l)
 	strcpy(rq->where.export, "disk");
 }
 
-/* valgrind preloads what is called vgpreload. */
-static bool under_valgrind(void)
-{
-	const char *preload = getenv("LD_PRELOAD");
-
-	return preload && strstr(preload, "vgpreload");
-}
-
 static int try(struct negotiator *n, const struct target *servers, unsigned count, bool keep,
 	       struct err *e)
 {
-	const struct negotiator_params p = { .keep_addresses = keep, .lenient = under_valgrind() };
+	const struct negotiator_params p = { .keep_addresses = keep,
+					     .lenient = unit_under_valgrind() };
 
 	memset(e, 0, sizeof(*e));
 	return negotiator_start(n, servers, count, &p, e);
@@ -98,7 +91,7 @@ static void start(struct negotiator *n, const struct target *servers, unsigned c
 	ck_assert_msg(!try(n, servers, count, keep, &e), "%s", e.text);
 	ck_assert_int_gt(n->pid, 0);
 	ck_assert(!n->busy);
-	ck_assert(n->confined != under_valgrind());
+	ck_assert(n->confined != unit_under_valgrind());
 }
 
 static void expect_no_start(const struct target *servers, unsigned count, bool keep, int code,
@@ -183,7 +176,7 @@ static void expect_disk(const struct export *x)
 	ck_assert_str_eq(x->description, "a disk");
 }
 
-/* --- answers ------------------------------------------------------------------------------------ */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 START_TEST(connections)
 {
@@ -362,7 +355,7 @@ START_TEST(nobody_is_asked_twice_at_once)
 }
 END_TEST
 
-/* --- given up ----------------------------------------------------------------------------------- */
+/* --- given up --------------------------------------------------------------------------------- */
 
 START_TEST(given_up_at_work)
 {
@@ -382,7 +375,7 @@ START_TEST(given_up_at_work)
 	request(&rq[0], &silent);
 	request(&rq[1], &l);
 	start(&n, rq, 2, false);
-	negotiator_cancel(&n); /* nothing */
+	negotiator_cancel(&n); /* no question to cancel */
 	began = monotonic_ms();
 	for (int again = 0; again < 3; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
@@ -429,7 +422,7 @@ START_TEST(given_up_when_it_was_done)
 		negotiator_cancel(&n);
 		if (again != 1)
 			continue;
-		/* what has come may be no more than the answer before the last */
+		/* The answer that is there may be the one before the last. */
 		while (n.stale) {
 			ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
 			ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
@@ -447,7 +440,7 @@ START_TEST(given_up_when_it_was_done)
 }
 END_TEST
 
-/* --- its end ------------------------------------------------------------------------------------ */
+/* --- its end ---------------------------------------------------------------------------------- */
 
 START_TEST(killed)
 {
@@ -601,7 +594,7 @@ START_TEST(ends_by_itself)
 }
 END_TEST
 
-/* --- what it is --------------------------------------------------------------------------------- */
+/* --- what it is ------------------------------------------------------------------------------- */
 
 static void read_status(pid_t pid, char *buf, size_t cap)
 {
@@ -657,8 +650,8 @@ START_TEST(has_nothing_but_its_socket)
 		while (readdir(dir))
 			count++;
 		closedir(dir);
-		/* with . and .., and what valgrind has open */
-		if (!under_valgrind())
+		/* The two more are . and ..; valgrind has more open. */
+		if (!unit_under_valgrind())
 			ck_assert_uint_eq(count, 4 + 2);
 	}
 	negotiator_stop(&n);
@@ -737,7 +730,7 @@ START_TEST(names)
 }
 END_TEST
 
-/* --- TLS ---------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 enum {
 	OPTION_STARTTLS_LEN = 4 + 16,
@@ -812,7 +805,9 @@ static void expect_echo(int fd)
 	ck_assert_str_eq(buf, "echo");
 }
 
-/* Keys are read at the start only, relays outlive who made them, and both variants of the filter let them. */
+/*
+ * Keys are read at the start only. Relays outlive their maker, under both variants of the filter.
+ */
 START_TEST(tls_with_a_key)
 {
 	char dir[512], path[600], other[600];
@@ -906,7 +901,7 @@ START_TEST(tls_with_certificates)
 }
 END_TEST
 
-/* --- a child that is not to be trusted ---------------------------------------------------------- */
+/* --- a child that is not to be trusted -------------------------------------------------------- */
 
 enum { MESSAGE_MAX = 32768 };
 
@@ -919,8 +914,8 @@ static int fake(struct negotiator *n, bool tls)
 	memset(n, 0, sizeof(*n));
 	n->pid = -1;
 	n->fd = pair[0];
-	n->servers = 1;
-	n->is_tls[0] = tls;
+	n->server_count = 1;
+	n->servers[0].tls = tls;
 	ask(n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	return pair[1];
 }
@@ -945,7 +940,7 @@ static void say(int fd, const void *message, size_t len, const int *fds, unsigne
 	ck_assert_int_eq(sendmsg(fd, &msg, 0), (ssize_t)len);
 }
 
-/* What a good child says to the question of fake(); its first question too. */
+/* Records a good child's answer to the question of fake(), as its first one too. */
 static size_t record(uint8_t *message, const struct target *rq)
 {
 	struct negotiator n;
@@ -1035,7 +1030,7 @@ START_TEST(nonsense)
 	ck_assert_msg(!reply(false, message, len, good, 2, &rs, &e), "%s", e.text);
 	ck_assert(is_sane(&rs));
 	connections_close(&rs, true);
-	/* in plain text where TLS was wanted */
+	/* A connection in plain text, but TLS was wanted. */
 	ck_assert_int_eq(reply(true, message, len, good, 2, &rs, &e), -EPIPE);
 	/* descriptors */
 	for (unsigned count = 0; count < 66; count += count < 4 ? 1 : 31)
@@ -1049,7 +1044,7 @@ START_TEST(nonsense)
 	ck_assert_int_eq(reply(false, message, len + 1, good, 2, &rs, &e), -EPIPE);
 	ck_assert_uint_eq(leak_fds(), before);
 	/* contents */
-	for (size_t i = 0; i < len; i += under_valgrind() ? 101 : 1) {
+	for (size_t i = 0; i < len; i += unit_under_valgrind() ? 101 : 1) {
 		int ret;
 
 		memcpy(changed, message, len);
@@ -1090,7 +1085,7 @@ START_TEST(talks_without_being_asked)
 	len = record(message, &rq);
 	server_end(server);
 	peer = fake(&n, false);
-	/* what was given up may be answered once, and no more */
+	/* A question that was cancelled may be answered once, and no more. */
 	negotiator_cancel(&n);
 	say(peer, message, len, (int[]){ peer, l.fd }, 2);
 	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);

@@ -65,7 +65,7 @@ START_TEST(is_told)
 	fd = manager(_i, address, sizeof(address));
 	notify_say(&n, "STOPPING=1");
 	expect_told(fd, "STOPPING=1");
-	/* who does not read does not hold us up */
+	/* A manager that does not read does not hold us up. */
 	for (int i = 0; i < 2000; i++)
 		notify_say(&n, "WATCHDOG=1");
 	notify_close(&n);

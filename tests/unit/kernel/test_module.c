@@ -31,7 +31,7 @@ START_TEST(unknown)
 }
 END_TEST
 
-/* What libkmod takes for a broken pattern is an error as well. */
+/* libkmod takes this name for a broken pattern: an error as well. */
 START_TEST(broken_name)
 {
 	struct err e;
