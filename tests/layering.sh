@@ -41,7 +41,7 @@ PURE_SYMBOLS+='|strcpy|__strcpy_chk|qsort|bsearch|inet_pton|uri[A-Z].*'
 
 # What compilers add by themselves: stack protector, sanitizers, coverage.
 COMPILER='__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|_?__(asan|ubsan|sanitizer|sancov)_.*|__odr_asan.*'
-COMPILER+='|__gcov.*|__llvm_.*|llvm_gc(da|ov)_.*|__unnamed_[0-9]+'
+COMPILER+='|__llvm_.*|__covrec_.*|__prof[cdn]_.*|__unnamed_[0-9]+'
 
 # Nothing below cli/ prints or ends the process; _exit() is for a forked child.
 LOUD='(v?f?printf|v?dprintf|__v?f?printf_chk|__v?dprintf_chk|f?puts|f?putc|putchar|_IO_putc|perror|psignal'
