@@ -21,6 +21,9 @@ PURE='(base|proto|policy)'
 TESTED='(base|proto|policy|net|kernel)'
 LIBRARY='(base|proto|policy|net|kernel|daemon)'
 
+# Files that are going to be rebuilt: rule_names and rule_gnu_source do not look at them.
+REBUILT='daemon/(supervise|attach|detach|takeover|launch)[.][ch]'
+
 # library, files that may use it (without suffix), its headers, its functions
 LIBRARIES='
 libnl        kernel/nbd(nl|event) netlink/.*       (nl|nla|nlmsg|genl|genlmsg)_.*
@@ -47,7 +50,7 @@ COMPILER+='|__llvm_.*|__covrec_.*|__prof[cdn]_.*|__unnamed_[0-9]+'
 LOUD='(v?f?printf|v?dprintf|__v?f?printf_chk|__v?dprintf_chk|f?puts|f?putc|putchar|_IO_putc|perror|psignal'
 LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_Exit|quick_exit|abort|__assert_fail)'
 
-# --- facts about a tree: everything below reads only $src, $obj, $tests --------------------------
+# --- facts about a tree: everything below reads only $top, $src, $obj, $tests --------------------
 
 # FOLDER/NAME.c and FOLDER/NAME.h
 files() { (cd "$src" && find . -name '*.[ch]' | sed 's,^\./,,' | sort); }
@@ -222,11 +225,44 @@ rule_makefile() {
 		}' - "$work/files"
 }
 
+# Definitions begin in the first column; a type that is long stands on a line of its own.
+rule_names() {
+	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs awk '
+		FNR == 1 { type = "" }
+		/^static [^({;=]*$/ { type = $0 " "; next }
+		{ line = type $0; type = "" }
+		line ~ /^static / {
+			gsub(/__attribute__\(\(.*\)\)/, "", line)
+			if (line !~ /^static [^=;\[(]*[A-Za-z0-9_]\(/)
+				next
+			sub(/\(.*/, "", line)
+			sub(/.*[^A-Za-z0-9_]/, "", line)
+			if (!((line, FILENAME) in seen)) {
+				seen[line, FILENAME]
+				files[line] = files[line] " " FILENAME
+				count[line]++
+			}
+		}
+		END {
+			for (name in count)
+				if (count[name] > 1) print name " is a static function of" files[name]
+		}')
+}
+
+rule_gnu_source() {
+	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs grep -HnE '^[ 	]*#[ 	]*define[ 	]+_GNU_SOURCE')
+}
+
 rule_licence() {
-	find "$src" "$tests" \( -name '*.[ch]' -o -name '*.sh' \) -exec awk '
-		FNR == 1 { file[FILENAME] = 1 }
-		FNR <= 2 && /SPDX-License-Identifier: GPL-2.0-or-later/ { delete file[FILENAME] }
-		END { for (f in file) print f " has no SPDX line" }' {} +
+	(cd "$top" && find configure.ac Makefile.am src tests scripts -type f \
+		\( -name '*.[ch]' -o -name '*.sh' -o -name '*.ac' -o -name '*.am' -o -name '*.inc' \) -exec awk '
+		FNR == 1 { licence[FILENAME]; copyright[FILENAME] }
+		FNR <= 2 && /SPDX-License-Identifier: GPL-2.0-or-later/ { delete licence[FILENAME] }
+		FNR <= 3 && /SPDX-FileCopyrightText: The nbd-attach authors/ { delete copyright[FILENAME] }
+		END {
+			for (f in licence) print f " has no SPDX-License-Identifier"
+			for (f in copyright) print f " has no SPDX-FileCopyrightText"
+		}' {} +)
 }
 
 RULES='
@@ -244,7 +280,9 @@ rule_mutable: nothing below cli/ has a mutable variable
 rule_unit_tests: every source below daemon/ has a unit test that is built
 rule_guest_tests: every script of tests/vm, smp and boot but lib.sh is a test that is run
 rule_makefile: every file of src/ is listed once in src/Makefile.inc
-rule_licence: every source has an SPDX line
+rule_names: the name of a static function stands in one file only
+rule_gnu_source: no file of src/ defines _GNU_SOURCE
+rule_licence: every source says its licence and its copyright
 '
 
 run_rules() { # run_rules VERDICT: facts, then VERDICT NAME OUTPUT for each rule
@@ -260,16 +298,24 @@ run_rules() { # run_rules VERDICT: facts, then VERDICT NAME OUTPUT for each rule
 # A small tree that keeps every rule, and its objects: one source and one header in each folder.
 make_good_tree() {
 	local file name
-	mkdir -p "$good"/tests/{vm,smp,boot}
+	mkdir -p "$good"/{src,scripts,tests/{vm,smp,boot}}
+	for file in configure.ac Makefile.am {src,tests}/Makefile.inc scripts/run.sh; do
+		cat >"$good/$file" <<-END
+			# SPDX-License-Identifier: GPL-2.0-or-later
+			# SPDX-FileCopyrightText: The nbd-attach authors
+		END
+	done
 	for file in base/err proto/wire policy/plan net/dial kernel/sysfs daemon/record cli/output; do
 		name=${file#*/}
 		mkdir -p "$good"/{src,obj,tests/unit}/"${file%/*}"
 		cat >"$good/src/$file.h" <<-END
 			/* SPDX-License-Identifier: GPL-2.0-or-later */
+			/* SPDX-FileCopyrightText: The nbd-attach authors */
 			int ${name}_f(const char *p);
 		END
 		cat >"$good/src/$file.c" <<-END
 			// SPDX-License-Identifier: GPL-2.0-or-later
+			// SPDX-FileCopyrightText: The nbd-attach authors
 			#include "$file.h"
 			#include "base/err.h"
 			#include <string.h>
@@ -282,7 +328,7 @@ make_good_tree() {
 			int ${name}_f(const char *p) { return ${name}_length(p) + err_f(p); }
 			int $name(const char *p) { return ${name}_f(names[p[0] & 1]); }
 		END
-		echo '// SPDX-License-Identifier: GPL-2.0-or-later' >"$good/tests/unit/${file%/*}/test_$name.c"
+		head -n 2 "$good/src/$file.c" >"$good/tests/unit/${file%/*}/test_$name.c"
 		echo "src/$file.c src/$file.h" >>"$good/src/Makefile.inc"
 		echo "	tests/unit/${file%/*}/test_$name \\" >>"$good/tests/Makefile.inc"
 	done
@@ -291,7 +337,7 @@ make_good_tree() {
 	compile
 }
 
-in_tree() { src=$1/src obj=$1/obj tests=$1/tests; }
+in_tree() { top=$1 src=$1/src obj=$1/obj tests=$1/tests; }
 
 # Objects are compiled as the build does it, so that a sanitizer's additions cannot hide a violation.
 compile() {
@@ -387,7 +433,18 @@ int g(int i) { return fprintf(stderr, \"%d\", i); }"'
 	planted rule_guest_tests 'a guest test that is not listed' 'echo "# x" >"$tests/vm/new.sh"'
 	planted rule_makefile 'a header that is not listed' 'sed -i "s,src/policy/plan.h,," "$src/Makefile.inc"'
 	planted rule_makefile 'a source that is listed twice' 'echo src/base/err.c >>"$src/Makefile.inc"'
-	planted rule_licence 'a source without an SPDX line' 'sed -i 1d "$src/policy/plan.c"'
+	planted rule_names 'a static function of two files' 'code net/dial.c "static void sysfs_length(void)
+{
+}"'
+	planted rule_names 'the same with its type on a line of its own' \
+		'code net/dial.c "static const char *
+sysfs_length(int a,
+	     int b)
+{
+}"'
+	planted rule_gnu_source 'a source with _GNU_SOURCE' 'code net/dial.h "#define _GNU_SOURCE"'
+	planted rule_licence 'a source without a licence' 'sed -i 1d "$src/policy/plan.c"'
+	planted rule_licence 'a script without a copyright' 'sed -i 2d "$top/scripts/run.sh"'
 }
 
 # --- run ----------------------------------------------------------------------------------------
