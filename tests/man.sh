@@ -41,9 +41,9 @@ page nbd-attach.8 NAME SYNOPSIS DESCRIPTION 'EXIT STATUS' EXAMPLES 'SEE ALSO'
 page nbd-attach-boot.7 NAME SYNOPSIS DESCRIPTION EXAMPLES 'KERNEL COMMAND LINE' KEYS FILES 'SEE ALSO'
 
 # What the scripts read from the kernel's command line is in the manual, and the other way round.
-boot=${srcdir:-.}
-used=$(sed -n 's/^\tnbd\([a-z]*\)=\*).*/nbd\1/p' "$boot/scripts/initramfs-tools/local-top.in"
-	grep -ho 'getargs* nbd[a-z]*=' "$boot"/scripts/dracut/* | sed 's/.* //; s/=//')
+boot=${srcdir:-.}/scripts
+used=$(sed -n 's/^\tnbd\([a-z]*\)=\*).*/nbd\1/p' "$boot/initramfs-tools/local-top.in"
+	grep -ho 'getargs* nbd[a-z]*=' "$boot"/dracut/* | sed 's/.* //; s/=//')
 told=$(sed -n 's/^\.It Cm \(nbd[a-z]*\)=.*/\1/p' "$dir/nbd-attach-boot.7"
 	sed -n 's/^\.It .*Cm \(nbd[a-z]*\)= .*/\1/p' "$dir/nbd-attach-boot.7")
 check "nbd-attach-boot.7: it has the arguments that the scripts read" \

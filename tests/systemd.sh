@@ -11,6 +11,7 @@ set -u
 
 unit="$work/nbd-attach@.service"
 sed -e "s|@sbindir@|$PWD|" -e "s|@statedir@|/run/nbd-attach|" -e "s|@nbdtab@|/etc/nbdtab|" \
+	-e "s|@documentation@|man:nbd-attach(8) https://example.org/a|" \
 	"$top/scripts/systemd/nbd-attach@.service.in" >"$unit"
 ok "no place holder is left" '' "$(grep '@[a-z]*@' "$unit")"
 if command -v systemd-analyze >/dev/null && [ -x /lib/systemd/systemd ]; then
