@@ -129,7 +129,8 @@ static void farewell(struct relay *r)
 			break;
 }
 
-void relay_run(struct tls *t, int net, int local)
+/* Takes both descriptors (non-blocking), as the next one does. */
+static void relay_tls(struct tls *t, int net, int local)
 {
 	struct relay *r = calloc(1, sizeof(*r));
 	struct pollfd p[2];
@@ -196,7 +197,7 @@ static bool pass(struct pipe *p)
 	return true;
 }
 
-void relay_run_plain(int net, int local)
+static void relay_plain(int net, int local)
 {
 	struct pipe *up = calloc(1, sizeof(*up)), *down = calloc(1, sizeof(*down));
 	struct pollfd p[2];
@@ -268,9 +269,9 @@ _Noreturn static void process(struct tls *t, int net, int local, bool locked)
 	if (locked)
 		mlockall(MCL_CURRENT | MCL_FUTURE);
 	if (t)
-		relay_run(t, 3, 4);
+		relay_tls(t, 3, 4);
 	else
-		relay_run_plain(3, 4);
+		relay_plain(3, 4);
 	_exit(0);
 }
 

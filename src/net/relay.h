@@ -22,8 +22,4 @@
  */
 int relay_start(struct tls *t, int fd, bool locked, struct err *e);
 
-/* What the process does, until an end, with TLS and without; both take both descriptors (non-blocking). */
-void relay_run(struct tls *t, int net, int local);
-void relay_run_plain(int net, int local);
-
 #endif

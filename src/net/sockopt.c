@@ -112,12 +112,3 @@ int sockopt_send_timeout_ms(int fd)
 		return INT32_MAX;
 	return (int)(tv.tv_sec * 1000 + tv.tv_usec / 1000);
 }
-
-int sockopt_set_send_timeout_ms(int fd, int ms, struct err *e)
-{
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
-		return err_sys(e, ERR_FAILED, errno, "time limit of a send");
-	return 0;
-}

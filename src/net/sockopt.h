@@ -63,6 +63,5 @@ int sockopt_cut(int fd, struct err *e);
  * a socket, and that is the only sign that it has.
  */
 int sockopt_send_timeout_ms(int fd);
-int sockopt_set_send_timeout_ms(int fd, int ms, struct err *e);
 
 #endif

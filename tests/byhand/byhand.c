@@ -35,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "kernel/blocking_thread.h"
@@ -308,13 +309,15 @@ static int do_trial(struct device *d, char **w, struct err *e)
 		.rotational = d->plan.rotational,
 		.io_timeout_ms = (uint32_t)atoi(w[2]),
 	};
+	static const struct timeval none;
 	unsigned i = (unsigned)atoi(w[0]);
 	int offers = replace(d, i, atoi(w[1]), CALL_MS, e), ret;
 
 	if (offers < 0)
 		return offers;
-	ret = sockopt_set_send_timeout_ms(d->fds[i], 0, e);
-	if (!ret)
+	if (setsockopt(d->fds[i], SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)))
+		ret = err_sys(e, ERR_FAILED, errno, "time limit of a send");
+	else
 		ret = command(d, &restore, CALL_MS, e);
 	if (!ret)
 		ret = sysfs_limits_write(d->sysfd, INDEX, &l, e);
