@@ -4,14 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "net/command.h"
 #include "net/handshake.h"
 #include "net/ktls.h"
 #include "net/relay.h"
@@ -180,7 +179,7 @@ int connect_resolve(struct connector *l, unsigned timeout_ms, int cancel_fd, str
 	return resolve(l, &limit, e) ? with_endpoint(l->rq, e) : 0;
 }
 
-static int command(const struct target *rq, struct connections *rs, struct err *e)
+static int start_command(const struct target *rq, struct connections *rs, struct err *e)
 {
 	char copy[TARGET_COMMAND_MAX];
 	char *argv[TARGET_ARGS_MAX + 1];
@@ -196,59 +195,11 @@ static int command(const struct target *rq, struct connections *rs, struct err *
 	return command_start(argv, &rs->command, &rs->command_log, e);
 }
 
-/* The last words of a command that failed are the best explanation there is. */
-static void quote_log(struct connections *rs, struct err *e)
-{
-	char raw[400], shown[400];
-	size_t len = 0;
-	ssize_t n;
-	struct pollfd p = { .fd = rs->command_log, .events = POLLIN };
-	const long long end = monotonic_ms() + 200;
-
-	while (len < sizeof(raw)) {
-		long long left = end - monotonic_ms();
-
-		if (poll(&p, 1, left > 0 ? (int)left : 0) <= 0)
-			break;
-		n = read(rs->command_log, raw + len, sizeof(raw) - len);
-		if (n <= 0)
-			break;
-		len += (size_t)n;
-	}
-	while (len && (raw[len - 1] == '\n' || raw[len - 1] == ' '))
-		len--;
-	if (!len)
-		return;
-	text_escape(shown, sizeof(shown), raw, len);
-	len = strlen(e->text);
-	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
-}
-
 int connections_explain(const struct target *rq, struct connections *rs, struct err *e)
 {
 	if (rs->command)
-		quote_log(rs, e);
+		command_quote(rs->command_log, e);
 	return with_endpoint(rq, e);
-}
-
-/* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
-static void end_command(struct connections *rs)
-{
-	static const int signals[] = { 0, SIGTERM, SIGKILL };
-
-	for (size_t s = 0; rs->command > 0 && s < sizeof(signals) / sizeof(signals[0]); s++) {
-		kill(rs->command, signals[s]);
-		for (int i = 0; i < 100; i++) {
-			if (waitpid(rs->command, NULL, WNOHANG)) {
-				rs->command = 0;
-				break;
-			}
-			poll(NULL, 0, 20);
-		}
-	}
-	if (rs->command_log >= 0)
-		close(rs->command_log);
-	rs->command_log = -1;
 }
 
 /* To a descriptor with plain data; a server that is gone needs no goodbye. */
@@ -277,7 +228,7 @@ void connections_close(struct connections *rs, bool kernel_has_it)
 	}
 	rs->count = 0;
 	if (!kernel_has_it)
-		end_command(rs);
+		command_end(&rs->command, &rs->command_log);
 }
 
 /* --- several connections side by side ------------------------------------------------------------- */
@@ -794,7 +745,7 @@ static int begin(struct set *s, struct err *e)
 		return ret;
 	s->addresses = s->link->addresses;
 	if (rq->command_args) {
-		ret = command(rq, s->rs, e);
+		ret = start_command(rq, s->rs, e);
 		if (ret < 0)
 			return ret;
 		handshake_use(&s->conns[0], ret);
@@ -857,7 +808,7 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 	if (ret)
 		connections_close(rs, false);
 	if (a->goal != NEG_GOAL_GO && a->goal != NEG_GOAL_QUERY)
-		end_command(rs);
+		command_end(&rs->command, &rs->command_log);
 	while (s.connected < a->connected)
 		close(a->fds[s.connected++]);
 	free(s.conns);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * stream: a connected byte stream as a non-blocking descriptor: TCP by the first of several
- * addresses to answer (RFC 8305 section 5), vsock(7), a Unix socket, or a socket pair to a child that serves
- * on its standard input and output. Knows nothing of NBD.
+ * dial: connects a byte stream, as a non-blocking descriptor: TCP to the first of several addresses
+ * that answers (RFC 8305 section 5), vsock(7), or a Unix socket. Never waits, never resolves a name,
+ * and knows nothing of NBD.
  */
 #ifndef NBD_ATTACH_DIAL_H
 #define NBD_ATTACH_DIAL_H
@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
 
 #include "base/err.h"
 #include "net/resolve.h"
@@ -52,14 +51,5 @@ void dial_peer_name(int fd, char *buf, size_t cap);
 
 /* Connects to a Unix socket; a non-blocking descriptor or -errno. */
 int dial_unix(const char *path, struct err *e);
-
-/*
- * Starts argv (NULL-terminated, looked up in PATH) with one end of a socket pair as its standard
- * input and output and the write end of a pipe as its standard error. Returns our end of the
- * pair, non-blocking; *pid is a child of the caller, *log the pipe's other end, non-blocking.
- * A command that cannot be started is -errno (ERR_USAGE), no process is left, *pid and *log are as
- * they were.
- */
-int command_start(char *const argv[], pid_t *pid, int *log, struct err *e);
 
 #endif
