@@ -15,6 +15,7 @@
 
 #include "kernel/sandbox.h"
 #include "net/ktls.h"
+#include "net/transport.h"
 #include "net/blocking_child.h"
 #include "base/text.h"
 
@@ -593,9 +594,9 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		if (servers[i].command_args)
 			return err_set(e, ERR_USAGE, EINVAL,
 				       "a command cannot be started again by itself");
-		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
+		n->is_unix[i] = transport_of(&servers[i].where)->by_path;
 		n->is_tls[i] = servers[i].where.tls;
-		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;
+		n->is_vsock[i] = transport_of(&servers[i].where)->needs_relay;
 		if (p->keep_addresses)
 			n->due_ms += servers[i].timeout_ms;
 	}

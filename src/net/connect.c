@@ -16,6 +16,7 @@
 #include "net/relay.h"
 #include "net/resolve.h"
 #include "net/sockopt.h"
+#include "net/transport.h"
 #include "net/blocking_child.h"
 #include "base/text.h"
 
@@ -87,63 +88,44 @@ static int gave_up(const struct limit *l, int code, const char *doing, struct er
 	return err_sys(e, ERR_FAILED, -code, "%s", doing);
 }
 
-static void query(const struct connector *l, struct resolve_query *q)
-{
-	memset(q, 0, sizeof(*q));
-	memcpy(q->host, l->rq->where.host, sizeof(q->host));
-	memcpy(q->port, l->rq->where.port, sizeof(q->port));
-	q->vsock = l->rq->where.transport == URI_VSOCK;
-}
-
-static bool has_addresses(const struct connector *l)
-{
-	return !l->rq->command_args && l->rq->where.transport != URI_UNIX;
-}
-
 /* What connect_refresh has found, if it is done. */
 static void take_lookup(struct connector *l)
 {
 	struct pollfd p = { .fd = l->lookup.fd, .events = POLLIN };
 	struct resolve_result r;
-	struct resolve_query q;
 	struct err e;
 
 	if (l->lookup.pid < 0 || poll(&p, 1, 0) <= 0)
 		return;
-	query(l, &q);
-	if (!resolve_finish(&l->lookup, &q, &r, &e))
+	if (!resolve_finish(&l->lookup, &l->rq->where, &r, &e))
 		l->addresses = r;
 }
 
 void connect_refresh(struct connector *l)
 {
+	const struct uri *where = &l->rq->where;
 	struct resolve_result r;
-	struct resolve_query q;
 	struct err e;
 
-	if (!has_addresses(l) || l->lookup.pid >= 0)
+	if (l->rq->command_args || l->lookup.pid >= 0)
 		return;
-	query(l, &q);
 	/* What cannot be looked up now may be another time. */
-	if (!resolve_numeric(&q, &r) && resolve_start(&l->lookup, &q, &e))
+	if (!transport_of(where)->find_addresses(where, &r) && resolve_start(&l->lookup, where, &e))
 		l->lookup.pid = -1;
 }
 
 static int resolve(struct connector *k, const struct limit *l, struct err *e)
 {
+	const struct uri *where = &k->rq->where;
 	struct resolve_result *r = &k->addresses;
-	struct resolve_query q;
 	struct pollfd p[2];
 	struct blocking_child t;
 	int ret;
 
 	take_lookup(k);
-	if (!has_addresses(k) || r->count)
+	if (k->rq->command_args || r->count || transport_of(where)->find_addresses(where, r))
 		return 0;
-	query(k, &q);
-	if (resolve_numeric(&q, r))
-		return 0;
-	ret = resolve_start(&t, &q, e);
+	ret = resolve_start(&t, where, e);
 	if (ret)
 		return ret;
 	do {
@@ -154,7 +136,7 @@ static int resolve(struct connector *k, const struct limit *l, struct err *e)
 		blocking_child_abandon(&t);
 		return gave_up(l, ret, "look up its addresses", e);
 	}
-	ret = resolve_finish(&t, &q, r, e);
+	ret = resolve_finish(&t, where, r, e);
 	if (ret)
 		r->count = 0;
 	return ret;
@@ -289,8 +271,6 @@ static void start(struct set *s, unsigned i)
 
 	if (s->a->connected) {
 		use_connected(s, c);
-	} else if (s->rq->where.transport == URI_UNIX) {
-		handshake_unix(c, s->rq->where.path);
 	} else if (!i && !s->placed) {
 		handshake_dial(c, &s->addresses);
 	} else {
@@ -616,7 +596,7 @@ static int prepare_tls(struct connector *l, struct err *e)
 	if (!rq->where.tls)
 		return 0;
 	params = rq->tls;
-	if (!params.hostname[0] && !rq->command_args && rq->where.transport == URI_TCP)
+	if (!params.hostname[0] && !rq->command_args && transport_of(&rq->where)->names_host)
 		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
 	ret = tls_new(&l->tls, &params, e);
 	explicit_bzero(&params, sizeof(params));
@@ -668,7 +648,7 @@ static int hand_over(struct set *s, struct err *e)
 			return -e->code;
 		if (c->encrypted)
 			fd = offload(s, c, &rs->relayed, e);
-		else if (s->rq->where.transport == URI_VSOCK && !s->rq->command_args)
+		else if (!s->rq->command_args && transport_of(&s->rq->where)->needs_relay)
 			fd = relay(s, c, NULL, &rs->relayed, e);
 		if (fd < 0) {
 			/* Nobody knows what would be encrypted now, and how often: not another byte. */
@@ -762,7 +742,7 @@ static void take_answer(struct set *s)
 	struct connections *rs = s->rs;
 	const struct handshake *c = &s->conns[0];
 
-	dial_peer_name(c->fd, rs->peer, sizeof(rs->peer));
+	transport_peer_name(c->fd, rs->peer, sizeof(rs->peer));
 	rs->export = *neg_export(c->neg);
 	rs->encrypted = c->encrypted;
 	if (c->encrypted)

@@ -2,15 +2,12 @@
 #include "net/dial.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/text.h"
+#include "net/transport.h"
 
 void dial_init(struct dial *d, const struct resolve_result *r)
 {
@@ -20,25 +17,18 @@ void dial_init(struct dial *d, const struct resolve_result *r)
 		d->fd[i] = -1;
 }
 
-static void describe(const union resolve_address *a, char *buf, size_t cap)
-{
-	char host[NI_MAXHOST], port[NI_MAXSERV];
-
-	if (a->sa.sa_family == AF_VSOCK)
-		snprintf(buf, cap, "vsock:%u:%u", a->vm.svm_cid, a->vm.svm_port);
-	else if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
-			     NI_NUMERICHOST | NI_NUMERICSERV))
-		snprintf(buf, cap, "?");
-	else
-		snprintf(buf, cap, a->sa.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-}
-
 static void failed(struct dial *d, unsigned i, int code)
 {
-	char address[NI_MAXHOST + NI_MAXSERV + 4];
+	const union resolve_address *a = &d->addresses.address[i];
+	const struct transport *t = transport_of_family(a->sa.sa_family);
+	char address[TRANSPORT_TEXT_MAX];
 
-	describe(&d->addresses.address[i], address, sizeof(address));
-	err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
+	t->describe(a, address, sizeof(address));
+	if (code == EAGAIN && t->refused_by_eagain)
+		err_set(&d->last, ERR_UNREACHABLE, code = ECONNREFUSED, "connect to %s: %s",
+			address, t->refused_by_eagain);
+	else
+		err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
 	d->unknown |= code != ECONNREFUSED;
 	if (d->fd[i] >= 0) {
 		close(d->fd[i]);
@@ -63,7 +53,7 @@ static void begin(struct dial *d, long long now)
 	}
 	d->fd[i] = fd;
 	d->open++;
-	/* A request of 28 bytes must not wait for the answer to the one before it. */
+	/* A request of 28 bytes must not wait for the answer to the one before it. TCP only. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, &a->sa, resolve_length(a)) && errno != EINPROGRESS)
 		failed(d, i, errno);
@@ -85,18 +75,6 @@ static bool is_connected(struct dial *d, unsigned i)
 		return false;
 	}
 	return true;
-}
-
-void dial_peer_name(int fd, char *buf, size_t cap)
-{
-	union resolve_address a;
-	socklen_t len = sizeof(a);
-
-	if (!getpeername(fd, &a.sa, &len) &&
-	    (a.sa.sa_family == AF_INET || a.sa.sa_family == AF_INET6 || a.sa.sa_family == AF_VSOCK))
-		describe(&a, buf, cap);
-	else
-		snprintf(buf, cap, "local");
 }
 
 int dial_step(struct dial *d, long long now, struct err *e)
@@ -154,28 +132,12 @@ void dial_cancel(struct dial *d)
 
 int dial_unix(const char *path, struct err *e)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	char shown[4 * sizeof(a.sun_path)];
-	size_t len = strlen(path);
-	int fd, code;
+	struct resolve_result r = { .count = 1 };
+	struct dial d;
+	int ret = transport_unix_address(path, &r.address[0], e);
 
-	text_escape(shown, sizeof(shown), path, len);
-	if (len >= sizeof(a.sun_path))
-		return err_set(e, ERR_USAGE, ENAMETOOLONG, "Unix socket %s: longer than %zu bytes",
-			       shown, sizeof(a.sun_path) - 1);
-	memcpy(a.sun_path, path, len + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_sys(e, ERR_FAILED, errno, "Unix socket");
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a))) {
-		code = errno;
-		close(fd);
-		/* unix(7): a full backlog is EAGAIN for a non-blocking socket, and there is nothing to wait for */
-		if (code == EAGAIN)
-			return err_set(e, ERR_UNREACHABLE, ECONNREFUSED,
-				       "connect to Unix socket %s: its server has a full backlog",
-				       shown);
-		return err_sys(e, ERR_UNREACHABLE, code, "connect to Unix socket %s", shown);
-	}
-	return fd;
+	if (ret)
+		return ret;
+	dial_init(&d, &r);
+	return dial_step(&d, 0, e);
 }

@@ -46,10 +46,10 @@ unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p, unsign
 /* Closes what is under way. */
 void dial_cancel(struct dial *d);
 
-/* "192.0.2.1:10809" or "[2001:db8::1]:10809" of a connected TCP socket, "vsock:2:10809", "local" of any other. */
-void dial_peer_name(int fd, char *buf, size_t cap);
-
-/* Connects to a Unix socket; a non-blocking descriptor or -errno. */
+/*
+ * Connects to a Unix socket, which is done or fails at once. Returns a non-blocking descriptor, or
+ * -errno as dial_step.
+ */
 int dial_unix(const char *path, struct err *e);
 
 #endif

@@ -42,17 +42,6 @@ void handshake_use(struct handshake *c, int fd)
 	c->stage = HANDSHAKE_HANDSHAKE;
 }
 
-void handshake_unix(struct handshake *c, const char *path)
-{
-	struct err e;
-	int fd = dial_unix(path, &e);
-
-	if (fd >= 0)
-		handshake_use(c, fd);
-	else
-		fail(c, &e);
-}
-
 ssize_t handshake_send(struct handshake *c, const void *buf, size_t len)
 {
 	ssize_t n;

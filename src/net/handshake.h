@@ -51,11 +51,10 @@ int handshake_init(struct handshake *c, const struct neg_params *params, struct 
 		   struct err *e);
 
 /*
- * Begins: by connecting to the first address to answer, to a Unix socket, or with a connected
- * non-blocking descriptor, which is c's from then on.
+ * Begins: by connecting to the first address to answer, or with a connected non-blocking descriptor,
+ * which is c's from then on.
  */
 void handshake_dial(struct handshake *c, const struct resolve_result *addresses);
-void handshake_unix(struct handshake *c, const char *path);
 void handshake_use(struct handshake *c, int fd);
 
 /*

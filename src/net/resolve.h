@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <linux/vm_sockets.h>
 
@@ -24,6 +25,7 @@ union resolve_address {
 	struct sockaddr_in v4;
 	struct sockaddr_in6 v6;
 	struct sockaddr_vm vm;
+	struct sockaddr_un un;
 };
 
 struct resolve_result {
@@ -33,21 +35,18 @@ struct resolve_result {
 	union resolve_address address[RESOLVE_MAX];
 };
 
-struct resolve_query {
-	char host[URI_HOST_MAX + 1];
-	char port[URI_PORT_MAX + 1];
-	bool vsock; /* host is a context identifier */
-};
+/* True when the host is an IP address, so that nobody has to be asked: r is filled then. */
+bool resolve_numeric(const struct uri *where, struct resolve_result *r);
 
-/* True when the host is an address, which takes nobody to ask: r is filled then. */
-bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r);
+/* Starts the look-up of host and port; where need not outlive the call. */
+int resolve_start(struct blocking_child *t, const struct uri *where, struct err *e);
 
-/* Starts the look-up; q must live until the call returns only. */
-int resolve_start(struct blocking_child *t, const struct resolve_query *q, struct err *e);
-
-/* The result of a task whose fd is readable: at least one address, or an ERR_UNREACHABLE that names the host. */
-int resolve_finish(struct blocking_child *t, const struct resolve_query *q,
-		   struct resolve_result *r, struct err *e);
+/*
+ * The result of a child whose fd is readable: at least one address, or an ERR_UNREACHABLE that names
+ * the host.
+ */
+int resolve_finish(struct blocking_child *t, const struct uri *where, struct resolve_result *r,
+		   struct err *e);
 
 socklen_t resolve_length(const union resolve_address *a);
 

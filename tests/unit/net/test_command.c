@@ -14,7 +14,7 @@
 
 #include "../leak.h"
 #include "net/blocking_child.h"
-#include "net/dial.h"
+#include "net/transport.h"
 #include "../unit.h"
 
 enum { SOON_MS = 20000 };
@@ -81,7 +81,7 @@ START_TEST(command_on_its_standard_descriptors)
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 	ck_assert(fcntl(log, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(log, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
+	transport_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	ck_assert_int_eq(write(fd, "there and back", 14), 14);
 	wait_for(fd, POLLIN);

@@ -13,6 +13,7 @@
 #include "../leak.h"
 #include "../loopback.h"
 #include "net/blocking_child.h"
+#include "net/transport.h"
 #include "../tree.h"
 #include "../unit.h"
 
@@ -53,7 +54,7 @@ static void expect_connected(int fd, const struct loopback *l)
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
+	transport_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, l->text);
 }
 
@@ -385,24 +386,6 @@ START_TEST(refusal_by_v6_is_told_in_brackets)
 }
 END_TEST
 
-START_TEST(peer_that_has_no_address)
-{
-	char peer[80];
-	int fds[2];
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	dial_peer_name(fds[0], peer, sizeof(peer));
-	ck_assert_str_eq(peer, "local");
-	close(fds[0]);
-	close(fds[1]);
-	ck_assert_int_eq(pipe(fds), 0);
-	dial_peer_name(fds[0], peer, sizeof(peer));
-	ck_assert_str_eq(peer, "local");
-	close(fds[0]);
-	close(fds[1]);
-}
-END_TEST
-
 /* --- Unix sockets ----------------------------------------------------------------------------- */
 
 /* A path in a directory of the test's own. */
@@ -434,7 +417,7 @@ START_TEST(unix_that_answers)
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
+	transport_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	other = accept(listener, NULL, NULL);
 	ck_assert_int_eq(write(other, "y", 1), 1);
@@ -550,7 +533,6 @@ Suite *unit_suite(void)
 	tcase_add_test(t, no_descriptors_to_dial_with);
 	tcase_add_loop_test(t, both_families, 0, 2);
 	tcase_add_test(t, refusal_by_v6_is_told_in_brackets);
-	tcase_add_test(t, peer_that_has_no_address);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("unix");
