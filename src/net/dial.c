@@ -99,7 +99,8 @@ int dial_step(struct dial *d, long long now, struct err *e)
 	if (d->open)
 		return -EAGAIN;
 	*e = d->last;
-	if (d->unknown && e->code == ECONNREFUSED)
+	/* Who waits for the answer must not take a failure for "not yet". */
+	if ((d->unknown && e->code == ECONNREFUSED) || e->code == EAGAIN)
 		e->code = EHOSTUNREACH;
 	if (d->addresses.count > 1)
 		err_wrap(e, "none of %u addresses answers; the last", d->addresses.count);

@@ -317,6 +317,21 @@ START_TEST(address_that_cannot_be_tried)
 }
 END_TEST
 
+/* connect(2) can fail by it, for a route that waits for keys of IPsec: that is a failure all the same. */
+START_TEST(again_is_a_failure)
+{
+	const struct resolve_result none = { .count = 0 };
+	struct dial d;
+	struct err e = { 0 };
+
+	dial_init(&d, &none);
+	err_sys(&d.last, ERR_UNREACHABLE, EAGAIN, "connect");
+	ck_assert_int_eq(dial_step(&d, 0, &e), -EHOSTUNREACH);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	ck_assert_int_eq(e.code, EHOSTUNREACH);
+}
+END_TEST
+
 START_TEST(no_descriptors_to_dial_with)
 {
 	struct rlimit old, few;
@@ -530,6 +545,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, refusal_after_silence_lets_the_next_begin_at_once);
 	tcase_add_test(t, refusal_everywhere_names_the_count_and_the_last);
 	tcase_add_test(t, address_that_cannot_be_tried);
+	tcase_add_test(t, again_is_a_failure);
 	tcase_add_test(t, no_descriptors_to_dial_with);
 	tcase_add_loop_test(t, both_families, 0, 2);
 	tcase_add_test(t, refusal_by_v6_is_told_in_brackets);
