@@ -17,7 +17,6 @@ int client_open(struct client **out, const struct target *rq, int cancel_fd, str
 		.cancel_fd = cancel_fd,
 	};
 	struct transmission_params params;
-	struct connector *l = NULL;
 	int ret;
 
 	*out = NULL;
@@ -25,11 +24,11 @@ int client_open(struct client **out, const struct target *rq, int cancel_fd, str
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
 	s->rq = rq;
 	a.keep = &s->conn;
-	ret = connect_prepare(&l, rq, e);
+	ret = connect_prepare(&s->connector, rq, e);
 	if (!ret)
-		ret = connect_run(l, &a, NULL, NULL, &s->link, e);
-	connect_free(l);
+		ret = connect_run(s->connector, &a, NULL, NULL, &s->link, e);
 	if (ret) {
+		connect_free(s->connector);
 		free(s);
 		return ret;
 	}
@@ -130,5 +129,6 @@ void client_close(struct client *s)
 	handshake_hang_up(&s->conn);
 	handshake_end(&s->conn);
 	connections_close(&s->link, false);
+	connect_free(s->connector);
 	free(s);
 }

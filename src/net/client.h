@@ -13,6 +13,7 @@
 
 struct client {
 	const struct target *rq;
+	struct connector *connector; /* holds the credentials of conn */
 	struct connections link; /* count is 0; its export is that of the params below */
 	struct handshake conn;
 	struct transmission

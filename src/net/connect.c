@@ -16,13 +16,14 @@
 #include "net/relay.h"
 #include "net/resolve.h"
 #include "net/sockopt.h"
+#include "net/tls_creds.h"
 #include "net/transport.h"
 #include "net/blocking_child.h"
 #include "base/text.h"
 
 struct connector {
 	const struct target *rq;
-	struct tls *tls;                 /* holds the credentials for all, or NULL */
+	struct tls_creds *creds;         /* NULL: no TLS */
 	struct resolve_result addresses; /* count is 0 until they are known */
 	struct blocking_child lookup;    /* for new ones, of connect_refresh; pid < 0: none */
 };
@@ -289,8 +290,8 @@ static int prepare(struct set *s, unsigned i, struct err *e)
 
 	memcpy(params.export, s->rq->where.export, sizeof(params.export));
 	params.contexts = s->rq->contexts;
-	if (s->link->tls) {
-		ret = tls_again(&tls, s->link->tls, e);
+	if (s->link->creds) {
+		ret = tls_new(&tls, s->link->creds, e);
 		if (ret)
 			return ret;
 	}
@@ -586,8 +587,7 @@ static int run(struct set *s, struct err *e)
 
 /* --- the whole ---------------------------------------------------------------------------------- */
 
-/* Credentials are looked at before anybody is contacted. */
-static int prepare_tls(struct connector *l, struct err *e)
+static int load_creds(struct connector *l, struct err *e)
 {
 	const struct target *rq = l->rq;
 	struct tls_params params;
@@ -598,7 +598,7 @@ static int prepare_tls(struct connector *l, struct err *e)
 	params = rq->tls;
 	if (!params.hostname[0] && !rq->command_args && transport_of(&rq->where)->names_host)
 		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
-	ret = tls_new(&l->tls, &params, e);
+	ret = tls_creds_load(&l->creds, &params, e);
 	explicit_bzero(&params, sizeof(params));
 	return ret;
 }
@@ -672,7 +672,7 @@ int connect_prepare(struct connector **out, const struct target *rq, struct err 
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
 	l->rq = rq;
 	l->lookup.pid = -1;
-	if (prepare_tls(l, e)) {
+	if (load_creds(l, e)) {
 		connect_free(l);
 		return with_endpoint(rq, e);
 	}
@@ -685,7 +685,7 @@ void connect_free(struct connector *l)
 	if (!l)
 		return;
 	blocking_child_abandon(&l->lookup);
-	tls_free(l->tls);
+	tls_creds_free(l->creds);
 	free(l);
 }
 

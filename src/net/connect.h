@@ -87,7 +87,10 @@ struct connect_attempt {
 	 */
 	unsigned connected;
 	const int *fds;
-	/* For NEG_GOAL_QUERY: where the connection goes, which is the caller's then, for handshake_end. */
+	/*
+	 * For NEG_GOAL_QUERY: takes the connection, which is the caller's then, for handshake_end
+	 * before connect_free.
+	 */
 	struct handshake *keep;
 };
 

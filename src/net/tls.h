@@ -36,26 +36,14 @@ struct tls_params {
 	char priority[TLS_PRIORITY_MAX + 1]; /* GnuTLS priority string instead of the system's */
 };
 
-/*
- * Takes the files of a directory laid out as libnbd, nbdkit and qemu do: ca-cert.pem, which must be
- * there, ca-crl.pem, and client-cert.pem with client-key.pem. Those that p has already stay.
- */
-int tls_use_directory(struct tls_params *p, const char *dir, struct err *e);
-
+struct tls_creds; /* of tls_creds.h */
 struct tls;
 
 /*
- * Loads the credentials, so that a mistake in them is found before anybody is contacted.
- * ERR_TLS, or ERR_USAGE for options that contradict each other, a key file that others can read
- * or a bad priority string; *t is the caller's, for tls_free.
+ * A session with these credentials, which must outlive it. Its handshake is still to come. *t is the
+ * caller's, for tls_free; NULL after an error.
  */
-int tls_new(struct tls **t, const struct tls_params *p, struct err *e);
-
-/*
- * One more session with the credentials of like, which are neither read nor checked again; like must outlive it.
- * Its own handshake is still to come.
- */
-int tls_again(struct tls **t, const struct tls *like, struct err *e);
+int tls_new(struct tls **t, const struct tls_creds *creds, struct err *e);
 
 /* Ends the session without a word (tls_bye says it) and wipes its keys. The descriptor stays open. */
 void tls_free(struct tls *t);
