@@ -14,7 +14,7 @@
 struct client {
 	const struct target *rq;
 	struct connector *connector; /* holds the credentials of conn */
-	struct connections link; /* count is 0; its export is that of the params below */
+	struct connections link;     /* count is 0; its export is that of the params below */
 	struct handshake conn;
 	struct transmission
 		query; /* for transmission_ask, transmission_longest and transmission_error */

@@ -9,7 +9,9 @@
 #define NBD_ATTACH_TLS_CREDS_H
 
 #include "base/err.h"
-#include "net/tls.h"
+#include "net/tls_params.h"
+
+struct tls_creds;
 
 /*
  * Takes the files of a directory laid out as libnbd, nbdkit and qemu do: ca-cert.pem, which must be
