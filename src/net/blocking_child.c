@@ -96,32 +96,40 @@ void blocking_child_abandon(struct blocking_child *t)
 	t->pid = -1;
 }
 
+int blocking_child_wait(const struct blocking_child *t, long long deadline, int cancel_fd)
+{
+	struct pollfd p[2] = {
+		{ .fd = t->fd, .events = POLLIN },
+		{ .fd = cancel_fd, .events = POLLIN },
+	};
+	long long left;
+	int ret;
+
+	do {
+		left = deadline - monotonic_ms();
+		ret = poll(p, 2, left > 0 ? (int)(left < INT_MAX ? left : INT_MAX) : 0);
+	} while ((ret < 0 && errno == EINTR) || (!ret && left > 0));
+	if (ret < 0)
+		return -errno;
+	return p[0].revents ? 0 : ret ? -ECANCELED : -ETIMEDOUT;
+}
+
 int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t size,
 		       unsigned timeout_ms, int cancel_fd, struct err *e)
 {
 	long long deadline = monotonic_ms() + timeout_ms;
-	struct pollfd p[2];
 	struct blocking_child t;
 	int ret;
 
 	ret = blocking_child_start(&t, fn, arg, size, e);
 	if (ret)
 		return ret;
-	for (;;) {
-		long long left = deadline - monotonic_ms();
-
-		p[0] = (struct pollfd){ .fd = t.fd, .events = POLLIN };
-		p[1] = (struct pollfd){ .fd = cancel_fd, .events = POLLIN };
-		ret = poll(p, 2, left > 0 ? (int)(left < INT_MAX ? left : INT_MAX) : 0);
-		if (ret < 0 && errno == EINTR)
-			continue;
-		if (p[0].revents)
-			return blocking_child_collect(&t, out, e);
-		if (ret > 0 || left <= 0)
-			break;
-	}
+	ret = blocking_child_wait(&t, deadline, cancel_fd);
+	if (!ret)
+		return blocking_child_collect(&t, out, e);
 	blocking_child_abandon(&t);
-	if (ret > 0)
-		return err_set(e, ERR_FAILED, ECANCELED, "interrupted");
-	return err_set(e, ERR_FAILED, ETIMEDOUT, "not done within %.3g s", timeout_ms / 1e3);
+	if (ret == -ETIMEDOUT)
+		return err_set(e, ERR_FAILED, ETIMEDOUT, "not done within %.3g s",
+			       timeout_ms / 1e3);
+	return err_set(e, ERR_FAILED, -ret, "interrupted");
 }

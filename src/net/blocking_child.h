@@ -36,6 +36,12 @@ int blocking_child_start(struct blocking_child *t, blocking_child_fn fn, const v
  */
 int blocking_child_collect(struct blocking_child *t, void *out, struct err *e);
 
+/*
+ * Waits for the result: 0, -ETIMEDOUT at the deadline (monotonic_ms), or -ECANCELED when cancel_fd (or
+ * -1) is readable or hangs up. The child goes on in any case.
+ */
+int blocking_child_wait(const struct blocking_child *t, long long deadline, int cancel_fd);
+
 /* Gives the task up: kills the child, does not wait for it beyond an instant. */
 void blocking_child_abandon(struct blocking_child *t);
 

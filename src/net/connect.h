@@ -130,7 +130,6 @@ void connect_forget_refresh(struct connector *l);
  * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_MULTI (also for answers that
  * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and rs holds nothing.
  */
-enum { CONNECT_GRACE_MS = 100 };
 int connect_run(struct connector *l, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *rs, struct err *e);
