@@ -14,7 +14,7 @@
 #include "base/text.h"
 #include "net/blocking_child.h"
 
-/* How long a command may take to say its last words, and to leave at each signal. */
+/* Time for a command to say its last words, and to leave after each signal. */
 enum { QUOTE_MS = 200, LEAVE_MS = 2000, LEAVE_STEP_MS = 20 };
 
 /* A caller that has closed its own standard descriptors gets others under their numbers. */
@@ -55,7 +55,7 @@ static void close_pipes(const int *fds, size_t count)
 
 int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
 {
-	/* pair, log pipe, and a pipe that closes at exec or reports its failure */
+	/* The pair, the log, and a pipe that closes at exec or reports its failure. */
 	int fds[6] = { -1, -1, -1, -1, -1, -1 };
 	char shown[256];
 	pid_t child;
@@ -92,7 +92,7 @@ int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
 	}
 	fcntl(fds[0], F_SETFL, O_NONBLOCK);
 	fcntl(fds[2], F_SETFL, O_NONBLOCK);
-	/* Room for a talkative server until somebody reads; the default will do where this fails. */
+	/* Room for what a talkative server logs before somebody reads it, if permitted. */
 	fcntl(fds[2], F_SETPIPE_SZ, 1 << 20);
 	*pid = child;
 	*log = fds[2];

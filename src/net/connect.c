@@ -25,8 +25,8 @@
 struct connector {
 	const struct target *target;
 	struct tls_creds *creds;         /* NULL: no TLS */
-	struct resolve_result addresses; /* count is 0 until they are known */
-	struct blocking_child lookup;    /* for new ones, of connect_refresh; pid < 0: none */
+	struct resolve_result addresses; /* known ones; count 0: none yet */
+	struct blocking_child lookup;    /* look-up of connect_refresh; pid < 0: none */
 };
 
 int target_set_command(struct target *target, char *const argv[], struct err *e)
@@ -55,7 +55,7 @@ void target_endpoint(const struct target *target, char *buf, size_t cap)
 		uri_endpoint(&target->where, buf, cap);
 }
 
-/* What connect_refresh has found, if it is done. */
+/* Takes what the look-up of connect_refresh has found, if it is done. */
 static void take_lookup(struct connector *c)
 {
 	struct pollfd p = { .fd = c->lookup.fd, .events = POLLIN };
@@ -76,7 +76,7 @@ void connect_refresh(struct connector *c)
 
 	if (c->target->command_args || c->lookup.pid >= 0)
 		return;
-	/* What cannot be looked up now may be another time. */
+	/* A later failure asks again: an error here is no reason to fail. */
 	if (!transport_of(where)->find_addresses(where, &r) && resolve_start(&c->lookup, where, &e))
 		c->lookup.pid = -1;
 }
@@ -131,7 +131,7 @@ static int start_command(const struct target *target, struct connections *result
 	char *argv[TARGET_ARGS_MAX + 1];
 	char *arg = copy;
 
-	/* execvp wants writable strings */
+	/* execvp() wants writable strings. */
 	memcpy(copy, target->command, sizeof(copy));
 	for (unsigned i = 0; i < target->command_args; i++) {
 		argv[i] = arg;
@@ -148,7 +148,7 @@ int connections_explain(const struct target *target, struct connections *result,
 	return add_endpoint(target, e);
 }
 
-/* To a descriptor with plain data; a server that is gone needs no goodbye. */
+/* NBD_CMD_DISC to a descriptor with plain data. A server that is gone needs none. */
 static void send_disc(int fd)
 {
 	uint8_t request[WIRE_REQUEST_SIZE];
@@ -167,7 +167,7 @@ void connections_close(struct connections *result, bool kernel_has_it)
 			continue;
 		if (!kernel_has_it) {
 			send_disc(result->fds[i]);
-			/* Not a plain close: bytes of the server still unread would make that a reset. */
+			/* A plain close with unread bytes of the server would be a reset. */
 			shutdown(result->fds[i], SHUT_WR);
 		}
 		close(result->fds[i]);
@@ -225,9 +225,9 @@ void connect_forget_refresh(struct connector *c)
 	blocking_child_abandon(&c->lookup);
 }
 
-/* --- one attempt ---------------------------------------------------------------------------------- */
+/* --- one attempt ----------------------------------------------------------------------------- */
 
-/* Puts a relay between the driver and h. Returns its plain descriptor; h's is closed. */
+/* Puts a relay between the driver and h, and closes h's descriptor. Returns the plain one. */
 static int put_relay(struct handshake *h, struct tls *tls, bool locked, bool *relayed,
 		     struct err *e)
 {
@@ -240,7 +240,7 @@ static int put_relay(struct handshake *h, struct tls *tls, bool locked, bool *re
 	return fd;
 }
 
-/* Returns the descriptor with the plain data: h's own, whose records are the kernel's now, or a relay's. */
+/* Returns the descriptor with plain data: h's own, whose records the kernel makes, or a relay's. */
 static int offload_tls(struct handshake *h, enum tls_offload offload, bool locked, bool *relayed,
 		       struct err *e)
 {
@@ -261,8 +261,8 @@ static int offload_tls(struct handshake *h, enum tls_offload offload, bool locke
 }
 
 /* Moves the descriptors to the result, for the driver, which knows nothing of TLS. */
-static int hand_over(const struct target *target, struct race *r, bool locked,
-		     struct connections *result, struct err *e)
+static int hand_over_sockets(const struct target *target, struct race *r, bool locked,
+			     struct connections *result, struct err *e)
 {
 	const bool relay = !target->command_args && transport_of(&target->where)->needs_relay;
 
@@ -277,7 +277,7 @@ static int hand_over(const struct target *target, struct race *r, bool locked,
 		else if (relay)
 			fd = put_relay(h, NULL, locked, &result->relayed, e);
 		if (fd < 0) {
-			/* Nobody knows what would be encrypted now, and how often: not another byte. */
+			/* Another byte might be encrypted twice, or not at all: no goodbye. */
 			handshake_end(h);
 			return fd;
 		}
@@ -312,8 +312,8 @@ static void describe_first(const struct race *r, struct connections *result)
 		tls_describe(h->tls, &result->tls);
 }
 
-static int run_attempt(struct connector *c, const struct connect_attempt *a, struct race *r,
-		       struct connections *result, struct err *e)
+static int run_race(struct connector *c, const struct connect_attempt *a, struct race *r,
+		    struct connections *result, struct err *e)
 {
 	int ret = resolve(c, a->timeout_ms, r->params.deadline, a->cancel_fd, e);
 
@@ -326,7 +326,7 @@ static int run_attempt(struct connector *c, const struct connect_attempt *a, str
 		return ret;
 	describe_first(r, result);
 	if (a->goal == NEG_GOAL_GO)
-		return hand_over(c->target, r, a->locked, result, e);
+		return hand_over_sockets(c->target, r, a->locked, result, e);
 	if (a->goal == NEG_GOAL_QUERY) {
 		*a->keep = r->handshakes[0];
 		r->count = 0;
@@ -372,7 +372,7 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 	}
 	ret = race_init(&r, &params, e);
 	if (!ret)
-		ret = run_attempt(c, a, &r, result, e);
+		ret = run_race(c, a, &r, result, e);
 	if (ret)
 		connections_explain(target, result, e);
 	race_end(&r);

@@ -21,7 +21,7 @@ static bool is_settled(const struct handshake *h)
 	return h->stage == HANDSHAKE_DONE || h->stage == HANDSHAKE_FAILED;
 }
 
-/* A handshake that cannot even begin. */
+/* Ends a handshake that cannot even begin. */
 static void fail_handshake(struct handshake *h, const struct err *e)
 {
 	h->err = *e;
@@ -51,7 +51,7 @@ static void start_handshake(struct race *r, unsigned i)
 		use_next_socket(r, &r->handshakes[i]);
 		return;
 	}
-	/* Where the first one connects, or is likely to: all have to reach the same server. */
+	/* All have to reach the server that the first one reaches, or is likely to. */
 	if (i || r->same_address)
 		to.count = 1;
 	handshake_dial(&r->handshakes[i], &to);
@@ -69,7 +69,7 @@ static int init_handshake(struct race *r, unsigned i, struct err *e)
 	return ret ? ret : handshake_init(h, r->params.neg, tls, e);
 }
 
-/* What fails from the beginning fails as that handshake. */
+/* Begins anew. An error is that of the handshake. */
 static void restart_handshake(struct race *r, unsigned i)
 {
 	struct handshake *h = &r->handshakes[i];
@@ -127,7 +127,7 @@ static void end_handshakes(struct race *r, unsigned from)
 		r->count = from;
 }
 
-/* A handshake beyond the first that is done; 0: none, and *hope: one may still be. */
+/* Finds a handshake beyond the first that is done. 0: none, and *hope: one may still be. */
 static unsigned find_done_spare(const struct race *r, bool *hope)
 {
 	*hope = false;
@@ -143,7 +143,7 @@ static unsigned find_done_spare(const struct race *r, bool *hope)
  * Asks for NBD_CMD_CACHE of the first block, on a connection beyond the first, or looks for the
  * answer, which goes to r->cache. late: there is no time left to wait for it.
  */
-static void ask_for_cache(struct race *r, bool late)
+static void probe_cache(struct race *r, bool late)
 {
 	const struct export *x = neg_export(r->handshakes[0].neg);
 	uint32_t len = x->has_block_size && x->block_min > PLAN_BLOCK_SIZE_MIN ?
@@ -171,8 +171,8 @@ static void ask_for_cache(struct race *r, bool late)
 	else
 		r->cache = !ret && !error ? PLAN_CACHE_DONE : PLAN_CACHE_REFUSED;
 	/*
-	 * Some servers hang up at what they do not know. An answer that is still to come must not reach
-	 * the kernel.
+	 * Some servers hang up at what they do not know, and an answer that is still to come must
+	 * not reach the kernel.
 	 */
 	if (r->asked && ret)
 		restart_handshake(r, r->asked);
@@ -217,7 +217,7 @@ static int judge_first(struct race *r, bool late, struct err *e)
 		r->spare_deadline = 2 * now - r->began + RACE_GRACE_MS;
 	v = plan_multi(m, x, r->cache, r->note, sizeof(r->note));
 	if (v == PLAN_ASK && r->count > 1) {
-		ask_for_cache(r, late || (m->automatic && now >= r->spare_deadline));
+		probe_cache(r, late || (m->automatic && now >= r->spare_deadline));
 		if (r->cache == PLAN_CACHE_UNASKED)
 			return 0;
 		v = plan_multi(m, x, r->cache, r->note, sizeof(r->note));
@@ -359,7 +359,7 @@ int race_run(struct race *r, struct err *e)
 			*e = r->handshakes[0].err;
 			return -e->code;
 		}
-		/* What was done in time is good. */
+		/* Handshakes that were done in time are good. */
 		ret = is_done(&r->handshakes[0]) ? judge_first(r, true, e) : 0;
 		break;
 	}

@@ -17,7 +17,7 @@ void dial_init(struct dial *d, const struct resolve_result *r)
 		d->fd[i] = -1;
 }
 
-static void failed(struct dial *d, unsigned i, int code)
+static void fail_address(struct dial *d, unsigned i, int code)
 {
 	const union resolve_address *a = &d->addresses.address[i];
 	const struct transport *t = transport_of_family(a->sa.sa_family);
@@ -35,11 +35,11 @@ static void failed(struct dial *d, unsigned i, int code)
 		d->fd[i] = -1;
 		d->open--;
 	}
-	/* RFC 8305 section 5: a failure lets the next one begin at once */
+	/* RFC 8305 section 5: after a failure the next one begins at once. */
 	d->next_ms = 0;
 }
 
-static void begin(struct dial *d, long long now)
+static void start_address(struct dial *d, long long now)
 {
 	unsigned i = d->next++;
 	const union resolve_address *a = &d->addresses.address[i];
@@ -48,15 +48,15 @@ static void begin(struct dial *d, long long now)
 	d->next_ms = now + DIAL_STAGGER_MS;
 	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
-		failed(d, i, errno);
+		fail_address(d, i, errno);
 		return;
 	}
 	d->fd[i] = fd;
 	d->open++;
-	/* A request of 28 bytes must not wait for the answer to the one before it. TCP only. */
+	/* A request of 28 bytes must not wait for the answer to the one before it (TCP only). */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, &a->sa, resolve_length(a)) && errno != EINPROGRESS)
-		failed(d, i, errno);
+		fail_address(d, i, errno);
 }
 
 /* Whether attempt i is connected; a failed one is closed. */
@@ -71,7 +71,7 @@ static bool is_connected(struct dial *d, unsigned i)
 	if (getsockopt(d->fd[i], SOL_SOCKET, SO_ERROR, &code, &len))
 		code = errno;
 	if (code) {
-		failed(d, i, code);
+		fail_address(d, i, code);
 		return false;
 	}
 	return true;
@@ -94,12 +94,12 @@ int dial_step(struct dial *d, long long now, struct err *e)
 		}
 		if (d->next == d->addresses.count || (d->open && now < d->next_ms))
 			break;
-		begin(d, now);
+		start_address(d, now);
 	}
 	if (d->open)
 		return -EAGAIN;
 	*e = d->last;
-	/* Who waits for the answer must not take a failure for "not yet". */
+	/* The caller must not take a failure for "not yet". */
 	if ((d->unknown && e->code == ECONNREFUSED) || e->code == EAGAIN)
 		e->code = EHOSTUNREACH;
 	if (d->addresses.count > 1)

@@ -50,7 +50,7 @@ void resolve_interleave(struct resolve_result *r)
 	memcpy(r->address, sorted, r->count * sizeof(sorted[0]));
 }
 
-static void find(const struct uri *where, int flags, struct resolve_result *r)
+static void find_ip_addresses(const struct uri *where, int flags, struct resolve_result *r)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags };
 	struct addrinfo *list, *a;
@@ -71,31 +71,31 @@ static void find(const struct uri *where, int flags, struct resolve_result *r)
 	resolve_interleave(r);
 }
 
-static void look_up(const void *arg, void *out)
+static void look_up_host(const void *arg, void *out)
 {
-	find(arg, 0, out);
+	find_ip_addresses(arg, 0, out);
 }
 
 bool resolve_numeric(const struct uri *where, struct resolve_result *r)
 {
 	memset(r, 0, sizeof(*r));
-	find(where, AI_NUMERICHOST, r);
+	find_ip_addresses(where, AI_NUMERICHOST, r);
 	return !r->gai && r->count;
 }
 
-int resolve_start(struct blocking_child *t, const struct uri *where, struct err *e)
+int resolve_start(struct blocking_child *c, const struct uri *where, struct err *e)
 {
-	return blocking_child_start(t, look_up, where, sizeof(struct resolve_result), e);
+	return blocking_child_start(c, look_up_host, where, sizeof(struct resolve_result), e);
 }
 
-int resolve_finish(struct blocking_child *t, const struct uri *where, struct resolve_result *r,
+int resolve_finish(struct blocking_child *c, const struct uri *where, struct resolve_result *r,
 		   struct err *e)
 {
 	char host[2 * URI_HOST_MAX];
 	int ret;
 
 	text_escape(host, sizeof(host), where->host, strlen(where->host));
-	ret = blocking_child_collect(t, r, e);
+	ret = blocking_child_collect(c, r, e);
 	if (ret)
 		return err_wrap(e, "look up host %s", host);
 	if (r->gai == EAI_SYSTEM)

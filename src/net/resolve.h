@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * resolve: the addresses of a host's name in the order in which to try them (RFC 6724 as the C
- * library sorts, the families alternating as RFC 8305 section 4 says), found in a child process
- * because a resolver cannot be given a deadline.
+ * resolve: the addresses of a host's name, in the order in which to try them: RFC 6724 as the C
+ * library sorts, with the families alternating as RFC 8305 section 4 says. A child process does the
+ * look-up, because a resolver takes no deadline. Never connects.
  */
 #ifndef NBD_ATTACH_RESOLVE_H
 #define NBD_ATTACH_RESOLVE_H
@@ -29,8 +29,8 @@ union resolve_address {
 };
 
 struct resolve_result {
-	int gai;   /* of getaddrinfo, 0 when count addresses are there */
-	int error; /* errno, where gai is EAI_SYSTEM */
+	int gai;   /* getaddrinfo(3) error; 0: count addresses are there */
+	int error; /* errno, if gai is EAI_SYSTEM */
 	unsigned count;
 	union resolve_address address[RESOLVE_MAX];
 };
@@ -39,18 +39,19 @@ struct resolve_result {
 bool resolve_numeric(const struct uri *where, struct resolve_result *r);
 
 /* Starts the look-up of host and port; where need not outlive the call. */
-int resolve_start(struct blocking_child *t, const struct uri *where, struct err *e);
+int resolve_start(struct blocking_child *c, const struct uri *where, struct err *e);
 
 /*
- * The result of a child whose fd is readable: at least one address, or an ERR_UNREACHABLE that names
- * the host.
+ * The result of a child whose fd is readable: at least one address, or an ERR_UNREACHABLE that
+ * names the host.
  */
-int resolve_finish(struct blocking_child *t, const struct uri *where, struct resolve_result *r,
+int resolve_finish(struct blocking_child *c, const struct uri *where, struct resolve_result *r,
 		   struct err *e);
 
+/* The size of the address for bind(2) and connect(2). */
 socklen_t resolve_length(const union resolve_address *a);
 
-/* Lets the families take turns, beginning with the first one's; the order within each stays. */
+/* Lets the families alternate, beginning with the first one's; the order within each stays. */
 void resolve_interleave(struct resolve_result *r);
 
 #endif

@@ -12,9 +12,10 @@
 #include "net/tls_internal.h"
 #include "net/tls_verify.h"
 
-enum { WARNINGS_MAX = 8 }; /* in one handshake */
+/* A handshake with more alerts of that level fails. */
+enum { WARNINGS_MAX = 8 };
 
-static bool is_address(const char *host)
+static bool is_ip_address(const char *host)
 {
 	struct in6_addr a;
 
@@ -27,7 +28,7 @@ static int start_session(struct tls *t, struct err *e)
 	const char *hostname = c->params.hostname;
 	int code;
 
-	/* No tickets: one that reached the kernel would end the connection, and we resume nothing. */
+	/* No tickets: one would end a connection of the kernel, and we resume nothing. */
 	code = gnutls_init(&t->session,
 			   GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
 	if (code)
@@ -39,8 +40,8 @@ static int start_session(struct tls *t, struct err *e)
 				gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, c->x509);
 	if (!c->psk && !c->params.no_verify)
 		gnutls_session_set_verify_function(t->session, tls_verify);
-	/* RFC 6066: addresses are not sent */
-	if (!code && hostname[0] && !is_address(hostname))
+	/* RFC 6066: not for addresses. */
+	if (!code && hostname[0] && !is_ip_address(hostname))
 		code = gnutls_server_name_set(t->session, GNUTLS_NAME_DNS, hostname,
 					      strlen(hostname));
 	if (code)
@@ -83,7 +84,7 @@ int tls_handshake(struct tls *t, int fd, struct err *e)
 	int code;
 
 	gnutls_transport_set_int(t->session, fd);
-	/* Nobody can keep us from the caller's deadline by warnings without end. */
+	/* Warnings without end must not keep us from the caller's deadline. */
 	while ((code = gnutls_handshake(t->session)) == GNUTLS_E_INTERRUPTED ||
 	       code == GNUTLS_E_WARNING_ALERT_RECEIVED || code == GNUTLS_E_GOT_APPLICATION_DATA)
 		if (++t->warnings > WARNINGS_MAX)
@@ -92,12 +93,12 @@ int tls_handshake(struct tls *t, int fd, struct err *e)
 	if (code == GNUTLS_E_AGAIN)
 		return -EAGAIN;
 	if (code) {
-		/* for its log, as far as it can be said at once */
+		/* Tells the server, for its log, as far as it can be sent at once. */
 		if (code != GNUTLS_E_FATAL_ALERT_RECEIVED)
 			gnutls_alert_send_appropriate(t->session, code);
 		return tls_explain_handshake(t, code, e);
 	}
-	/* The library sees to it; a session that is authenticated otherwise must never come through. */
+	/* GnuTLS sees to it, but a session without the right proof must never come through. */
 	if (gnutls_auth_server_get_type(t->session) != wanted)
 		return err_set(e, ERR_TLS, EACCES, "the server has not proved that it %s",
 			       t->creds->psk ? "knows the pre-shared key" : "has a certificate");
@@ -109,13 +110,13 @@ bool tls_wants_write(const struct tls *t)
 	return gnutls_record_get_direction(t->session);
 }
 
-static ssize_t result(struct tls *t, ssize_t n)
+static ssize_t count_or_error(struct tls *t, ssize_t n)
 {
 	if (n >= 0)
 		return n;
 	if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED)
 		return -EAGAIN;
-	/* An end without close_notify is an end all the same for a protocol that says its own goodbye */
+	/* NBD says its own goodbye: an end without close_notify is an end all the same. */
 	if (n == GNUTLS_E_PREMATURE_TERMINATION)
 		return 0;
 	if (!t->failure)
@@ -125,7 +126,7 @@ static ssize_t result(struct tls *t, ssize_t n)
 
 ssize_t tls_send(struct tls *t, const void *buf, size_t len)
 {
-	return result(t, gnutls_record_send(t->session, buf, len));
+	return count_or_error(t, gnutls_record_send(t->session, buf, len));
 }
 
 ssize_t tls_recv(struct tls *t, void *buf, size_t len)
@@ -133,12 +134,15 @@ ssize_t tls_recv(struct tls *t, void *buf, size_t len)
 	size_t before;
 	ssize_t n;
 
-	/* A ticket or new keys are "again" to the library, and no poll wakes for what has been read beyond them. */
+	/*
+	 * A ticket or new keys are "again" to GnuTLS, and no poll() wakes for what has been read
+	 * beyond them.
+	 */
 	do {
 		before = t->in.len;
 		n = gnutls_record_recv(t->session, buf, len);
 	} while (n == GNUTLS_E_AGAIN && t->in.len && t->in.len < before);
-	return result(t, n);
+	return count_or_error(t, n);
 }
 
 int tls_failure(const struct tls *t, struct err *e)
@@ -151,14 +155,14 @@ size_t tls_pending(const struct tls *t)
 	return gnutls_record_check_pending(t->session);
 }
 
-static void compact(struct tls_buffer *b)
+static void compact_buffer(struct tls_buffer *b)
 {
 	if (b->off)
 		memmove(b->data, b->data + b->off, b->len);
 	b->off = 0;
 }
 
-static ssize_t pull(gnutls_transport_ptr_t p, void *buf, size_t len)
+static ssize_t pull_records(gnutls_transport_ptr_t p, void *buf, size_t len)
 {
 	struct tls *t = p;
 	struct tls_buffer *b = &t->in;
@@ -175,12 +179,12 @@ static ssize_t pull(gnutls_transport_ptr_t p, void *buf, size_t len)
 	return (ssize_t)len;
 }
 
-static ssize_t push(gnutls_transport_ptr_t p, const void *buf, size_t len)
+static ssize_t push_records(gnutls_transport_ptr_t p, const void *buf, size_t len)
 {
 	struct tls *t = p;
 	struct tls_buffer *b = &t->out;
 
-	compact(b);
+	compact_buffer(b);
 	if (len > b->cap - b->len)
 		len = b->cap - b->len;
 	if (!len) {
@@ -205,8 +209,8 @@ int tls_detach_io(struct tls *t, size_t size)
 		return -ENOMEM;
 	t->in.cap = t->out.cap = cap;
 	gnutls_transport_set_ptr(t->session, t);
-	gnutls_transport_set_pull_function(t->session, pull);
-	gnutls_transport_set_push_function(t->session, push);
+	gnutls_transport_set_pull_function(t->session, pull_records);
+	gnutls_transport_set_push_function(t->session, push_records);
 	return 0;
 }
 
@@ -215,7 +219,7 @@ int tls_fill(struct tls *t, int fd)
 	struct tls_buffer *b = &t->in;
 	ssize_t n;
 
-	compact(b);
+	compact_buffer(b);
 	if (b->len == b->cap)
 		return 0;
 	n = recv(fd, b->data + b->len, b->cap - b->len, MSG_DONTWAIT);

@@ -22,14 +22,14 @@ static bool is_token(const char *path)
 	return !strncmp(path, "pkcs11:", 7);
 }
 
-/* For messages: a PIN may be in the query of a PKCS#11 URI. */
+/* The path for messages, without the query of a PKCS#11 URI, which may have a PIN. */
 static void show_path(char *buf, size_t cap, const char *path)
 {
 	text_escape(buf, cap, path, is_token(path) ? strcspn(path, "?") : strlen(path));
 }
 
-/* What is wrong with a file, as GnuTLS tells it. */
-static int file_error(const char *what, const char *path, int code, struct err *e)
+/* The error where GnuTLS does not take a file. */
+static int gnutls_file_error(const char *what, const char *path, int code, struct err *e)
 {
 	char shown[TLS_PATH_MAX];
 
@@ -38,8 +38,8 @@ static int file_error(const char *what, const char *path, int code, struct err *
 }
 
 /*
- * RFC 7512 section 2.4: the file that "pin-source" in the query of a PKCS#11 URI names. The library
- * knows it as a path only, not as the "file:" URI of the standard.
+ * RFC 7512 section 2.4: the file that "pin-source" in the query of a PKCS#11 URI names. GnuTLS
+ * takes it as a path only, not as the "file:" URI of the standard.
  */
 static bool find_pin_source(const char *uri, char *path, size_t cap)
 {
@@ -66,7 +66,7 @@ static bool find_pin_source(const char *uri, char *path, size_t cap)
 	return n;
 }
 
-/* A secret that anybody can read is none; one that others can write may be somebody else's. */
+/* A secret that others can read is none; one that they can write may be theirs. */
 static int check_secret(const char *what, const char *path, struct err *e)
 {
 	char shown[TLS_PATH_MAX], pin[TLS_PATH_MAX + 1];
@@ -90,7 +90,7 @@ static int check_secret(const char *what, const char *path, struct err *e)
 	return 0;
 }
 
-static bool use_file(char *slot, const char *dir, const char *name)
+static bool use_if_there(char *slot, const char *dir, const char *name)
 {
 	char path[TLS_PATH_MAX + 1];
 	int n = snprintf(path, sizeof(path), "%s/%s", dir, name);
@@ -108,17 +108,18 @@ int tls_use_directory(struct tls_params *p, const char *dir, struct err *e)
 	text_escape(shown, sizeof(shown), dir, strlen(dir));
 	if (strlen(dir) > TLS_PATH_MAX - 20)
 		return err_set(e, ERR_USAGE, ENAMETOOLONG, "directory %s: name too long", shown);
-	if (!use_file(p->ca, dir, "ca-cert.pem"))
+	if (!use_if_there(p->ca, dir, "ca-cert.pem"))
 		return err_set(e, ERR_TLS, ENOENT, "directory %s: there is no ca-cert.pem in it",
 			       shown);
-	use_file(p->crl, dir, "ca-crl.pem");
-	if (use_file(p->cert, dir, "client-cert.pem") && !use_file(p->key, dir, "client-key.pem"))
+	use_if_there(p->crl, dir, "ca-crl.pem");
+	if (use_if_there(p->cert, dir, "client-cert.pem") &&
+	    !use_if_there(p->key, dir, "client-key.pem"))
 		return err_set(e, ERR_TLS, ENOENT,
 			       "directory %s: client-cert.pem without a client-key.pem", shown);
 	return 0;
 }
 
-/* The library asks for the PIN of the token with our key, which is not in its URI. */
+/* GnuTLS asks for the PIN of the token with our key, which is not in its URI. */
 static int read_pin(void *ctx, int attempt, const char *token_url, const char *token_label,
 		    unsigned flags, char *pin, size_t cap)
 {
@@ -129,7 +130,7 @@ static int read_pin(void *ctx, int attempt, const char *token_url, const char *t
 
 	(void)token_url;
 	(void)token_label;
-	/* A wrong one will not be right the next time, and a token locks itself after a few. */
+	/* A wrong PIN stays wrong, and a token locks itself after a few attempts. */
 	if (attempt || flags & GNUTLS_PIN_WRONG ||
 	    !find_pin_source(c->params.key, path, sizeof(path)))
 		return ret;
@@ -143,14 +144,14 @@ static int read_pin(void *ctx, int attempt, const char *token_url, const char *t
 	return ret;
 }
 
-/* A key or certificate of ours that is not right, in a file or a token. */
-static int own_error(const struct tls_params *p, int code, struct err *e)
+/* GnuTLS does not take our key or certificate, of a file or a token. */
+static int own_key_error(const struct tls_params *p, int code, struct err *e)
 {
 	char shown[TLS_PATH_MAX];
 
 	if (code != GNUTLS_E_PKCS11_PIN_ERROR)
-		return file_error("certificate and key", is_token(p->key) ? p->key : p->cert, code,
-				  e);
+		return gnutls_file_error("certificate and key", is_token(p->key) ? p->key : p->cert,
+					 code, e);
 	show_path(shown, sizeof(shown), p->key);
 	return err_set(e, ERR_TLS, EACCES,
 		       "private key %s: the token wants a PIN, or another one "
@@ -174,7 +175,7 @@ static int load_crls(struct tls_creds *c)
 	}
 	if (!c->crl_count)
 		return GNUTLS_E_NO_CERTIFICATE_FOUND;
-	/* takes copies */
+	/* GnuTLS copies them. */
 	return gnutls_certificate_set_x509_crl(c->x509, c->crls, (int)c->crl_count);
 }
 
@@ -188,15 +189,15 @@ static int load_x509(struct tls_creds *c, struct err *e)
 	n = p->ca[0] ? gnutls_certificate_set_x509_trust_file(c->x509, p->ca, GNUTLS_X509_FMT_PEM) :
 		       gnutls_certificate_set_x509_system_trust(c->x509);
 	if (n < 0)
-		return file_error("certificate authorities", p->ca[0] ? p->ca : "of the system", n,
-				  e);
+		return gnutls_file_error("certificate authorities",
+					 p->ca[0] ? p->ca : "of the system", n, e);
 	if (!n && p->ca[0])
-		return file_error("certificate authorities", p->ca, GNUTLS_E_NO_CERTIFICATE_FOUND,
-				  e);
+		return gnutls_file_error("certificate authorities", p->ca,
+					 GNUTLS_E_NO_CERTIFICATE_FOUND, e);
 	if (p->crl[0]) {
 		n = load_crls(c);
 		if (n < 0)
-			return file_error("revocation list", p->crl, n, e);
+			return gnutls_file_error("revocation list", p->crl, n, e);
 	}
 	if (!p->cert[0])
 		return 0;
@@ -206,11 +207,14 @@ static int load_x509(struct tls_creds *c, struct err *e)
 	gnutls_certificate_set_pin_function(c->x509, read_pin, c);
 	n = gnutls_certificate_set_x509_key_file2(c->x509, p->cert, p->key, GNUTLS_X509_FMT_PEM,
 						  NULL, 0);
-	return n < 0 ? own_error(p, n, e) : 0;
+	return n < 0 ? own_key_error(p, n, e) : 0;
 }
 
-/* The line of the user wanted, or the only one: "user:hexadecimal key", as psktool writes it. */
-static int find_key(const struct tls_params *p, FILE *f, char *user, size_t cap, char **key,
+/*
+ * Finds the line of psk_user, or the only one: "user:hexadecimal key", as psktool writes it. *key
+ * is the caller's, also after an error.
+ */
+static int find_psk(const struct tls_params *p, FILE *f, char *user, size_t cap, char **key,
 		    struct err *e)
 {
 	char *line = NULL, *colon;
@@ -268,7 +272,7 @@ static int load_psk(struct tls_creds *c, struct err *e)
 	f = fopen(p->psk_file, "re");
 	if (!f)
 		return err_sys(e, ERR_TLS, errno, "key file %s", shown);
-	ret = find_key(p, f, user, sizeof(user), &key, e);
+	ret = find_psk(p, f, user, sizeof(user), &key, e);
 	fclose(f);
 	if (ret) {
 		err_wrap(e, "key file %s", shown);
@@ -279,7 +283,7 @@ static int load_psk(struct tls_creds *c, struct err *e)
 	if (!ret)
 		ret = gnutls_psk_set_client_credentials(c->psk, user, &hex, GNUTLS_PSK_KEY_HEX);
 	if (ret)
-		ret = file_error("key file", p->psk_file, ret, e);
+		ret = gnutls_file_error("key file", p->psk_file, ret, e);
 out:
 	if (key)
 		explicit_bzero(key, strlen(key));
@@ -287,7 +291,7 @@ out:
 	return ret;
 }
 
-/* Whether AES-GCM is done by instructions of the processor: else CHACHA20 is several times as fast. */
+/* Whether the processor has instructions for AES-GCM: else CHACHA20 is several times as fast. */
 static bool has_aes(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
@@ -310,8 +314,8 @@ static void add_cipher(char *buf, size_t cap, gnutls_cipher_algorithm_t cipher)
 }
 
 /*
- * Appends to base the same ciphers that the system's policy has with it, in another order: those for the
- * kernel (tls_get_keys) come first, of them the one that is the fastest on this processor.
+ * Makes a priority string of base, with the ciphers that the system's policy has, in another order:
+ * those for the kernel (tls_get_keys) come first, the fastest on this processor before the others.
  */
 static int order_ciphers(const char *base, char *buf, size_t cap)
 {
@@ -342,7 +346,10 @@ static int order_ciphers(const char *base, char *buf, size_t cap)
 	return 0;
 }
 
-/* The system's policy, but nothing below TLS 1.2, in our order; psk: no certificates. */
+/*
+ * The system's policy, but nothing below TLS 1.2, in our order of ciphers. Pre-shared keys are
+ * allowed only where we have one, and nothing else then.
+ */
 static int load_default_priority(struct tls_creds *c, struct err *e)
 {
 	static const char versions[] = "-VERS-TLS1.1:-VERS-TLS1.0:-VERS-DTLS-ALL";

@@ -2,8 +2,8 @@
 /*
  * tls_creds: what TLS sessions are made of, loaded once and shared by all of them: authorities,
  * revocation lists, our certificate and its key (files or a PKCS#11 token) or a pre-shared key, and
- * the ciphers that are allowed. Finds every mistake in them before anybody is contacted. Never talks
- * to a server.
+ * the allowed ciphers. Finds every mistake in them before anybody is contacted. Never talks to a
+ * server.
  */
 #ifndef NBD_ATTACH_TLS_CREDS_H
 #define NBD_ATTACH_TLS_CREDS_H

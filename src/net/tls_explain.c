@@ -52,8 +52,8 @@ void tls_list_names(gnutls_x509_crt_t crt, char *buf, size_t cap)
 		text_escape(buf, cap, name, len);
 }
 
-/* Whose time is over, or has not come: the server's certificate, or one above it in the chain. */
-static int wrong_time(const struct tls *t, bool expired, struct err *e)
+/* Names the certificate whose time is over, or has not come: the server's, or one above it. */
+static int explain_time(const struct tls *t, bool expired, struct err *e)
 {
 	struct tls_chain chain = { 0 };
 	gnutls_x509_crt_t crt;
@@ -77,8 +77,8 @@ static int wrong_time(const struct tls *t, bool expired, struct err *e)
 		       expired ? "%s has expired on %s" : "%s is not valid before %s", whose, date);
 }
 
-/* The revocation list has been overtaken by time, or is too early: it says nothing about today. */
-static int stale_crl(const struct tls *t, bool old, struct err *e)
+/* The revocation list is too old or too new: it says nothing about today. */
+static int explain_stale_crl(const struct tls *t, bool old, struct err *e)
 {
 	const gnutls_x509_crl_t crl = tls_find_stale_crl(t);
 	char date[64] = "an unknown date", shown[TLS_PATH_MAX];
@@ -95,7 +95,7 @@ static int stale_crl(const struct tls *t, bool old, struct err *e)
 		shown, date);
 }
 
-static int not_verified(const struct tls *t, struct err *e)
+static int explain_verdict(const struct tls *t, struct err *e)
 {
 	unsigned status = t->verdict;
 	gnutls_x509_crt_t crt = tls_peer_certificate(t);
@@ -120,9 +120,9 @@ static int not_verified(const struct tls *t, struct err *e)
 			t->creds->params.ca[0] ? ca : "the system's list");
 	else if (status & (GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED |
 			   GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE))
-		ret = stale_crl(t, status & GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED, e);
+		ret = explain_stale_crl(t, status & GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED, e);
 	else if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
-		ret = wrong_time(t, status & GNUTLS_CERT_EXPIRED, e);
+		ret = explain_time(t, status & GNUTLS_CERT_EXPIRED, e);
 	else if (status & GNUTLS_CERT_UNEXPECTED_OWNER)
 		ret = err_set(e, ERR_TLS, EACCES,
 			      "the server's certificate is for %s, not for %s (--tls-hostname)",
@@ -140,7 +140,10 @@ static int not_verified(const struct tls *t, struct err *e)
 	return ret;
 }
 
-/* A server has asked for a certificate and got none; optional for some. NULL where that is not so. */
+/*
+ * The reason where a server has asked for a certificate and got none, which may be optional for it;
+ * else NULL.
+ */
 static const char *certificate_missing(const struct tls *t)
 {
 	if (t->creds->psk || !gnutls_certificate_client_get_request_status(t->session) ||
@@ -151,7 +154,7 @@ static const char *certificate_missing(const struct tls *t)
 		       "it wants a certificate of ours (--tls-cert, --tls-key)";
 }
 
-static int alert_received(const struct tls *t, struct err *e)
+static int explain_alert(const struct tls *t, struct err *e)
 {
 	gnutls_alert_description_t alert = gnutls_alert_get(t->session);
 	const char *why = certificate_missing(t);
@@ -189,15 +192,15 @@ out:
 		       gnutls_alert_get_name(alert) ? gnutls_alert_get_name(alert) : "unknown");
 }
 
-/* In the middle of a record an end looks to the library as a record that is wrong. */
-static bool is_over(const struct tls *t)
+/* GnuTLS takes an end in the middle of a record for a wrong record. */
+static bool peer_has_closed(const struct tls *t)
 {
 	char byte;
 
 	return !recv(gnutls_transport_get_int(t->session), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 }
 
-static int closed(const struct tls *t, const char *when, struct err *e)
+static int explain_close(const struct tls *t, const char *when, struct err *e)
 {
 	const char *why = certificate_missing(t);
 
@@ -210,22 +213,22 @@ static int closed(const struct tls *t, const char *when, struct err *e)
 
 int tls_explain_handshake(const struct tls *t, int code, struct err *e)
 {
-	if (code == GNUTLS_E_UNEXPECTED_PACKET_LENGTH && is_over(t))
+	if (code == GNUTLS_E_UNEXPECTED_PACKET_LENGTH && peer_has_closed(t))
 		code = GNUTLS_E_PREMATURE_TERMINATION;
-	/* nbd-server falls back to plain text for its error */
+	/* nbd-server sends its error in plain text. */
 	if (code == GNUTLS_E_UNEXPECTED_PACKET && certificate_missing(t))
 		return err_set(e, ERR_TLS, EACCES, "the server breaks off the TLS handshake: %s",
 			       certificate_missing(t));
 	switch (code) {
 	case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR:
-		return not_verified(t, e);
+		return explain_verdict(t, e);
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
-		return alert_received(t, e);
+		return explain_alert(t, e);
 	case GNUTLS_E_PREMATURE_TERMINATION:
 	case GNUTLS_E_SESSION_EOF:
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
-		return closed(t, "in the TLS handshake", e);
+		return explain_close(t, "in the TLS handshake", e);
 	case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
 		return err_set(
 			e, ERR_TLS, EPROTO,
@@ -252,12 +255,12 @@ int tls_explain_handshake(const struct tls *t, int code, struct err *e)
 int tls_explain_end(const struct tls *t, struct err *e)
 {
 	switch (t->failure) {
-	case 0: /* an end without a word */
+	case 0: /* end without an error */
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
-		return closed(t, "after the TLS handshake", e);
+		return explain_close(t, "after the TLS handshake", e);
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
-		return alert_received(t, e);
+		return explain_alert(t, e);
 	default:
 		return err_set(
 			e, ERR_TLS, EPROTO,

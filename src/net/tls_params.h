@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* tls_params: what the user says of TLS, as one flat struct. Never reads a file (tls_creds does). */
+/*
+ * tls_params: what the user says of TLS, as one flat struct. Never reads a file, as tls_creds does.
+ */
 #ifndef NBD_ATTACH_TLS_PARAMS_H
 #define NBD_ATTACH_TLS_PARAMS_H
 

@@ -53,7 +53,7 @@ gnutls_x509_crt_t tls_chain_next(struct tls_chain *c, const struct tls *t)
 	return above;
 }
 
-/* A list that does not say when the next one is due is good for ever. */
+/* A list that does not say when the next one is due is valid for ever. */
 static bool is_of_today(gnutls_x509_crl_t crl)
 {
 	const time_t now = time(NULL), next = gnutls_x509_crl_get_next_update(crl);
@@ -61,7 +61,7 @@ static bool is_of_today(gnutls_x509_crl_t crl)
 	return gnutls_x509_crl_get_this_update(crl) <= now && (next == (time_t)-1 || next >= now);
 }
 
-/* Of the lists by the authority that has signed crt, one that is not of today where none is. */
+/* Finds a list by the authority that has signed crt that is not of today, unless another one is. */
 static gnutls_x509_crl_t find_stale_crl_for(const struct tls_creds *c, gnutls_x509_crt_t crt)
 {
 	gnutls_datum_t signer = { 0 }, issuer;

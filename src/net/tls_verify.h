@@ -27,7 +27,7 @@ gnutls_x509_crt_t tls_peer_certificate(const struct tls *t);
  */
 struct tls_chain {
 	gnutls_x509_crt_t crt;
-	unsigned place; /* of the next one, 0 is the server's own */
+	unsigned place; /* number of the next one, 0 is the server's own */
 	bool trusted;   /* crt is one of ours, and not to be freed */
 };
 gnutls_x509_crt_t tls_chain_next(struct tls_chain *c, const struct tls *t);

@@ -25,7 +25,7 @@ static bool find_unix(const struct uri *where, struct resolve_result *r)
 	struct err e;
 
 	memset(r, 0, sizeof(*r));
-	/* URI_PATH_MAX: a path of a URI is never too long */
+	/* URI_PATH_MAX: the path of a URI is never too long. */
 	r->count = !transport_unix_address(where->path, &r->address[0], &e);
 	return true;
 }
@@ -65,7 +65,7 @@ static const struct transport transports[] = {
 	[URI_UNIX] = {
 		.families = { AF_UNIX },
 		.by_path = true,
-		/* unix(7): for a non-blocking socket, and there is nothing to wait for */
+		/* unix(7): for non-blocking sockets, and there is nothing to wait for. */
 		.refused_by_eagain = "its server has a full backlog",
 		.find_addresses = find_unix,
 		.describe = describe_unix,

@@ -15,11 +15,11 @@
 #include "proto/uri.h"
 
 struct transport {
-	sa_family_t families[2]; /* of its addresses; AF_UNSPEC: no second one */
-	bool by_path; /* its address is a path: only a process that sees the file system connects */
+	sa_family_t families[2];       /* address families; AF_UNSPEC: no second one */
+	bool by_path;                  /* only a process that sees the file system can connect */
 	bool names_host;               /* the server's certificate names the host of the URI */
 	bool needs_relay;              /* the driver does not take its sockets (nbd_get_socket()) */
-	const char *refused_by_eagain; /* connect(2) refuses by EAGAIN; the reason, or NULL */
+	const char *refused_by_eagain; /* connect(2) refuses by EAGAIN: the reason, or NULL */
 
 	/* Fills r where the URI holds an address. False: it holds a name, for resolve_start. */
 	bool (*find_addresses)(const struct uri *where, struct resolve_result *r);
@@ -34,15 +34,15 @@ enum { TRANSPORT_TEXT_MAX = 1100 };
 /* The row of a URI's transport. */
 const struct transport *transport_of(const struct uri *where);
 
-/* The row of a family of addresses, or NULL. */
+/* The row of an address family, or NULL. */
 const struct transport *transport_of_family(sa_family_t family);
 
-/* The path of a Unix socket as an address; -ENAMETOOLONG (ERR_USAGE) where it is too long for one. */
+/* Makes an address of a Unix socket's path. -ENAMETOOLONG (ERR_USAGE) for one that is too long. */
 int transport_unix_address(const char *path, union resolve_address *a, struct err *e);
 
 /*
- * The other end of a connected socket: "192.0.2.1:10809", "[2001:db8::1]:10809", "vsock:2:10809", or
- * "local" for everything that has no address of a network.
+ * The other end of a connected socket: "192.0.2.1:10809", "[2001:db8::1]:10809" or "vsock:2:10809";
+ * "local" for everything that has no network address.
  */
 void transport_peer_name(int fd, char *buf, size_t cap);
 

@@ -16,7 +16,7 @@
 
 enum {
 	LONG_MS = 60000, /* a time limit that does not run out */
-	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
+	SOON_MS = 20000, /* enough for what comes at once, on the busiest machine */
 };
 
 /* What the client says for the export "disk". */

@@ -36,7 +36,7 @@ enum {
 	SELF_SIGNED,
 	OF_OLD_CA,
 	OF_NEW_CA,
-	NO_SERVER, /* for clients only */
+	NO_SERVER, /* a certificate for clients only */
 	CLIENT,
 	OTHER_CLIENT,
 	CERTS,
@@ -44,7 +44,10 @@ enum {
 
 extern struct cert talk_certs[CERTS];
 
-/* Fixture: makes all of it in a directory of its own and goes there, so that file names are short and known. */
+/*
+ * Fixture: makes all of it in a directory of its own and goes there, so that file names are short
+ * and known.
+ */
 void talk_setup(void);
 void talk_teardown(void);
 
@@ -55,11 +58,14 @@ struct talk {
 	struct tls *t;
 	struct peer p;
 	int fd;
-	int ret; /* of our handshake */
+	int ret; /* result of our handshake */
 	struct err e;
 };
 
-/* Credentials and both ends, nothing said yet. fds are connected to each other, the second one the server's. */
+/*
+ * Credentials and both ends, nothing said yet. fds are connected to each other, the second one
+ * the server's.
+ */
 void talk_begin_over(struct talk *k, const int fds[2], const struct tls_params *params,
 		     const struct peer_spec *spec);
 
@@ -99,7 +105,7 @@ struct talk_case {
 	int client_ca;
 	bool tickets, no_alert;
 	enum versions versions;
-	const char *priority; /* of the server, instead of the version's */
+	const char *priority; /* the server's, instead of talk_versions */
 	int code;             /* 0: they talk */
 	bool late;            /* TLS 1.3 only learns of it afterwards */
 	const char *text[4];

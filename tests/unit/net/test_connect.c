@@ -22,8 +22,8 @@
 #include "proto/wire.h"
 
 enum {
-	LIMIT_MS = 400,  /* of connect_open, where it is to run out */
-	STEPS_MS = 2000, /* where it is to run out at a later step: enough for those before */
+	LIMIT_MS = 400,  /* limit of connect_open that runs out */
+	STEPS_MS = 2000, /* runs out at a later step: enough for those before */
 	HELD = 16,
 };
 
@@ -1077,7 +1077,7 @@ START_TEST(command_limits)
 	static char word[TARGET_COMMAND_MAX + 1], *argv[TARGET_ARGS_MAX + 2];
 	static const struct {
 		unsigned args;
-		size_t length; /* of the first one */
+		size_t length; /* length of the first one */
 		int code;
 	} table[] = {
 		{ 1, TARGET_COMMAND_MAX - 1, 0 }, { 1, TARGET_COMMAND_MAX, E2BIG },

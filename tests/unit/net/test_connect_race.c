@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Several connections to a server, by way of connect_open, and over sockets that are connected already. */
+/*
+ * Several connections to a server, by way of connect_open, and over sockets that are connected
+ * already.
+ */
 #include "net/connect_race.h"
 
 #include <errno.h>
@@ -26,7 +29,10 @@
 #define REPLY_DONE    "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\0"
 #define REPLY_EINVAL  "\x67\x44\x66\x98\0\0\0\x16\0\0\0\0\0\0\0\0"
 
-/* Of a connection that turned out not to be wanted: it says all or, if it was that early, nothing. */
+/*
+ * Of a connection that turned out not to be wanted: it says all or, if it was that early,
+ * nothing.
+ */
 static void server_end_politely(struct server *s)
 {
 	struct pollfd p = { .fd = s->heard, .events = POLLIN };
@@ -99,7 +105,10 @@ START_TEST(several_connections)
 }
 END_TEST
 
-/* Each of its words goes to all connections, when it has heard from all. Two round trips, and no more. */
+/*
+ * Each of its words goes to all connections, when it has heard from all. Two round trips, and no
+ * more.
+ */
 static void serve_in_step(int listener, unsigned n)
 {
 	static struct script greeting, export;

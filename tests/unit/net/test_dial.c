@@ -317,7 +317,10 @@ START_TEST(address_that_cannot_be_tried)
 }
 END_TEST
 
-/* connect(2) can fail by it, for a route that waits for keys of IPsec: that is a failure all the same. */
+/*
+ * connect(2) can fail by it, for a route that waits for keys of IPsec: that is a failure all the
+ * same.
+ */
 START_TEST(again_is_a_failure)
 {
 	const struct resolve_result none = { .count = 0 };

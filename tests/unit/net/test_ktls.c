@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the kernel is told, by a kernel that this program plays (setsockopt and getsockopt below), and
- * what is done when it does not want it. Where the machine's kernel has TLS it is asked too; one that
- * has it for sure is that of tests/vm/tls.sh.
+ * What the kernel is told, by a kernel that this program plays (setsockopt and getsockopt below),
+ * and what is done when it does not want it. Where the machine's kernel has TLS it is asked too;
+ * one that has it for sure is that of tests/vm/tls.sh.
  */
 #include "net/ktls.h"
 
@@ -31,7 +31,7 @@ static struct {
 	bool on;         /* else the real one is asked */
 	int ulp, tx, rx; /* errno for each call, 0: it is done */
 	bool lies[3];    /* in TLS_TX or TLS_RX it says that it has other keys */
-	bool forgets[3]; /* or cannot say */
+	bool forgets[3]; /* says that it has none, or cannot say */
 	unsigned ulp_calls;
 	char ulp_name[8];
 	socklen_t len[3]; /* by TLS_TX, TLS_RX; 0: none yet */
@@ -180,8 +180,8 @@ static const struct {
 enum { CIPHERS = sizeof(ciphers) / sizeof(ciphers[0]), SOME_CIPHER = 4 };
 
 /*
- * The struct as Documentation/networking/tls.rst and <linux/tls.h> have it, from what the server knows:
- * version, cipher, IV, key, salt, number.
+ * The struct as Documentation/networking/tls.rst and <linux/tls.h> have it, from what the server
+ * knows: version, cipher, IV, key, salt, number.
  */
 static size_t expected(struct talk *k, bool receive, size_t i, unsigned char *out)
 {

@@ -178,7 +178,10 @@ START_TEST(both_ways)
 }
 END_TEST
 
-/* A server that does not read holds up what is for it, and nothing else; and the relay stops reading. */
+/*
+ * A server that does not read holds up what is for it, and nothing else; and the relay stops
+ * reading.
+ */
 START_TEST(no_head_of_line_blocking)
 {
 	struct flow up = { .len = 64 << 20, .seed = 7, .paused = true };
@@ -257,8 +260,9 @@ START_TEST(local_end)
 END_TEST
 
 /*
- * What was sent last fills the network, up to the last byte or not quite: there is a goodbye all the same. (A socket holds
- * some 200 KiB; where it is less, not everything is sent while nobody reads.)
+ * What was sent last fills the network, up to the last byte or not quite: there is a goodbye all
+ * the same. (A socket holds some 200 KiB; where it is less, not everything is sent while nobody
+ * reads.)
  */
 START_TEST(goodbye_without_room)
 {
@@ -287,7 +291,10 @@ START_TEST(goodbye_without_room)
 }
 END_TEST
 
-/* What has nothing to do with the data (tickets, new keys) and data arrive together: no poll wakes for what was read. */
+/*
+ * What has nothing to do with the data (tickets, new keys) and data arrive together: no poll
+ * wakes for what was read.
+ */
 START_TEST(news_before_data)
 {
 	static const size_t lengths[] = { 1, 28, 16384, 50000 };
@@ -301,7 +308,10 @@ START_TEST(news_before_data)
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		struct flow down = { .len = lengths[i], .seed = 1 };
 
-		/* All of it waits together. More than 8 new keys in a second, and GnuTLS defends itself. */
+		/*
+		 * All of it waits together. More than 8 new keys in a second, and GnuTLS defends
+		 * itself.
+		 */
 		kill(pid, SIGSTOP);
 		for (int j = 0; j < 2; j++)
 			ck_assert_int_eq(_i ? gnutls_session_key_update(k.p.session, 0) :

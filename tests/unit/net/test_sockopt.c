@@ -249,7 +249,10 @@ START_TEST(death_of_one_that_never_was)
 }
 END_TEST
 
-/* Sends until nothing more is taken, also not a moment later (poll() tells of a third of the room only). */
+/*
+ * Sends until nothing more is taken, also not a moment later (poll() tells of a third of the room
+ * only).
+ */
 static size_t stuff(int fd)
 {
 	static char buf[65536];

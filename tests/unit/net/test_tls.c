@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Sessions with a server in the same process, over a socket pair: bytes, ends, and what comes out for
- * the kernel. Each with TLS 1.2 and 1.3.
+ * Sessions with a server in the same process, over a socket pair: bytes, ends, and what comes out
+ * for the kernel. Each with TLS 1.2 and 1.3.
  */
 #include "net/tls.h"
 

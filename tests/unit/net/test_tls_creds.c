@@ -309,7 +309,10 @@ END_TEST
 
 /* --- ciphers ---------------------------------------------------------------------------------- */
 
-/* Nobody has asked for a cipher: the fastest for this processor, of those that the kernel can have. */
+/*
+ * Nobody has asked for a cipher: the fastest for this processor, of those that the kernel can
+ * have.
+ */
 START_TEST(which_cipher)
 {
 	bool tls13 = _i % 2, psk = _i / 2;
@@ -324,7 +327,10 @@ START_TEST(which_cipher)
 	struct talk k;
 
 #if defined(__x86_64__)
-	/* in TLS 1.2 there is no AES-GCM with ECDHE-PSK, which hides the past even if the key is lost */
+	/*
+	 * in TLS 1.2 there is no AES-GCM with ECDHE-PSK, which hides the past even if the key is
+	 * lost
+	 */
 	if ((tls13 || !psk) && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul"))
 		fast = "AES-128-GCM";
 #else

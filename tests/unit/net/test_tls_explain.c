@@ -137,7 +137,10 @@ START_TEST(impostor)
 
 	talk_begin(&k, &params, &spec);
 	ck_assert_int_eq(tls_handshake(k.t, k.fd, &k.e), -EAGAIN);
-	/* What has been said is a hello, and has the expected name in it, but nothing else of ours. */
+	/*
+	 * What has been said is a hello, and has the expected name in it, but nothing else of
+	 * ours.
+	 */
 	ck_assert_int_gt(read(k.p.fd, got, sizeof(got)), 0);
 	ck_assert_int_eq(write(k.p.fd, impostors[_i].data, impostors[_i].len),
 			 (ssize_t)impostors[_i].len);
@@ -153,7 +156,10 @@ START_TEST(impostor)
 }
 END_TEST
 
-/* An alert instead of an answer, each number there may be: an error with words, never an endless loop. */
+/*
+ * An alert instead of an answer, each number there may be: an error with words, never an endless
+ * loop.
+ */
 START_TEST(alert)
 {
 	struct tls_params params = { X509 };
