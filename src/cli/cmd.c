@@ -10,6 +10,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "net/tls_creds.h"
+
 _Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
 			       sizeof(((struct tls_params *)0)->hostname) &&
 		       sizeof(((struct uri *)0)->tls_psk_file) ==

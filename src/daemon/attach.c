@@ -23,6 +23,7 @@
 #include "net/sockopt.h"
 #include "daemon/record.h"
 #include "net/dial.h"
+#include "net/transport.h"
 #include "net/blocking_child.h"
 #include "base/text.h"
 
@@ -628,7 +629,7 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
 	unsigned count = 0;
 
-	if (l->where.transport == URI_UNIX)
+	if (transport_of(&l->where)->by_path)
 		ret = connect_unix(l, fds, &count, s->e);
 	if (!ret)
 		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count,

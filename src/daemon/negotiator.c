@@ -15,6 +15,7 @@
 
 #include "kernel/sandbox.h"
 #include "net/ktls.h"
+#include "net/transport.h"
 #include "net/blocking_child.h"
 #include "net/msg.h"
 #include "base/text.h"
@@ -354,7 +355,7 @@ static bool sanitize_result(const struct negotiator *n, struct connections *rs, 
 	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
 	if (rs->encrypted != server->tls ||
-	    (rs->relayed && !rs->encrypted && server->transport != URI_VSOCK))
+	    (rs->relayed && !rs->encrypted && !server->transport->needs_relay))
 		return false;
 	if (!has_end(x->name, sizeof(x->name)) || !has_end(x->description, sizeof(x->description)))
 		return false;
@@ -471,7 +472,7 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		return err_set(e, ERR_FAILED, EBUSY, "the process that talks to servers is busy");
 	if (server >= n->server_count || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
 	    count > NEGOTIATOR_CONNECTED_MAX ||
-	    (count > 0) != (n->servers[server].transport == URI_UNIX))
+	    (count > 0) != n->servers[server].transport->by_path)
 		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked",
 			       server);
 	if (m)
@@ -572,7 +573,7 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		if (servers[i].command_args)
 			return err_set(e, ERR_USAGE, EINVAL,
 				       "a command cannot be started again by itself");
-		n->servers[i].transport = servers[i].where.transport;
+		n->servers[i].transport = transport_of(&servers[i].where);
 		n->servers[i].tls = servers[i].where.tls;
 		if (p->keep_addresses)
 			n->due_ms += servers[i].timeout_ms;

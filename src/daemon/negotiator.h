@@ -15,6 +15,7 @@
 
 #include "base/err.h"
 #include "net/connect.h"
+#include "net/transport.h"
 #include "proto/neg.h"
 #include "policy/plan.h"
 
@@ -47,7 +48,7 @@ struct negotiator {
 	/* The rest is the module's. */
 	unsigned server_count;
 	struct negotiator_server {
-		enum uri_transport transport;
+		const struct transport *transport;
 		bool tls;
 	} servers[NEGOTIATOR_SERVERS_MAX];
 	bool forks;      /* keep_addresses: the child forks another one when that dies */

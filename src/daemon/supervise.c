@@ -24,6 +24,7 @@
 #include "daemon/record.h"
 #include "net/sockopt.h"
 #include "net/dial.h"
+#include "net/transport.h"
 #include "kernel/sysfs.h"
 #include "net/blocking_child.h"
 
@@ -630,7 +631,7 @@ static int ask(struct supervisor *s, enum neg_goal goal, struct err *e)
 	const struct plan_multi one = { .wanted = 1 };
 	int fd = -1, ret;
 
-	if (server->where.transport == URI_UNIX) {
+	if (transport_of(&server->where)->by_path) {
 		fd = connect_unix(s, server->where.path, e);
 		if (fd < 0)
 			return fd;
@@ -1360,7 +1361,7 @@ static int open_unix_dirs(struct supervisor *s)
 		const struct uri *where = &s->rq->servers[i].where;
 		char dir[sizeof(where->path)];
 
-		if (where->transport != URI_UNIX)
+		if (!transport_of(where)->by_path)
 			continue;
 		memcpy(dir, where->path, sizeof(dir));
 		strrchr(dir, '/')[1] = '\0';
@@ -1493,7 +1494,7 @@ int supervise_run(const struct supervise_request *rq, struct negotiator *n, stru
 	if (!ret) {
 		take_connections(s, monotonic_ms());
 		if (rq->fds[0] >= 0)
-			dial_peer_name(rq->fds[0], s->peer, sizeof(s->peer));
+			transport_peer_name(rq->fds[0], s->peer, sizeof(s->peer));
 		update_record(s);
 		notify_say(rq->notify, "READY=1");
 		tell_status(s);

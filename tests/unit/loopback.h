@@ -25,7 +25,7 @@
 struct loopback {
 	int fd;
 	union resolve_address address;
-	char text[64]; /* as dial_peer_name writes it */
+	char text[64]; /* as transport_peer_name writes it */
 	char port[6];
 };
 

@@ -237,7 +237,7 @@ END_TEST
 
 static int look_up(void)
 {
-	struct resolve_query q = { .host = "localhost", .port = "10809" };
+	struct uri q = { .host = "localhost", .port = "10809" };
 	struct resolve_result r;
 	struct blocking_child t;
 	struct err e;

@@ -150,7 +150,7 @@ END_TEST
 START_TEST(send_timeout)
 {
 	static const int table[] = { 1000, 3000, 0, 30000, 1500, 300000000 };
-	struct err e = { 0 };
+	struct timeval tv;
 	int fd[2], dup_fd;
 
 	if (!connected((enum transport)_i, fd))
@@ -159,7 +159,9 @@ START_TEST(send_timeout)
 	dup_fd = dup(fd[0]);
 	ck_assert_int_eq(sockopt_send_timeout_ms(fd[0]), 0);
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		ck_assert_int_eq(sockopt_set_send_timeout_ms(dup_fd, table[i], &e), 0);
+		tv.tv_sec = table[i] / 1000;
+		tv.tv_usec = table[i] % 1000 * 1000;
+		ck_assert_int_eq(setsockopt(dup_fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)), 0);
 		ck_assert_int_eq(sockopt_send_timeout_ms(fd[0]), table[i]);
 	}
 	close(dup_fd);
@@ -188,7 +190,6 @@ START_TEST(no_socket)
 	ck_assert_int_eq(pipe(fds), 0);
 	ck_assert_int_eq(sockopt_set_send_room(fds[0], 65536, &e), -ENOTSOCK);
 	ck_assert_int_eq(sockopt_send_timeout_ms(fds[0]), -ENOTSOCK);
-	ck_assert_int_eq(sockopt_set_send_timeout_ms(fds[0], 1000, &e), -ENOTSOCK);
 	ck_assert_int_eq(sockopt_cut(fds[0], &e), -ENOTSOCK);
 	ck_assert_str_eq(e.text, "cut a connection: Socket operation on non-socket");
 	close(fds[0]);
@@ -248,7 +249,10 @@ START_TEST(death_of_one_that_never_was)
 }
 END_TEST
 
-/* Sends until nothing more is taken, also not a moment later (poll() tells of a third of the room only). */
+/*
+ * Sends until nothing more is taken, also not a moment later (poll() tells of a third of the room
+ * only).
+ */
 static size_t stuff(int fd)
 {
 	static char buf[65536];
