@@ -90,7 +90,7 @@ static size_t escape_char(char out[17], size_t *outlen, const unsigned char *s, 
 	if (n == 0)
 		n = 1;
 	for (size_t i = 0; i < n; i++)
-		used += (size_t)sprintf(out + used, "\\x%02x", s[i]);
+		used += (size_t)snprintf(out + used, 5, "\\x%02x", s[i]);
 	*outlen = used;
 	return n;
 }

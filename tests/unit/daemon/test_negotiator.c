@@ -916,6 +916,7 @@ static int fake(struct negotiator *n, bool tls)
 	n->fd = pair[0];
 	n->server_count = 1;
 	n->servers[0].tls = tls;
+	n->servers[0].transport = transport_of(&(struct uri){ .transport = URI_TCP });
 	ask(n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	return pair[1];
 }
