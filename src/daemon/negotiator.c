@@ -130,8 +130,7 @@ static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsi
 /* --- the child ---------------------------------------------------------------------------------- */
 
 struct child {
-	const struct negotiator_params *p;
-	unsigned count;
+	const struct settings *settings;
 	struct connector *links[NEGOTIATOR_SERVERS_MAX];
 	struct err unresolved
 		[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
@@ -144,7 +143,7 @@ static int run(struct child *c, const struct question *q, const int *fds, unsign
 		.goal = (enum neg_goal)q->goal,
 		.timeout_ms = q->timeout_ms,
 		.multi = q->multi,
-		.locked = c->p->keep_addresses,
+		.locked = settings_is_vital(c->settings),
 		/* the next message is that nobody wants to know any more */
 		.cancel_fd = CHILD_FD,
 		.connected = count,
@@ -159,7 +158,7 @@ static int run(struct child *c, const struct question *q, const int *fds, unsign
 	}
 	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
 	/* By the next attempt there may be other addresses. */
-	if (ret && ret != -ECANCELED && !c->p->keep_addresses)
+	if (ret && ret != -ECANCELED && !settings_is_vital(c->settings))
 		connect_refresh(c->links[q->server]);
 	return ret;
 }
@@ -172,7 +171,7 @@ static void serve(struct child *c)
 	struct answer a;
 
 	while (receive_message(CHILD_FD, &q, sizeof(q), fds, &count, 0) > 0) {
-		if (q.cancel || q.server >= c->count) {
+		if (q.cancel || q.server >= c->settings->server_count) {
 			close_all(fds, count);
 			continue;
 		}
@@ -188,7 +187,7 @@ static void serve(struct child *c)
 		malloc_trim(0);
 	}
 	/* Whoever waits for our end waits for theirs too. */
-	for (unsigned i = 0; i < c->count; i++)
+	for (unsigned i = 0; i < c->settings->server_count; i++)
 		connect_forget_refresh(c->links[i]);
 }
 
@@ -222,37 +221,37 @@ static void serve_by_children(struct child *c)
 	}
 }
 
-static bool has_token(const struct target *server)
+static bool has_token(const struct settings *s)
 {
-	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
-				     !strncmp(server->tls.cert, "pkcs11:", 7));
+	return s->servers[0].tls &&
+	       (!strncmp(s->tls.key, "pkcs11:", 7) || !strncmp(s->tls.cert, "pkcs11:", 7));
 }
 
 /* The servers' credentials, and where they are never to be looked up again, their addresses. */
-static int prepare(struct child *c, const struct target *servers, struct err *e)
+static int prepare(struct child *c, struct err *e)
 {
+	const struct settings *s = c->settings;
+	bool vital = settings_is_vital(s);
 	unsigned found = 0;
 	int ret;
 
-	for (unsigned i = 0; i < c->count; i++) {
-		if (c->p->keep_addresses && has_token(&servers[i]))
-			return err_set(
-				e, ERR_USAGE, EOPNOTSUPP,
-				"a key in a token may need files at each handshake, which a device that has "
-				"them cannot wait for: use a key file");
-		ret = connect_prepare(&c->links[i], &servers[i], e);
+	if (vital && has_token(s))
+		return err_set(
+			e, ERR_USAGE, EOPNOTSUPP,
+			"a key in a token may need files at each handshake, which a device that has "
+			"them cannot wait for: use a key file");
+	for (unsigned i = 0; i < s->server_count; i++) {
+		ret = connect_prepare(&c->links[i], s, i, e);
 		if (ret)
 			return ret;
-		/* The kernel loads its module for root only. */
-		if (servers[i].where.tls && servers[i].offload != TLS_OFFLOAD_NO)
-			ktls_available();
 	}
-	if (!c->p->keep_addresses)
-		return 0;
-	for (unsigned i = 0; i < c->count; i++)
-		if (!connect_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
+	/* The kernel loads its module for root only. */
+	if (s->servers[0].tls && s->tls.offload != TLS_OFFLOAD_NO)
+		ktls_available();
+	for (unsigned i = 0; vital && i < s->server_count; i++)
+		if (!connect_resolve(c->links[i], s->connect_timeout_ms, -1, &c->unresolved[i]))
 			found++;
-	if (found)
+	if (found || !vital)
 		return 0;
 	*e = c->unresolved[0];
 	return -e->code;
@@ -292,29 +291,29 @@ static int settle(int *fd, struct err *e)
 	return 0;
 }
 
-_Noreturn static void process(int fd, const struct target *servers, unsigned count,
+_Noreturn static void process(int fd, const struct settings *settings,
 			      const struct negotiator_params *p)
 {
+	const bool vital = settings_is_vital(settings);
 	struct sandbox confine = {
 		.user = p->user,
-		.lookups = !p->keep_addresses,
-		.locked = p->keep_addresses,
+		.lookups = !vital,
+		.locked = vital,
 		.lenient = p->lenient,
+		.token = has_token(settings),
 	};
-	struct child c = { .p = p, .count = count };
+	struct child c = { .settings = settings };
 	struct answer a = { 0 };
 
-	for (unsigned i = 0; i < count; i++)
-		confine.token = confine.token || has_token(&servers[i]);
 	a.ret = settle(&fd, &a.err);
 	if (!a.ret)
-		a.ret = prepare(&c, servers, &a.err);
+		a.ret = prepare(&c, &a.err);
 	/* what reading keys and certificates has needed */
 	malloc_trim(0);
 	if (!a.ret)
 		a.ret = sandbox_enter(&confine, &a.confined, &a.err);
 	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret) {
-		if (p->keep_addresses)
+		if (vital)
 			serve_by_children(&c);
 		else
 			serve(&c);
@@ -574,9 +573,10 @@ static int await_start(struct negotiator *n, struct err *e)
 	return 0;
 }
 
-int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct settings *settings,
 		     const struct negotiator_params *p, struct err *e)
 {
+	unsigned count = settings->server_count;
 	int pair[2], ret;
 
 	memset(n, 0, sizeof(*n));
@@ -585,19 +585,18 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 	if (!count || count > NEGOTIATOR_SERVERS_MAX)
 		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible", count,
 			       NEGOTIATOR_SERVERS_MAX);
+	if (settings->command.count)
+		return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");
 	n->servers = count;
-	n->replaced = p->keep_addresses;
+	n->replaced = settings_is_vital(settings);
 	n->busy = true;
 	n->due_ms = monotonic_ms() + START_MS;
+	if (n->replaced)
+		n->due_ms += (long long)count * settings->connect_timeout_ms;
 	for (unsigned i = 0; i < count; i++) {
-		if (servers[i].command_args)
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "a command cannot be started again by itself");
-		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
-		n->is_tls[i] = servers[i].where.tls;
-		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;
-		if (p->keep_addresses)
-			n->due_ms += servers[i].timeout_ms;
+		n->is_unix[i] = settings->servers[i].transport == URI_UNIX;
+		n->is_tls[i] = settings->servers[i].tls;
+		n->is_vsock[i] = settings->servers[i].transport == URI_VSOCK;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "socket pair");
@@ -609,7 +608,7 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		return ret;
 	}
 	if (!n->pid)
-		process(pair[1], servers, count, p);
+		process(pair[1], settings, p);
 	close(pair[1]);
 	n->fd = pair[0];
 	ret = await_start(n, e);

@@ -16,30 +16,26 @@
 #include "net/connect.h"
 #include "proto/neg.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 
 enum {
-	NEGOTIATOR_SERVERS_MAX = 8,
+	NEGOTIATOR_SERVERS_MAX = SETTINGS_SERVERS_MAX,
 	/* with those that plan_multi's guard can need again */
 	NEGOTIATOR_CONNECTED_MAX = PLAN_CONNECTIONS_MAX + 8,
 };
 
+/* What the process is, which no setting says. */
 struct negotiator_params {
-	/*
-	 * Names are looked up once, at the start, no file is opened later, and all memory (relays' too) stays in RAM where that
-	 * is permitted: for a device that may have our own programs. The child is two then, of which one only keeps what it has
-	 * read, and replaces the other when that dies: -ECHILD is the answer then.
-	 */
-	bool keep_addresses;
 	const char *user; /* whom to become when started as root, see struct sandbox */
 	bool lenient; /* neither filter nor limits: for valgrind, whose own calls would be filtered too */
 };
 
 struct negotiator {
-	pid_t pid;     /* with keep_addresses, of the one that talks to nobody */
+	pid_t pid;     /* for a vital device, of the one that talks to nobody */
 	int fd;        /* readable when an answer is there or the child is gone; for polling only */
 	bool busy;     /* asked and not answered */
 	bool confined; /* the kernel filters its system calls; false where it cannot, with lenient, and for a key in a token */
-	bool locked; /* all its memory stays in RAM; false where that is not permitted, and without keep_addresses */
+	bool locked; /* all its memory stays in RAM; false where that is not permitted, and for devices that are not vital */
 	long long
 		due_ms; /* by monotonic_ms: it has hung if the answer is not there by then; where busy */
 	/* the rest is the module's */
@@ -54,13 +50,17 @@ struct negotiator {
 };
 
 /*
- * Starts the child. servers are the replicas of one export, in order, of which none is a command; they need not live
- * longer than the call. Their key files are read before privileges are dropped, and never again: a mistake
- * in them is the error here (ERR_TLS, ERR_USAGE). With keep_addresses one of them at least must have addresses; one that
- * has none is unreachable for good. Waits for the child's report, START_MS and with keep_addresses the servers'
- * timeouts at most. A process forked later by the caller keeps the child alive by what it has of fd.
+ * Starts the child for the servers of the settings, which are no command and need not live longer than the call. Their key
+ * files are read before privileges are dropped, and never again: a mistake in them is the error here (ERR_TLS, ERR_USAGE).
+ * Waits for the child's report, START_MS and for a vital device the servers' timeouts at most. A process forked later
+ * by the caller keeps the child alive by what it has of fd.
+ *
+ * For a vital device (settings_is_vital) names are looked up once, at the start, no file is opened later, and all memory
+ * (relays' too) stays in RAM where that is permitted. One server at least must have addresses then; one that has none
+ * is unreachable for good. The child is two then, of which one only keeps what it has read, and replaces the other when
+ * that dies: -ECHILD is the answer then.
  */
-int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct settings *settings,
 		     const struct negotiator_params *p, struct err *e);
 
 /*

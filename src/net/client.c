@@ -8,12 +8,14 @@
 
 #include "net/blocking_child.h"
 
-int client_open(struct client **out, const struct target *rq, int cancel_fd, struct err *e)
+int client_open(struct client **out, const struct settings *settings,
+		const struct metactx *contexts, int cancel_fd, struct err *e)
 {
 	struct client *s = calloc(1, sizeof(*s));
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_QUERY,
-		.timeout_ms = rq->timeout_ms,
+		.timeout_ms = settings->connect_timeout_ms,
+		.contexts = contexts,
 		.cancel_fd = cancel_fd,
 	};
 	struct transmission_params params;
@@ -23,9 +25,9 @@ int client_open(struct client **out, const struct target *rq, int cancel_fd, str
 	*out = NULL;
 	if (!s)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	s->rq = rq;
+	s->settings = settings;
 	a.keep = &s->conn;
-	ret = connect_prepare(&l, rq, e);
+	ret = connect_prepare(&l, settings, 0, e);
 	if (!ret)
 		ret = connect_run(l, &a, NULL, NULL, &s->link, e);
 	connect_free(l);
@@ -112,7 +114,7 @@ int client_next(struct client *s, long long deadline, int cancel_fd, struct tran
 		if (ret > 0)
 			transmission_timed_out(q);
 		else if (ret)
-			return connections_explain(s->rq, &s->link, e);
+			return connections_explain(s->settings, 0, &s->link, e);
 		want = transmission_want(q, buf);
 	}
 	if (want == TRANSMISSION_DONE || want == TRANSMISSION_FAILED)
@@ -120,7 +122,7 @@ int client_next(struct client *s, long long deadline, int cancel_fd, struct tran
 	if (want != TRANSMISSION_FAILED)
 		return (int)want;
 	*e = *transmission_failure(q);
-	return connections_explain(s->rq, &s->link, e);
+	return connections_explain(s->settings, 0, &s->link, e);
 }
 
 void client_close(struct client *s)

@@ -12,7 +12,7 @@
 #include "proto/transmission.h"
 
 struct client {
-	const struct target *rq;
+	const struct settings *settings;
 	struct connections link; /* count is 0; its export is that of the params below */
 	struct handshake conn;
 	struct transmission
@@ -20,10 +20,11 @@ struct client {
 };
 
 /*
- * Connects as rq says, whose goal is NEG_GOAL_QUERY and which has to outlive the session, and agrees on
- * rq->contexts. *s is the caller's, for client_close; NULL after an error, which is one of connect_run's.
+ * Connects to the first server of the settings, which have to outlive the session, and agrees on contexts (or NULL).
+ * *s is the caller's, for client_close; NULL after an error, which is one of connect_run's.
  */
-int client_open(struct client **s, const struct target *rq, int cancel_fd, struct err *e);
+int client_open(struct client **s, const struct settings *settings, const struct metactx *contexts,
+		int cancel_fd, struct err *e);
 
 /*
  * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_DATA, TRANSMISSION_HOLE, TRANSMISSION_REPLY, TRANSMISSION_IDLE

@@ -20,8 +20,12 @@
 #include "net/blocking_child.h"
 #include "base/text.h"
 
+_Static_assert((int)SETTINGS_PEER_TIMEOUT_MAX == (int)SOCKOPT_PEER_TIMEOUT_MAX, "one limit");
+
 struct connector {
-	const struct target *rq;
+	const struct settings *settings;
+	unsigned server; /* number in settings */
+	const struct uri *where;
 	struct tls *tls;                 /* holds the credentials for all, or NULL */
 	struct resolve_result addresses; /* count is 0 until they are known */
 	struct blocking_child lookup;    /* for new ones, of connect_refresh; pid < 0: none */
@@ -33,32 +37,6 @@ struct limit {
 	long long deadline;
 	int cancel_fd;
 };
-
-int target_set_command(struct target *rq, char *const argv[], struct err *e)
-{
-	size_t used = 0;
-
-	rq->command_args = 0;
-	for (; argv[rq->command_args]; rq->command_args++) {
-		size_t len = strlen(argv[rq->command_args]) + 1;
-
-		if (len > sizeof(rq->command) - used || rq->command_args == TARGET_ARGS_MAX)
-			return err_set(e, ERR_USAGE, E2BIG,
-				       "the command is longer than %d bytes or %d arguments",
-				       TARGET_COMMAND_MAX, TARGET_ARGS_MAX);
-		memcpy(rq->command + used, argv[rq->command_args], len);
-		used += len;
-	}
-	return 0;
-}
-
-void target_endpoint(const struct target *rq, char *buf, size_t cap)
-{
-	if (rq->command_args)
-		text_escape(buf, cap, rq->command, strlen(rq->command));
-	else
-		uri_endpoint(&rq->where, buf, cap);
-}
 
 /*
  * Waits for one of n descriptors (p has room for n + 1), at most timeout_ms (-1: no limit of its
@@ -91,14 +69,14 @@ static int gave_up(const struct limit *l, int code, const char *doing, struct er
 static void query(const struct connector *l, struct resolve_query *q)
 {
 	memset(q, 0, sizeof(*q));
-	memcpy(q->host, l->rq->where.host, sizeof(q->host));
-	memcpy(q->port, l->rq->where.port, sizeof(q->port));
-	q->vsock = l->rq->where.transport == URI_VSOCK;
+	memcpy(q->host, l->where->host, sizeof(q->host));
+	memcpy(q->port, l->where->port, sizeof(q->port));
+	q->vsock = l->where->transport == URI_VSOCK;
 }
 
 static bool has_addresses(const struct connector *l)
 {
-	return !l->rq->command_args && l->rq->where.transport != URI_UNIX;
+	return !l->settings->command.count && l->where->transport != URI_UNIX;
 }
 
 /* What connect_refresh has found, if it is done. */
@@ -161,11 +139,11 @@ static int resolve(struct connector *k, const struct limit *l, struct err *e)
 	return ret;
 }
 
-static int with_endpoint(const struct target *rq, struct err *e)
+static int with_endpoint(const struct settings *settings, unsigned server, struct err *e)
 {
 	char endpoint[512];
 
-	target_endpoint(rq, endpoint, sizeof(endpoint));
+	settings_endpoint(settings, server, endpoint, sizeof(endpoint));
 	return err_wrap(e, "%s", endpoint);
 }
 
@@ -177,22 +155,22 @@ int connect_resolve(struct connector *l, unsigned timeout_ms, int cancel_fd, str
 		.cancel_fd = cancel_fd,
 	};
 
-	return resolve(l, &limit, e) ? with_endpoint(l->rq, e) : 0;
+	return resolve(l, &limit, e) ? with_endpoint(l->settings, l->server, e) : 0;
 }
 
-static int command(const struct target *rq, struct connections *rs, struct err *e)
+static int command(const struct server_command *c, struct connections *rs, struct err *e)
 {
-	char copy[TARGET_COMMAND_MAX];
-	char *argv[TARGET_ARGS_MAX + 1];
+	char copy[sizeof(c->words)];
+	char *argv[SETTINGS_WORDS_MAX + 1];
 	char *arg = copy;
 
 	/* execvp wants writable strings */
-	memcpy(copy, rq->command, sizeof(copy));
-	for (unsigned i = 0; i < rq->command_args; i++) {
+	memcpy(copy, c->words, sizeof(copy));
+	for (unsigned i = 0; i < c->count; i++) {
 		argv[i] = arg;
 		arg += strlen(arg) + 1;
 	}
-	argv[rq->command_args] = NULL;
+	argv[c->count] = NULL;
 	return command_start(argv, &rs->command, &rs->command_log, e);
 }
 
@@ -224,11 +202,12 @@ static void quote_log(struct connections *rs, struct err *e)
 	snprintf(e->text + len, sizeof(e->text) - len, "; the command says: \"%s\"", shown);
 }
 
-int connections_explain(const struct target *rq, struct connections *rs, struct err *e)
+int connections_explain(const struct settings *settings, unsigned server, struct connections *rs,
+			struct err *e)
 {
 	if (rs->command)
 		quote_log(rs, e);
-	return with_endpoint(rq, e);
+	return with_endpoint(settings, server, e);
 }
 
 /* Its socket is closed: it has a moment to leave by itself, then is told to, then made to. */
@@ -284,7 +263,8 @@ void connections_close(struct connections *rs, bool kernel_has_it)
 
 /* All of one connect_run. */
 struct set {
-	const struct target *rq;
+	const struct settings *settings;
+	const struct uri *where;
 	const struct connect_attempt *a;
 	struct connector *link;
 	struct limit limit;
@@ -338,8 +318,8 @@ static void start(struct set *s, unsigned i)
 
 	if (s->a->connected) {
 		use_connected(s, c);
-	} else if (s->rq->where.transport == URI_UNIX) {
-		handshake_unix(c, s->rq->where.path);
+	} else if (s->where->transport == URI_UNIX) {
+		handshake_unix(c, s->where->path);
 	} else if (!i && !s->placed) {
 		handshake_dial(c, &s->addresses);
 	} else {
@@ -352,12 +332,13 @@ static void start(struct set *s, unsigned i)
 
 static int prepare(struct set *s, unsigned i, struct err *e)
 {
-	struct neg_params params = { .goal = s->a->goal, .tls = s->rq->where.tls };
+	struct neg_params params = { .goal = s->a->goal, .tls = s->where->tls };
 	struct tls *tls = NULL;
 	int ret;
 
-	memcpy(params.export, s->rq->where.export, sizeof(params.export));
-	params.contexts = s->rq->contexts;
+	memcpy(params.export, s->where->export, sizeof(params.export));
+	if (s->a->contexts)
+		params.contexts = *s->a->contexts;
 	if (s->link->tls) {
 		ret = tls_again(&tls, s->link->tls, e);
 		if (ret)
@@ -658,15 +639,14 @@ static int run(struct set *s, struct err *e)
 /* Credentials are looked at before anybody is contacted. */
 static int prepare_tls(struct connector *l, struct err *e)
 {
-	const struct target *rq = l->rq;
 	struct tls_params params;
 	int ret;
 
-	if (!rq->where.tls)
+	if (!l->where->tls)
 		return 0;
-	params = rq->tls;
-	if (!params.hostname[0] && !rq->command_args && rq->where.transport == URI_TCP)
-		memcpy(params.hostname, rq->where.host, sizeof(params.hostname));
+	params = l->settings->tls;
+	if (!params.hostname[0] && !l->settings->command.count && l->where->transport == URI_TCP)
+		memcpy(params.hostname, l->where->host, sizeof(params.hostname));
 	ret = tls_new(&l->tls, &params, e);
 	explicit_bzero(&params, sizeof(params));
 	return ret;
@@ -687,7 +667,7 @@ static int relay(const struct set *s, struct handshake *c, struct tls *tls, bool
 /* The descriptor with the plain data: c's own, whose records are the kernel's now, or a relay's. */
 static int offload(const struct set *s, struct handshake *c, bool *relayed, struct err *e)
 {
-	enum tls_offload offload = s->rq->offload;
+	enum tls_offload offload = s->settings->tls.offload;
 	int ret = -EOPNOTSUPP;
 
 	if (tls_pending(c->tls))
@@ -713,11 +693,11 @@ static int hand_over(struct set *s, struct err *e)
 		struct handshake *c = &s->conns[i];
 		int fd = c->fd;
 
-		if (sockopt_set_peer_timeout(fd, s->rq->peer_timeout_s, e))
+		if (sockopt_set_peer_timeout(fd, s->settings->peer_timeout_s, e))
 			return -e->code;
 		if (c->encrypted)
 			fd = offload(s, c, &rs->relayed, e);
-		else if (s->rq->where.transport == URI_VSOCK && !s->rq->command_args)
+		else if (s->where->transport == URI_VSOCK && !s->settings->command.count)
 			fd = relay(s, c, NULL, &rs->relayed, e);
 		if (fd < 0) {
 			/* Nobody knows what would be encrypted now, and how often: not another byte. */
@@ -732,18 +712,21 @@ static int hand_over(struct set *s, struct err *e)
 	return 0;
 }
 
-int connect_prepare(struct connector **out, const struct target *rq, struct err *e)
+int connect_prepare(struct connector **out, const struct settings *settings, unsigned server,
+		    struct err *e)
 {
 	struct connector *l = calloc(1, sizeof(*l));
 
 	*out = NULL;
 	if (!l)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	l->rq = rq;
+	l->settings = settings;
+	l->server = server;
+	l->where = &settings->servers[server];
 	l->lookup.pid = -1;
 	if (prepare_tls(l, e)) {
 		connect_free(l);
-		return with_endpoint(rq, e);
+		return with_endpoint(settings, server, e);
 	}
 	*out = l;
 	return 0;
@@ -769,7 +752,7 @@ static unsigned wanted(const struct set *s)
 	unsigned n = a->multi.wanted;
 
 	/* Its process serves one client, and another one would have caches of its own. */
-	if (a->goal != NEG_GOAL_GO || s->rq->command_args || !n)
+	if (a->goal != NEG_GOAL_GO || s->settings->command.count || !n)
 		n = 1;
 	if (n > PLAN_CONNECTIONS_MAX)
 		n = PLAN_CONNECTIONS_MAX;
@@ -778,7 +761,6 @@ static unsigned wanted(const struct set *s)
 
 static int begin(struct set *s, struct err *e)
 {
-	const struct target *rq = s->rq;
 	int ret = 0;
 
 	s->wanted = wanted(s);
@@ -793,8 +775,8 @@ static int begin(struct set *s, struct err *e)
 	if (ret)
 		return ret;
 	s->addresses = s->link->addresses;
-	if (rq->command_args) {
-		ret = command(rq, s->rs, e);
+	if (s->settings->command.count) {
+		ret = command(&s->settings->command, s->rs, e);
 		if (ret < 0)
 			return ret;
 		handshake_use(&s->conns[0], ret);
@@ -823,7 +805,8 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 		struct connections *rs, struct err *e)
 {
 	struct set s = {
-		.rq = l->rq,
+		.settings = l->settings,
+		.where = l->where,
 		.a = a,
 		.link = l,
 		.limit = {
@@ -852,7 +835,7 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 		s.count = 0;
 	}
 	if (ret)
-		connections_explain(s.rq, rs, e);
+		connections_explain(l->settings, l->server, rs, e);
 	drop(&s, 0);
 	if (ret)
 		connections_close(rs, false);
@@ -865,14 +848,14 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 	return ret;
 }
 
-int connect_open(const struct target *rq, int cancel_fd,
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
 		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		 struct connections *rs, struct err *e)
 {
 	const struct connect_attempt a = {
-		.goal = rq->goal,
-		.timeout_ms = rq->timeout_ms,
-		.multi = rq->multi,
+		.goal = goal,
+		.timeout_ms = settings->connect_timeout_ms,
+		.multi = settings->multi,
 		.cancel_fd = cancel_fd,
 	};
 	struct connector *l;
@@ -880,7 +863,7 @@ int connect_open(const struct target *rq, int cancel_fd,
 
 	memset(rs, 0, sizeof(*rs));
 	rs->command_log = -1;
-	ret = connect_prepare(&l, rq, e);
+	ret = connect_prepare(&l, settings, 0, e);
 	if (ret)
 		return ret;
 	ret = connect_run(l, &a, item, ctx, rs, e);

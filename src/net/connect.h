@@ -16,33 +16,8 @@
 #include "proto/export.h"
 #include "proto/neg.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 #include "net/tls.h"
-#include "proto/uri.h"
-
-#define TARGET_COMMAND_MAX 8192
-#define TARGET_ARGS_MAX    256
-
-/* Who does the record layer of TLS, once the handshake is done. */
-enum tls_offload {
-	TLS_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
-	TLS_OFFLOAD_REQUIRE, /* the kernel, or failure */
-	TLS_OFFLOAD_NO,      /* a relay process */
-};
-
-struct target {
-	enum neg_goal goal;
-	unsigned timeout_ms; /* for everything together */
-	unsigned
-		peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
-	struct plan_multi
-		multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
-	struct uri where;        /* but for a command's, of which only the export and tls count */
-	struct tls_params tls;   /* for where.tls; without a hostname that of where is expected */
-	struct metactx contexts; /* for NEG_GOAL_QUERY */
-	enum tls_offload offload;
-	unsigned command_args;            /* 0: no command */
-	char command[TARGET_COMMAND_MAX]; /* that many NUL-terminated strings */
-};
 
 struct connections {
 	unsigned count;                /* connections; 0 for all goals but GO */
@@ -58,27 +33,20 @@ struct connections {
 		[512]; /* for the user: why there are fewer connections than wanted, or what was forced; or "" */
 };
 
-/* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
-int target_set_command(struct target *rq, char *const argv[], struct err *e);
-
 /*
- * What the request means, for messages: "host:port", a path, or the command's name. Escaped, always
- * terminated.
- */
-void target_endpoint(const struct target *rq, char *buf, size_t cap);
-
-/*
- * A request that is run again and again: its credentials are read once, and the addresses of its host stay known.
- * Neither is shared with anybody.
+ * One server of the settings, connected to again and again: its credentials are read once, and the addresses of its
+ * host stay known. Neither is shared with anybody.
  */
 struct connector;
 
-/* What one connect_run is to do; goal, timeout_ms and multi as in a target. */
+/* What one connect_run is to do. */
 struct connect_attempt {
 	enum neg_goal goal;
-	unsigned timeout_ms;
-	struct plan_multi multi;
-	bool locked;   /* relays keep all their memory in RAM, see relay_start */
+	unsigned timeout_ms; /* for everything together */
+	struct plan_multi
+		multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
+	const struct metactx *contexts; /* for NEG_GOAL_QUERY, or NULL */
+	bool locked;                    /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
 	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become
@@ -92,10 +60,11 @@ struct connect_attempt {
 };
 
 /*
- * Reads the credentials, so that a mistake in them is found before anybody is contacted. rq must outlive *l, which is
- * the caller's, for connect_free, which lets go of all that was made here.
+ * Reads the credentials, so that a mistake in them is found before anybody is contacted. settings must outlive *l, which
+ * is the caller's, for connect_free, which lets go of all that was made here. server is its number in settings.
  */
-int connect_prepare(struct connector **l, const struct target *rq, struct err *e);
+int connect_prepare(struct connector **l, const struct settings *settings, unsigned server,
+		    struct err *e);
 void connect_free(struct connector *l);
 
 /* Looks up the host's addresses now, where it has a name; later runs use those. ERR_UNREACHABLE. */
@@ -132,13 +101,14 @@ int connect_run(struct connector *l, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *rs, struct err *e);
 
-/* All of it, once. cancel_fd as in struct connect_attempt. */
-int connect_open(const struct target *rq, int cancel_fd,
+/* All of it, once, with the first server. cancel_fd as in struct connect_attempt. */
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
 		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		 struct connections *rs, struct err *e);
 
 /* Puts to an error met on a connection of rs where that goes, and the last words of its command. Returns -e->code. */
-int connections_explain(const struct target *rq, struct connections *rs, struct err *e);
+int connections_explain(const struct settings *settings, unsigned server, struct connections *rs,
+			struct err *e);
 
 /*
  * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two

@@ -13,28 +13,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-
-enum {
-	TLS_PATH_MAX = 1023,
-	TLS_NAME_MAX = 255,
-	TLS_PRIORITY_MAX = 511,
-};
-
-/* What the user wants, flat. Texts are "" when not given. */
-struct tls_params {
-	bool no_verify;             /* take any certificate: no protection against a false server */
-	char ca[TLS_PATH_MAX + 1];  /* PEM file of authorities; "": the system's */
-	char crl[TLS_PATH_MAX + 1]; /* PEM file of revoked certificates, which must be of today */
-	char cert[TLS_PATH_MAX +
-		  1]; /* our certificate and its key, each a PEM file or a PKCS#11 URI */
-	char key[TLS_PATH_MAX + 1];
-	char psk_file
-		[TLS_PATH_MAX +
-		 1]; /* lines "user:hexadecimal key"; a pre-shared key instead of certificates */
-	char psk_user[TLS_NAME_MAX + 1];     /* which of these; "": the only one */
-	char hostname[TLS_NAME_MAX + 1];     /* expected of the server's certificate */
-	char priority[TLS_PRIORITY_MAX + 1]; /* GnuTLS priority string instead of the system's */
-};
+#include "policy/settings.h"
 
 /*
  * Takes the files of a directory laid out as libnbd, nbdkit and qemu do: ca-cert.pem, which must be

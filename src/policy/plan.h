@@ -33,15 +33,7 @@ enum {
 	PLAN_TIMEOUT_MAX = 300000000,
 };
 
-struct plan_request {
-	bool read_only;
-	uint32_t block_size;     /* bytes, 0: as the server wants */
-	uint32_t timeout_s;      /* for the answer to one request; 0: no limit */
-	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
-	unsigned connections;    /* that are there; plan_multi has permitted them */
-	bool supervised;    /* lost connections are replaced: dead_timeout_s counts for nothing */
-	bool timeout_given; /* by the user, not the default */
-};
+struct settings;
 
 enum {
 	PLAN_CONNECTIONS_MAX = 64,
@@ -93,7 +85,7 @@ struct plan {
  * Rules, in this order; each failure is ERR_FAILED, or ERR_USAGE where the user's -b is at fault, says what the
  * server wants and what to do:
  * - A size of 0 or above 2^63 - 1 is an error.
- * - Logical block size: block_size of the request, else the server's minimum, raised to 512. A
+ * - Logical block size: block_size of the settings, else the server's minimum, raised to 512. A
  *   power of two from 512 to the page size, not below the server's minimum, a divisor of the size.
  * - Requests up to PLAN_MAX_SECTORS_KB, within the server's maximum payload ("Size constraints": 32 MiB when
  *   silent), in whole pages; a maximum below a page or a block is an error.
@@ -103,10 +95,10 @@ struct plan {
  *   there is none, but the driver looks at requests under way every second: it sends those of a lost connection
  *   again then (nbd.c, nbd_xmit_timeout), and leaves a slow server alone. With several the same
  *   look would end connections, so that they have the timeout.
- * Fills all but backend.
+ * connections are those that are there, which plan_multi has permitted. Fills all but backend.
  */
-int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
-		struct plan *p, struct err *e);
+int plan_attach(const struct settings *s, unsigned connections, const struct export *x,
+		const struct plan_kernel *k, struct plan *p, struct err *e);
 
 /* Those of an export's flags that the kernel's driver acts upon, some of them in later versions only. */
 uint16_t plan_kernel_flags(const struct export *x);

@@ -177,27 +177,34 @@ static void server_kill(struct server *s)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static void request(struct target *rq, enum neg_goal goal, const struct loopback *l)
+struct request {
+	struct settings settings;
+	enum neg_goal goal;
+};
+
+static void request(struct request *rq, enum neg_goal goal, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.host, "127.0.0.1");
-	strcpy(rq->where.port, l->port);
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	strcpy(rq->settings.servers[0].host, "127.0.0.1");
+	strcpy(rq->settings.servers[0].port, l->port);
+	strcpy(rq->settings.servers[0].export, "disk");
 }
 
-static void request_unix(struct target *rq, enum neg_goal goal, const char *path)
+static void request_unix(struct request *rq, enum neg_goal goal, const char *path)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	rq->where.transport = URI_UNIX;
-	strcpy(rq->where.path, path);
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	rq->settings.servers[0].transport = URI_UNIX;
+	strcpy(rq->settings.servers[0].path, path);
+	strcpy(rq->settings.servers[0].export, "disk");
 }
 
-static void request_command(struct target *rq, enum neg_goal goal, const char *const words[])
+static void request_command(struct request *rq, enum neg_goal goal, const char *const words[])
 {
 	char copy[2048], *argv[8] = { NULL };
 	struct err e = { 0 };
@@ -205,15 +212,16 @@ static void request_command(struct target *rq, enum neg_goal goal, const char *c
 
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	strcpy(rq->settings.servers[0].export, "disk");
 	for (size_t i = 0; words[i]; i++) {
 		ck_assert_uint_lt(i, 7);
 		argv[i] = copy + used;
 		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
 		ck_assert_uint_le(used, sizeof(copy));
 	}
-	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(settings_set_command(&rq->settings, argv, "disk", &e), 0);
 }
 
 #define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
@@ -226,7 +234,7 @@ static void expect_nothing_held(const struct connections *rs)
 }
 
 /* A request that fails: nothing is held, nothing is left. */
-static void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_kind kind,
+static void expect_failure(const struct request *rq, int cancel_fd, int code, enum err_kind kind,
 			   struct err *e)
 {
 	unsigned before = leak_fds();
@@ -235,7 +243,7 @@ static void expect_failure(const struct target *rq, int cancel_fd, int code, enu
 
 	memset(e, 0, sizeof(*e));
 	memset(&rs, 0x5a, sizeof(rs));
-	ret = connect_open(rq, cancel_fd, NULL, NULL, &rs, e);
+	ret = connect_open(&rq->settings, rq->goal, cancel_fd, NULL, NULL, &rs, e);
 	ck_assert_msg(ret == -code, "returns %d: %s", ret, e->text);
 	ck_assert_int_eq(e->code, code);
 	ck_assert_msg(e->kind == kind, "kind %d: %s", (int)e->kind, e->text);
@@ -296,7 +304,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -311,7 +319,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 		     true);
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_ge(rs.fds[0], 0);
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert(fcntl(rs.fds[0], F_GETFD) & FD_CLOEXEC);
@@ -335,7 +343,7 @@ START_TEST(go_byte_by_byte)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -345,7 +353,7 @@ START_TEST(go_byte_by_byte)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "!");
 	connections_close(&rs, false);
@@ -361,7 +369,7 @@ START_TEST(go_over_a_unix_socket)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int listener;
@@ -373,7 +381,7 @@ START_TEST(go_over_a_unix_socket)
 	server_start(&server, listener,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	expect_disk(&rs.export);
@@ -393,7 +401,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int kept;
@@ -403,7 +411,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
 	ck_assert_uint_eq(rs.count, 0);
@@ -423,7 +431,7 @@ START_TEST(close_after_the_server_has_gone)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -435,7 +443,7 @@ START_TEST(close_after_the_server_has_gone)
 					    { .op = END } },
 		     false);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
 	send(rs.fds[0], "x", 1, MSG_NOSIGNAL);
@@ -461,7 +469,7 @@ START_TEST(dripping_server)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -476,7 +484,7 @@ START_TEST(dripping_server)
 	server_start(&server, listener,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -511,7 +519,7 @@ START_TEST(limits_while_bytes_are_there)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -528,8 +536,8 @@ START_TEST(limits_while_bytes_are_there)
 	if (_i)
 		d.cancel = fds[1];
 	else
-		rq.timeout_ms = LIMIT_MS;
-	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e),
+		rq.settings.connect_timeout_ms = LIMIT_MS;
+	ck_assert_int_eq(connect_open(&rq.settings, rq.goal, fds[0], dawdle, &d, &rs, &e),
 			 _i ? -ECANCELED : -ETIMEDOUT);
 	/* none, where the machine is so busy that time is over before */
 	ck_assert_uint_le(d.items, 1);
@@ -544,7 +552,7 @@ END_TEST
 START_TEST(silent_server)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -553,7 +561,7 @@ START_TEST(silent_server)
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -568,7 +576,7 @@ START_TEST(server_that_falls_silent)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 
@@ -577,7 +585,7 @@ START_TEST(server_that_falls_silent)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -591,7 +599,7 @@ END_TEST
 START_TEST(server_that_cannot_be_reached)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int held[HELD];
@@ -600,7 +608,7 @@ START_TEST(server_that_cannot_be_reached)
 	loopback_open(&l, 0);
 	held_count = loopback_fill(&l, held, HELD);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -613,12 +621,12 @@ END_TEST
 START_TEST(no_time_for_a_look_up)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request(&rq, NEG_GOAL_GO, &l);
-	strcpy(rq.where.host, "localhost"); /* an address is not looked up */
-	rq.timeout_ms = 0;
+	strcpy(rq.settings.servers[0].host, "localhost"); /* an address is not looked up */
+	rq.settings.connect_timeout_ms = 0;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "localhost:1: look up its addresses", "not done within 0 s");
 }
@@ -660,7 +668,7 @@ START_TEST(cancelled)
 	};
 	long long start = monotonic_ms();
 	unsigned held_count = 0;
-	struct target rq;
+	struct request rq;
 	struct loopback l;
 	int held[HELD], fd;
 	struct err e;
@@ -690,7 +698,7 @@ START_TEST(cancelled_while_bytes_come)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	int fd, listener;
 	pid_t pid;
@@ -715,7 +723,7 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -726,7 +734,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, fds[0], NULL, NULL, &rs, &e), "%s",
+		      e.text);
 	connections_close(&rs, false);
 	server_kill(&server);
 	close(fds[0]);
@@ -741,7 +750,7 @@ START_TEST(server_that_closes)
 {
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	loopback_open(&l, 1);
@@ -760,7 +769,7 @@ START_TEST(server_that_closes_in_the_middle)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -784,7 +793,7 @@ END_TEST
 START_TEST(nobody_there)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	char expected[160];
 	struct err e;
 
@@ -802,7 +811,7 @@ END_TEST
 START_TEST(no_unix_socket_there)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	new_path(path, sizeof(path), "absent");
@@ -815,13 +824,13 @@ END_TEST
 START_TEST(no_such_host)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* a label longer than 63 bytes: no name server is asked */
 	request(&rq, NEG_GOAL_GO, &l);
-	memset(rq.where.host, 'h', 64);
-	strcpy(rq.where.host + 64, ".invalid.");
+	memset(rq.settings.servers[0].host, 'h', 64);
+	strcpy(rq.settings.servers[0].host + 64, ".invalid.");
 	expect_failure(&rq, -1, EHOSTUNREACH, ERR_UNREACHABLE, &e);
 	expect_text(&e, "hhhh", ":1: look up host hhhh");
 	ck_assert(leak_no_child());
@@ -849,7 +858,7 @@ START_TEST(refusals)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -871,21 +880,21 @@ END_TEST
 START_TEST(bad_credentials_are_found_before_connecting)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct pollfd p[2];
 	struct loopback l;
 	struct err e;
 
 	loopback_open(&l, 4);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.where.tls = true;
-	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	rq.settings.servers[0].tls = true;
+	strcpy(rq.settings.tls.psk_file, "/no/such/keys.psk");
 	expect_failure(&rq, -1, ENOENT, ERR_TLS, &e);
 	expect_text(&e, l.text, "/no/such/keys.psk");
 
 	new_path(path, sizeof(path), "s");
 	request_unix(&rq, NEG_GOAL_INFO, path);
-	rq.where.tls = true;
+	rq.settings.servers[0].tls = true;
 	p[0] = (struct pollfd){ .fd = l.fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = loopback_unix(path, 4), .events = POLLIN };
 	expect_failure(&rq, -1, EINVAL, ERR_USAGE, &e);
@@ -914,7 +923,7 @@ START_TEST(list)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -928,7 +937,8 @@ START_TEST(list)
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	/* the second time nobody wants them */
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	ck_assert_str_eq(items, _i ? "" : "[disk|the first][|][other|]");
 	expect_nothing_held(&rs);
 	ck_assert_str_eq(rs.peer, l.text);
@@ -947,7 +957,7 @@ START_TEST(info_says_farewell)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -962,7 +972,8 @@ START_TEST(info_says_farewell)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	expect_disk(&rs.export);
 	ck_assert_str_eq(items, _i ? "" : "[x:y|]");
 	ck_assert(rs.export.structured && rs.export.has_contexts);
@@ -997,7 +1008,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -1012,7 +1023,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.export.size, 4096);
 	ck_assert_uint_eq(rs.export.flags, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
 	ck_assert(rs.export.by_export_name);
@@ -1052,7 +1063,7 @@ START_TEST(go_with_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -1063,7 +1074,7 @@ START_TEST(go_with_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
 	ck_assert_str_eq(rs.peer, "local");
@@ -1082,7 +1093,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	pid_t pid;
@@ -1092,7 +1103,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 	command_files(&s, says, heard, sizeof(says));
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
@@ -1113,7 +1124,7 @@ START_TEST(command_that_does_not_leave)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	long long start;
@@ -1125,7 +1136,7 @@ START_TEST(command_that_does_not_leave)
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
 			      says));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	start = monotonic_ms();
 	connections_close(&rs, false);
 	ck_assert_int_ge(monotonic_ms() - start, 2000);
@@ -1140,7 +1151,7 @@ START_TEST(list_of_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX], items[256] = "";
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -1152,7 +1163,8 @@ START_TEST(list_of_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_LIST,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, collect, items, &rs, &e), "%s",
+		      e.text);
 	ck_assert_str_eq(items, "[only|]");
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_LIST OPTION_ABORT,
@@ -1164,7 +1176,7 @@ END_TEST
 
 START_TEST(command_that_fails_is_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
@@ -1180,7 +1192,7 @@ END_TEST
 
 START_TEST(command_that_fails_silently_is_not_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("false"));
@@ -1194,7 +1206,7 @@ END_TEST
 /* Its words come one by one and without end: they are not waited for. */
 START_TEST(command_that_is_silent_as_a_server_only)
 {
-	struct target rq;
+	struct request rq;
 	long long start = monotonic_ms();
 	struct err e;
 
@@ -1203,7 +1215,7 @@ START_TEST(command_that_is_silent_as_a_server_only)
 			      "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
 			      "for k in 1 2 3 4 5 6 7 8 9 10; do "
 			      "echo hm >&2; sleep 0.1; done; done"));
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
 		    "the command says: \"hm");
@@ -1215,7 +1227,7 @@ END_TEST
 
 START_TEST(command_that_cannot_be_started)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* execvp(3): a directory that may not be searched would make EACCES of it */
@@ -1230,7 +1242,7 @@ END_TEST
 
 START_TEST(command_without_a_process)
 {
-	struct target rq;
+	struct request rq;
 	struct no_fork nf;
 	struct connections rs;
 	struct err e = { 0 };
@@ -1239,7 +1251,7 @@ START_TEST(command_without_a_process)
 	request_command(&rq, NEG_GOAL_GO, WORDS("true"));
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = connect_open(&rq, -1, NULL, NULL, &rs, &e);
+	ret = connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	expect_nothing_held(&rs);
@@ -1249,95 +1261,26 @@ END_TEST
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-START_TEST(command_words)
-{
-	char a[] = "nbdkit", b[] = "", c[] = "a b";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	ck_assert_int_eq(target_set_command(&rq, (char *const[]){ a, b, c, NULL }, &e), 0);
-	ck_assert_uint_eq(rq.command_args, 3);
-	ck_assert_mem_eq(rq.command, "nbdkit\0\0a b\0", 12);
-}
-END_TEST
-
-START_TEST(command_limits)
-{
-	static char word[TARGET_COMMAND_MAX + 1], *argv[TARGET_ARGS_MAX + 2];
-	static const struct {
-		unsigned args;
-		size_t length; /* of the first one */
-		int code;
-	} table[] = {
-		{ 1, TARGET_COMMAND_MAX - 1, 0 }, { 1, TARGET_COMMAND_MAX, E2BIG },
-		{ 2, TARGET_COMMAND_MAX - 3, 0 }, { 2, TARGET_COMMAND_MAX - 2, E2BIG },
-		{ TARGET_ARGS_MAX, 1, 0 },        { TARGET_ARGS_MAX + 1, 1, E2BIG },
-	};
-	char one[] = "x";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	memset(word, 'w', table[_i].length);
-	word[table[_i].length] = '\0';
-	for (unsigned i = 0; i < table[_i].args; i++)
-		argv[i] = i ? one : word;
-	argv[table[_i].args] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), -table[_i].code);
-	if (table[_i].code) {
-		ck_assert_int_eq(e.kind, ERR_USAGE);
-		ck_assert_ptr_nonnull(strstr(e.text, "8192 bytes or 256 arguments"));
-	} else {
-		ck_assert_uint_eq(rq.command_args, table[_i].args);
-		ck_assert_str_eq(rq.command, word);
-	}
-}
-END_TEST
-
 /* As many words as there may be arrive as that many arguments. */
 START_TEST(command_of_many_words)
 {
 	char script[] = "echo \"got $# words\" >&2; exit 1";
 	char sh[] = "/bin/sh", c[] = "-c", x[] = "x";
-	char *argv[TARGET_ARGS_MAX + 1];
-	struct target rq;
+	char *argv[SETTINGS_WORDS_MAX + 1];
+	struct request rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
-	rq.timeout_ms = LONG_MS;
-	for (unsigned i = 0; i < TARGET_ARGS_MAX; i++)
+	rq.settings.connect_timeout_ms = LONG_MS;
+	for (unsigned i = 0; i < SETTINGS_WORDS_MAX; i++)
 		argv[i] = x;
 	argv[0] = sh;
 	argv[1] = c;
 	argv[2] = script;
-	argv[TARGET_ARGS_MAX] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), 0);
+	argv[SETTINGS_WORDS_MAX] = NULL;
+	ck_assert_int_eq(settings_set_command(&rq.settings, argv, "", &e), 0);
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: ", "got 252 words");
-}
-END_TEST
-
-START_TEST(endpoints)
-{
-	struct loopback l = { .port = "7" };
-	struct target rq;
-	char buf[64], small[8];
-
-	request(&rq, NEG_GOAL_GO, &l);
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "127.0.0.1:7");
-	strcpy(rq.where.host, "::1");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "[::1]:7");
-	request_unix(&rq, NEG_GOAL_GO, "/run/s\x1b");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "/run/s\\x1b");
-	request_command(&rq, NEG_GOAL_GO, WORDS("nbd\nkit", "-s"));
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "nbd\\x0akit");
-	target_endpoint(&rq, small, sizeof(small));
-	ck_assert_uint_lt(strlen(small), sizeof(small));
 }
 END_TEST
 
@@ -1365,12 +1308,12 @@ static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
 	say_export(s, NBD_OPT_GO, size_16, flags);
 }
 
-static void request_multi(struct target *rq, const struct loopback *l, unsigned wanted,
+static void request_multi(struct request *rq, const struct loopback *l, unsigned wanted,
 			  bool automatic)
 {
 	request(rq, NEG_GOAL_GO, l);
-	rq->multi.wanted = wanted;
-	rq->multi.automatic = automatic;
+	rq->settings.multi.wanted = wanted;
+	rq->settings.multi.automatic = automatic;
 }
 
 /* The first n bytes that the server hears are the handshake, then maybe a request. */
@@ -1393,7 +1336,7 @@ START_TEST(several_connections)
 {
 	enum { N = 4 };
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
@@ -1404,7 +1347,7 @@ START_TEST(several_connections)
 	say_multi(&s, 16, SURE);
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, N);
 	ck_assert_str_eq(rs.note, "");
 	ck_assert_uint_eq(rs.export.size, 1 << 20);
@@ -1454,7 +1397,7 @@ static void serve_in_step(int listener, unsigned n)
 START_TEST(several_in_the_time_of_one)
 {
 	static const unsigned table[] = { 1, 4, 16, PLAN_CONNECTIONS_MAX };
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
@@ -1467,7 +1410,7 @@ START_TEST(several_in_the_time_of_one)
 	if (!pid)
 		serve_in_step(l.fd, table[_i]);
 	request_multi(&rq, &l, table[_i], false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, table[_i]);
 	connections_close(&rs, false);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
@@ -1481,7 +1424,7 @@ START_TEST(several_where_one_is_permitted)
 {
 	enum { N = 3 };
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
@@ -1492,7 +1435,8 @@ START_TEST(several_where_one_is_permitted)
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
 	if (_i) {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s",
+			      e.text);
 		ck_assert_uint_eq(rs.count, 1);
 		ck_assert_ptr_nonnull(strstr(rs.note, "CAN_MULTI_CONN"));
 		connections_close(&rs, false);
@@ -1510,7 +1454,7 @@ END_TEST
 START_TEST(others_never_hold_up_the_first)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	long long start = monotonic_ms();
 	struct connections rs;
 	struct server server;
@@ -1522,7 +1466,7 @@ START_TEST(others_never_hold_up_the_first)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_multi(&rq, &l, 4, true);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	ck_assert_uint_eq(rs.count, 1);
 	ck_assert_ptr_nonnull(strstr(rs.note, _i ? "3 of 4 connections failed" : "CAN_MULTI_CONN"));
@@ -1535,7 +1479,7 @@ END_TEST
 START_TEST(one_that_fails_fails_all)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1556,7 +1500,7 @@ END_TEST
 START_TEST(answers_that_differ)
 {
 	static struct script one, other;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -1599,7 +1543,7 @@ START_TEST(guard)
 		{ "", true, false, false, 2, 1, "unanswered" },
 	};
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[3];
 	struct connections rs;
 	struct loopback l;
@@ -1613,13 +1557,14 @@ START_TEST(guard)
 		else
 			start_all(servers + i, 1, l.fd, &s, table[_i].answer, true);
 	request_multi(&rq, &l, 2, table[_i].automatic);
-	rq.multi.force = table[_i].force;
-	rq.multi.read_only = table[_i].read_only;
+	rq.settings.multi.force = table[_i].force;
+	rq.settings.multi.read_only = table[_i].read_only;
 	if (!table[_i].count) {
 		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
 		expect_text(&e, l.text, table[_i].says);
 	} else {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s",
+			      e.text);
 		ck_assert_uint_eq(rs.count, table[_i].count);
 		ck_assert_msg(strstr(rs.note, table[_i].says) != NULL, "%s", rs.note);
 		ck_assert(!table[_i].says[0] == !rs.note[0]);
@@ -1635,7 +1580,7 @@ END_TEST
 START_TEST(guard_leaves_the_connection_clean)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct connections rs;
 	struct loopback l;
@@ -1646,7 +1591,7 @@ START_TEST(guard_leaves_the_connection_clean)
 	say_multi(&s, 16, MULTI);
 	start_all(servers, 2, l.fd, &s, REPLY_EINVAL, true);
 	request_multi(&rq, &l, 2, false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	connections_close(&rs, false);
 	for (int i = 0; i < 2; i++) {
 		uint8_t buf[512];
@@ -1672,7 +1617,7 @@ END_TEST
 START_TEST(several_to_the_same_address)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[3];
 	struct connections rs;
 	struct loopback l;
@@ -1682,8 +1627,8 @@ START_TEST(several_to_the_same_address)
 	say_multi(&s, 16, SURE);
 	start_all(servers, 3, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, 3, false);
-	strcpy(rq.where.host, "localhost");
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	strcpy(rq.settings.servers[0].host, "localhost");
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, 3);
 	ck_assert_str_eq(rs.peer, l.text);
 	connections_close(&rs, false);
@@ -1754,9 +1699,6 @@ Suite *unit_suite(void)
 	tcase_add_test(t, command_without_a_process);
 
 	t = new_case(s, "request");
-	tcase_add_test(t, command_words);
-	tcase_add_loop_test(t, command_limits, 0, 6);
 	tcase_add_test(t, command_of_many_words);
-	tcase_add_test(t, endpoints);
 	return s;
 }
