@@ -66,8 +66,14 @@ items() { grep '^\.It Fl' | tr ' ' '\n' | sed -nE 's/^-([a-z][a-z-]+)$/\1/p' | s
 documented=$(items <"$page")
 check "nbd-attach.8: every option is in it" "$(comm -23 <(echo "$options") <(echo "$documented"))"
 
-tab=$(sed -nE 's/^\t\{ "([a-z_-]+)", [A-Z_]+, .*/\1/p' "${srcdir:-.}/src/policy/nbdtab.c" | sort)
-[ "$(wc -l <<<"$tab")" -gt 30 ] || tab='nbdtab.c has no options'
+# The rows of the table that have the place, by all their names, and what is the nbdtab's alone.
+rows=$(tr '\n' ' ' <"${srcdir:-.}/src/policy/settings.c" | grep -oE '\{ "[a-z-]+", [^}]*\}' |
+	grep -E ' (ATTACHING|SUPERVISION|TLS|TLS_ATTACHED),| = (ATTACH|NETWORK)\b')
+tab=$(sed -nE 's/^\{ "([a-z-]+)".*/\1/p' <<<"$rows"
+	sed -nE 's/.*\.nbdtab = "([a-z]+)".*/\1/p' <<<"$rows"
+	sed -nE 's/^\t\{ "([a-z_]+)", [A-Z_]+,.*/\1/p' "${srcdir:-.}/src/policy/nbdtab.c")
+tab=$(sort <<<"$tab")
+[ "$(wc -l <<<"$tab")" -gt 30 ] || tab='the nbdtab has no options'
 section=$(sed -n '/^\.Sh NBDTAB/,/^\.Sh [^N]/p' "$page" | grep -E '^\.(It )?Cm ' | tr -s ' =' '\n' | sort -u)
 check "nbd-attach.8: every option of the nbdtab is in it" "$(comm -23 <(echo "$tab") <(echo "$section"))"
 

@@ -24,23 +24,24 @@ _Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
  * What the options say, then the directory given, then the places where people keep such things,
  * the user's before the system's.
  */
-static int find_credentials(const struct opts *o, struct tls_params *t, struct err *e)
+static int find_credentials(struct settings *s, struct err *e)
 {
+	const struct uri *where = &s->servers[0];
 	const char *home = getenv("HOME");
+	struct tls_params *t = &s->tls;
 	char dir[TLS_PATH_MAX];
 
-	*t = o->tls;
 	/* an option wins over a parameter of the URI */
 	if (!t->hostname[0])
-		memcpy(t->hostname, o->where.tls_hostname, sizeof(t->hostname));
+		memcpy(t->hostname, where->tls_hostname, sizeof(t->hostname));
 	if (!t->psk_file[0])
-		memcpy(t->psk_file, o->where.tls_psk_file, sizeof(t->psk_file));
+		memcpy(t->psk_file, where->tls_psk_file, sizeof(t->psk_file));
 	if (!t->psk_user[0])
-		memcpy(t->psk_user, o->where.tls_user, sizeof(t->psk_user));
-	if (o->tls_directory)
-		return tls_use_directory(t, o->tls_directory, e);
-	if (o->where.tls_certificates[0])
-		return tls_use_directory(t, o->where.tls_certificates, e);
+		memcpy(t->psk_user, where->tls_user, sizeof(t->psk_user));
+	if (t->directory[0])
+		return tls_use_directory(t, t->directory, e);
+	if (where->tls_certificates[0])
+		return tls_use_directory(t, where->tls_certificates, e);
 	if (t->ca[0] || t->cert[0] || t->psk_file[0] || t->no_verify)
 		return 0;
 	if (home && (size_t)snprintf(dir, sizeof(dir), "%s/.pki/nbd", home) < sizeof(dir) &&
@@ -67,24 +68,15 @@ static int make_absolute(char *path, size_t cap, struct err *e)
 	return 0;
 }
 
-int cmd_make_absolute(struct target *rq, struct err *e)
+static int make_paths_absolute(struct settings *s, struct err *e)
 {
-	struct tls_params *t = &rq->tls;
-	const struct {
-		char *path;
-		size_t cap;
-	} paths[] = {
-		{ t->ca, sizeof(t->ca) },
-		{ t->crl, sizeof(t->crl) },
-		{ t->cert, sizeof(t->cert) },
-		{ t->key, sizeof(t->key) },
-		{ t->psk_file, sizeof(t->psk_file) },
-		{ rq->where.path, sizeof(rq->where.path) },
-	};
 	int ret = 0;
 
-	for (size_t i = 0; !ret && i < sizeof(paths) / sizeof(paths[0]); i++)
-		ret = make_absolute(paths[i].path, paths[i].cap, e);
+	for (const struct settings_row *row = settings_rows; !ret && row->name; row++)
+		if (row->type == SETTINGS_FILE)
+			ret = make_absolute((char *)s + row->offset, row->max + 1, e);
+	for (unsigned i = 0; !ret && i < s->server_count; i++)
+		ret = make_absolute(s->servers[i].path, sizeof(s->servers[i].path), e);
 	return ret;
 }
 
@@ -131,11 +123,11 @@ static void add_context(void *ctx, const struct neg_item *item)
 	f->contexts = longer;
 }
 
-int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e)
+int cmd_find_out(struct connector *l, const struct settings *s, struct cmd_facts *f, struct err *e)
 {
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_INFO,
-		.timeout_ms = rq->timeout_ms,
+		.timeout_ms = s->connect_timeout_ms,
 		.cancel_fd = -1,
 	};
 	struct export first;
@@ -178,26 +170,21 @@ void cmd_forget(struct cmd_facts *f)
 	f->contexts = NULL;
 }
 
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e)
+void cmd_warn_unverified(const struct settings *s)
 {
-	memset(rq, 0, sizeof(*rq));
-	rq->goal = goal;
-	rq->timeout_ms = o->connect_timeout_ms;
-	rq->where = o->where;
-	rq->peer_timeout_s = o->peer_timeout_s;
-	rq->multi = o->multi;
-	if (o->multi.automatic)
-		rq->multi.wanted = cmd_automatic_connections();
-	rq->offload = o->offload;
-	rq->contexts = o->contexts;
-	if (rq->where.tls && find_credentials(o, &rq->tls, e))
-		return -e->code;
-	if (rq->tls.no_verify)
+	if (s->servers[0].tls && s->tls.no_verify)
 		fprintf(stderr, "nbd-attach: the server's certificate is not verified: anybody in "
 				"between can read and change all data\n");
-	if (cmd_make_absolute(rq, e))
+}
+
+int cmd_prepare_settings(struct settings *s, struct err *e)
+{
+	if (s->multi.automatic)
+		s->multi.wanted = cmd_automatic_connections();
+	if (s->servers[0].tls && find_credentials(s, e))
 		return -e->code;
-	return o->argv ? target_set_command(rq, o->argv, e) : 0;
+	cmd_warn_unverified(s);
+	return make_paths_absolute(s, e);
 }
 
 int cmd_each(const struct opts *o,

@@ -11,17 +11,17 @@
 #include "cli/opts.h"
 #include "daemon/launch.h"
 
-/* Return 0 or -errno. */
-int cmd_attach(const struct opts *o, struct err *e);
+/* Return 0 or -errno. Those that connect to a server change o->settings as cmd_prepare_settings does. */
+int cmd_attach(struct opts *o, struct err *e);
 int cmd_tab(const struct opts *o, struct err *e);
 int cmd_all(const struct opts *o, struct err *e); /* each failure has been told, the text is "" */
 int cmd_detach(const struct opts *o, struct err *e);
 int cmd_control(const struct opts *o, struct err *e); /* --pause, --resume, --rescan */
 int cmd_adopt(const struct opts *o, struct err *e);
 int cmd_list(const struct opts *o, struct err *e);
-int cmd_exports(const struct opts *o, struct err *e);
-int cmd_info(const struct opts *o, struct err *e);
-int cmd_map(const struct opts *o, struct err *e);
+int cmd_exports(struct opts *o, struct err *e);
+int cmd_info(struct opts *o, struct err *e);
+int cmd_map(struct opts *o, struct err *e);
 
 /*
  * As nbd-client -check: prints the pid and returns 0; -ENODEV without any text when the device is not
@@ -52,10 +52,10 @@ struct cmd_facts {
 };
 
 /*
- * Asks about the export of l's request (NEG_GOAL_INFO). Whatever it returns, f is to be given to
+ * Asks about the export of l, whose settings s are (NEG_GOAL_INFO). Whatever it returns, f is to be given to
  * cmd_forget.
  */
-int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e);
+int cmd_find_out(struct connector *l, const struct settings *s, struct cmd_facts *f, struct err *e);
 void cmd_forget(struct cmd_facts *f);
 
 /* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
@@ -64,19 +64,24 @@ void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 /* What -C auto wants, where it is safe. */
 uint32_t cmd_automatic_connections(void);
 
-/* The request that the options make: where, command, deadline. */
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e);
+/*
+ * What the settings of an attach or a question need from this process: where the credentials are, the number of
+ * connections for "auto", and names of files and sockets that do not depend on the working directory. Warns on standard
+ * error of a certificate that is not verified.
+ */
+int cmd_prepare_settings(struct settings *s, struct err *e);
+void cmd_warn_unverified(const struct settings *s);
 
-/* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
-int cmd_make_absolute(struct target *rq, struct err *e);
+/* As cmd_attach, the settings being a line of the nbdtab's; o is how it is done. */
+int cmd_attach_settings(const struct opts *o, struct settings *s, struct err *e);
 
 /*
- * All that an attach, or an adoption, needs to know, also on failure for cmd_forget_worker; logger is what rq's may
- * become. rq has to be zero.
+ * What a launch needs besides settings, which have to outlive it. rq has to be zero but for what its caller sets, and is
+ * let go of by cmd_end_launch also after a failure. logger is what rq's may become.
  */
-int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger,
-		       struct err *e);
-void cmd_forget_worker(struct launch_request *rq);
+int cmd_begin_launch(struct launch_request *rq, const struct settings *s, struct log *logger,
+		     struct err *e);
+void cmd_end_launch(struct launch_request *rq);
 
 struct cmd_file {
 	const char *path;

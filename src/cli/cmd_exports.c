@@ -82,7 +82,7 @@ static void fill_export(struct output *out, const struct cmd_facts *f)
  * Asks about one of them. What cannot be had is left out, and said; *on is false when there is no point in
  * asking about the others.
  */
-static int look_at(struct output *out, struct connector *l, struct target *rq, const char *name,
+static int look_at(struct output *out, struct connector *l, struct settings *s, const char *name,
 		   bool *on, struct err *e)
 {
 	struct cmd_facts *f = malloc(sizeof(*f));
@@ -91,8 +91,8 @@ static int look_at(struct output *out, struct connector *l, struct target *rq, c
 
 	if (!f)
 		return err_sys(e, ERR_FAILED, ENOMEM, "ask");
-	memcpy(rq->where.export, name, strlen(name) + 1);
-	ret = cmd_find_out(l, rq, f, e);
+	memcpy(s->servers[0].export, name, strlen(name) + 1);
+	ret = cmd_find_out(l, s, f, e);
 	if (!ret) {
 		fill_export(out, f);
 	} else {
@@ -108,7 +108,7 @@ static int look_at(struct output *out, struct connector *l, struct target *rq, c
 	return ret;
 }
 
-static int print(struct output *out, struct connector *l, struct target *rq,
+static int print(struct output *out, struct connector *l, struct settings *s,
 		 const struct listing *list, struct err *e)
 {
 	bool on = false;
@@ -124,12 +124,12 @@ static int print(struct output *out, struct connector *l, struct target *rq,
 		if (x->description[0])
 			output_text(out, DESCRIPTION, x->description);
 		if (on)
-			ret = look_at(out, l, rq, x->name, &on, e);
+			ret = look_at(out, l, s, x->name, &on, e);
 	}
 	return ret ? ret : output_print(out, stdout, e);
 }
 
-int cmd_exports(const struct opts *o, struct err *e)
+int cmd_exports(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -138,30 +138,29 @@ int cmd_exports(const struct opts *o, struct err *e)
 		.columns = o->columns || o->json ? o->columns : default_columns,
 	};
 	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
-	struct target *rq = malloc(sizeof(*rq));
 	struct connections *rs = malloc(sizeof(*rs));
 	struct listing list = { 0 };
 	struct output *out = NULL;
 	struct connector *l = NULL;
 	int ret;
 
-	if (!rq || !rs) {
+	if (!rs) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
 	ret = output_begin(&out, "exports", columns, COLUMNS, &format, e);
 	if (!ret)
-		ret = cmd_link_request(o, a.goal, rq, e);
+		ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = connect_prepare(&l, rq, e);
+		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
-		a.timeout_ms = rq->timeout_ms;
+		a.timeout_ms = o->settings.connect_timeout_ms;
 		ret = connect_run(l, &a, add, &list, rs, e);
 	}
 	if (!ret && list.failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
 	if (!ret)
-		ret = print(out, l, rq, &list, e);
+		ret = print(out, l, &o->settings, &list, e);
 out:
 	for (size_t i = 0; i < list.count; i++) {
 		free(list.entries[i].name);
@@ -170,7 +169,6 @@ out:
 	free(list.entries);
 	output_end(out);
 	connect_free(l);
-	free(rq);
 	free(rs);
 	return ret;
 }

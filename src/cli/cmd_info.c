@@ -75,7 +75,7 @@ static void fill_flags(struct output *out, const struct export *x)
 	output_text(out, KERNEL_IGNORES, names);
 }
 
-static void fill_info(struct output *out, const struct target *rq, const struct cmd_facts *f,
+static void fill_info(struct output *out, const struct settings *s, const struct cmd_facts *f,
 		      const char *connections)
 {
 	const struct connections *rs = &f->link;
@@ -83,11 +83,11 @@ static void fill_info(struct output *out, const struct target *rq, const struct 
 	char uri[URI_TEXT_MAX], tls[64];
 
 	output_row(out);
-	if (!rq->command_args) {
-		uri_format(&rq->where, uri, sizeof(uri));
+	if (!s->command.count) {
+		uri_format(&s->servers[0], uri, sizeof(uri));
 		output_text(out, URI, uri);
 	}
-	output_text(out, NAME, x->has_name ? x->name : rq->where.export);
+	output_text(out, NAME, x->has_name ? x->name : s->servers[0].export);
 	if (x->has_description)
 		output_text(out, DESCRIPTION, x->description);
 	if (x->listed != EXPORT_LISTED_UNKNOWN)
@@ -113,7 +113,7 @@ static void fill_info(struct output *out, const struct target *rq, const struct 
 }
 
 /* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
-static enum plan_cache ask_for_cache(struct target *rq)
+static enum plan_cache ask_for_cache(const struct settings *settings)
 {
 	struct transmission_request r = { .type = NBD_CMD_CACHE };
 	enum plan_cache cache = PLAN_CACHE_SILENT;
@@ -122,8 +122,7 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	uint32_t longest;
 	struct err e;
 
-	rq->goal = NEG_GOAL_QUERY;
-	if (client_open(&s, rq, -1, &e))
+	if (client_open(&s, settings, NULL, -1, &e))
 		return PLAN_CACHE_SILENT;
 	longest = transmission_longest(&s->query, 0);
 	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
@@ -131,7 +130,8 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	if (r.length > longest)
 		r.length = longest;
 	if (!transmission_ask(&s->query, &r, &e)) {
-		int ret = client_next(s, monotonic_ms() + rq->timeout_ms, -1, &buf, &e);
+		int ret =
+			client_next(s, monotonic_ms() + settings->connect_timeout_ms, -1, &buf, &e);
 
 		if (ret == TRANSMISSION_REPLY)
 			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
@@ -144,13 +144,14 @@ static enum plan_cache ask_for_cache(struct target *rq)
 }
 
 /* How many connections --connections auto would have, and why. */
-static void judge_connections(struct target *rq, const struct export *x, char *text, size_t cap)
+static void judge_connections(const struct settings *s, const struct export *x, char *text,
+			      size_t cap)
 {
 	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
 	enum plan_verdict v;
 	char why[512];
 
-	if (rq->command_args) {
+	if (s->command.count) {
 		snprintf(text, cap, "1: a command serves one");
 		return;
 	}
@@ -160,11 +161,11 @@ static void judge_connections(struct target *rq, const struct export *x, char *t
 	}
 	v = plan_multi(&m, x, PLAN_CACHE_UNASKED, why, sizeof(why));
 	if (v == PLAN_ASK)
-		v = plan_multi(&m, x, ask_for_cache(rq), why, sizeof(why));
+		v = plan_multi(&m, x, ask_for_cache(s), why, sizeof(why));
 	snprintf(text, cap, "%u%s%s", v == PLAN_ALL ? m.wanted : 1, why[0] ? ": " : "", why);
 }
 
-int cmd_info(const struct opts *o, struct err *e)
+int cmd_info(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -173,29 +174,29 @@ int cmd_info(const struct opts *o, struct err *e)
 		.properties = true,
 		.columns = o->columns,
 	};
-	struct target *rq = malloc(sizeof(*rq));
+	const struct settings *s = &o->settings;
 	struct cmd_facts *f = calloc(1, sizeof(*f));
 	struct output *out = NULL;
 	struct connector *l = NULL;
 	char connections[640] = "";
 	int ret;
 
-	if (!rq || !f) {
+	if (!f) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
 	ret = output_begin(&out, "exports", columns, sizeof(columns) / sizeof(columns[0]), &format,
 			   e);
 	if (!ret)
-		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
+		ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = connect_prepare(&l, rq, e);
+		ret = connect_prepare(&l, s, 0, e);
 	if (!ret)
-		ret = cmd_find_out(l, rq, f, e);
+		ret = cmd_find_out(l, s, f, e);
 	if (!ret && output_wants(out, CONNECTIONS))
-		judge_connections(rq, &f->link.export, connections, sizeof(connections));
+		judge_connections(s, &f->link.export, connections, sizeof(connections));
 	if (!ret) {
-		fill_info(out, rq, f, connections);
+		fill_info(out, s, f, connections);
 		ret = output_print(out, stdout, e);
 	}
 out:
@@ -204,6 +205,5 @@ out:
 	if (f)
 		cmd_forget(f);
 	free(f);
-	free(rq);
 	return ret;
 }

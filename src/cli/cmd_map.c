@@ -224,7 +224,7 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 {
 	struct transmission *q = &w->session->query;
 	struct transmission_request r = { .type = NBD_CMD_BLOCK_STATUS, .offset = offset };
-	const uint32_t limit_s = w->o->timeout_s;
+	const uint32_t limit_s = w->o->settings.timeout_s;
 	long long deadline = limit_s ? monotonic_ms() + 1000LL * limit_s : LLONG_MAX;
 	struct transmission_buf buf;
 	int ret;
@@ -245,12 +245,12 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 		return ret;
 	if (!buf.error)
 		return extent_map_answered(&w->map, e) ?
-			       connections_explain(w->session->rq, &w->session->link, e) :
+			       connections_explain(&w->o->settings, 0, &w->session->link, e) :
 			       0;
 	if (may_be_smaller(w, &r, buf.error))
 		return 0;
 	transmission_error(q, e);
-	return connections_explain(w->session->rq, &w->session->link, e);
+	return connections_explain(&w->o->settings, 0, &w->session->link, e);
 }
 
 static int say_goodbye(struct walk *w, struct err *e)
@@ -329,17 +329,14 @@ static int prepare(struct walk *w, struct err *e)
 	return 0;
 }
 
-int cmd_map(const struct opts *o, struct err *e)
+int cmd_map(struct opts *o, struct err *e)
 {
-	struct target *rq = malloc(sizeof(*rq));
 	struct walk w = { .o = o };
 	int ret;
 
-	if (!rq)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	ret = cmd_link_request(o, NEG_GOAL_QUERY, rq, e);
+	ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = client_open(&w.session, rq, -1, e);
+		ret = client_open(&w.session, &o->settings, &o->contexts, -1, e);
 	if (!ret)
 		ret = prepare(&w, e);
 	if (!ret)
@@ -349,6 +346,5 @@ int cmd_map(const struct opts *o, struct err *e)
 		free(w.json[c]);
 	free(w.extents);
 	free(w.totals.total);
-	free(rq);
 	return ret;
 }

@@ -17,57 +17,18 @@
 /* So many lines at a time. */
 enum { LINES_AT_ONCE = 16 };
 
-/*
- * The command line that a line of the file stands for: its own options, so that those that were
- * given besides the device come after and win, and its operands.
- */
-static int make_words(const struct opts *o, struct nbdtab_entry *en, char **words)
-{
-	int n = 0;
-
-	words[n++] = o->words[0];
-	for (unsigned i = 0; i < en->option_count; i++)
-		words[n++] = en->options[i];
-	if (o->persist_counts && !en->persist)
-		words[n++] = "--no-supervise";
-	for (int i = 1; o->command == OPTS_TAB && i < o->word_count; i++)
-		if (o->words[i] != o->devices[0] && strcmp(o->words[i], "--"))
-			words[n++] = o->words[i];
-	words[n++] = "--";
-	for (unsigned i = 0; i < en->operand_count; i++)
-		words[n++] = en->operands[i];
-	return n;
-}
-
+/* A line of the file, with the options that were given besides the device, which win. */
 static int attach_line(const struct opts *o, struct nbdtab_entry *en, struct err *e)
 {
-	size_t room = (size_t)o->word_count + NBDTAB_OPTIONS_MAX + NBDTAB_SERVERS_MAX + 4;
-	struct opts *again = calloc(1, sizeof(*again));
-	/* getopt reorders one of them */
-	char **words = calloc(room, sizeof(*words)), **argv = calloc(room, sizeof(*argv));
-	int n, ret;
+	struct opts how = { .show = o->show, .client = o->client, .foreground = o->foreground };
 
-	if (!again || !words || !argv) {
-		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
-		goto out;
-	}
-	n = make_words(o, en, words);
-	memcpy(argv, words, (size_t)n * sizeof(*words));
-	ret = opts_parse_entry(n, argv, again, e);
-	if (ret) {
-		err_wrap(e, "line %u", en->line);
-		goto out;
-	}
-	again->words = words;
-	again->word_count = n;
-	again->show = o->show;
-	again->client = o->client;
-	ret = cmd_attach(again, e);
-out:
-	free(again);
-	free(words);
-	free(argv);
-	return ret;
+	how.index = en->index;
+	if (o->persist_counts && !en->persist)
+		en->settings.supervision.none = true;
+	settings_override(&en->settings, &o->settings);
+	if (settings_complete(&en->settings, "", e))
+		return err_wrap(e, "line %u", en->line);
+	return cmd_attach_settings(&how, &en->settings, e);
 }
 
 /* Line of a device; a text about the file names it. */

@@ -43,7 +43,7 @@ static void open_standard_descriptors(void)
 		close(fd);
 }
 
-static int run(const struct opts *o, struct err *e)
+static int run(struct opts *o, struct err *e)
 {
 	switch (o->command) {
 	case OPTS_ATTACH:
@@ -79,16 +79,6 @@ static int run(const struct opts *o, struct err *e)
 	}
 }
 
-/* getopt reorders the original. */
-static int keep_words(int argc, char *argv[], char ***words, struct err *e)
-{
-	*words = calloc((size_t)argc + 1, sizeof(**words));
-	if (!*words)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	memcpy(*words, argv, (size_t)argc * sizeof(**words));
-	return 0;
-}
-
 static int client(int argc, char *argv[])
 {
 	struct err e = { 0 };
@@ -112,7 +102,6 @@ int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
 	struct opts o = { 0 };
-	char **words;
 	int ret;
 
 	open_standard_descriptors();
@@ -122,16 +111,11 @@ int main(int argc, char *argv[])
 		return client(argc, argv);
 	if (cmd_is_generator(argv[0]))
 		return generator(argc, argv);
-	ret = keep_words(argc, argv, &words, &e);
-	if (!ret)
-		ret = opts_parse(argc, argv, &o, &e);
-	o.words = words;
-	o.word_count = argc;
+	ret = opts_parse(argc, argv, &o, &e);
 	if (!ret)
 		ret = run(&o, &e);
 	if (!ret && (fflush(stdout) || ferror(stdout)))
 		ret = err_sys(&e, ERR_FAILED, errno ? errno : EIO, "write the output");
-	free(words);
 	if (!ret)
 		return 0;
 	if (e.text[0])

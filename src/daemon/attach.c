@@ -50,12 +50,13 @@ struct attach_ctx {
 
 void attach_identify(const struct attach_request *rq, char *backend)
 {
-	const struct target *l = &rq->servers[0];
+	const struct settings *s = rq->settings;
 
-	if (l->command_args)
-		plan_backend_command(l->command, l->command_args, l->where.export, backend);
+	if (s->command.count)
+		plan_backend_command(s->command.words, s->command.count, s->servers[0].export,
+				     backend);
 	else
-		plan_backend(&l->where, backend);
+		plan_backend(&s->servers[0], backend);
 }
 
 /*
@@ -130,7 +131,7 @@ static bool recorded(const struct sysfs_device *d, struct record *st)
  */
 static int compare_once(struct attach_ctx *s, unsigned index)
 {
-	const struct attach_request *rq = s->rq;
+	const struct settings *wanted = s->rq->settings;
 	char shown[512];
 	struct sysfs_device d;
 	struct record st;
@@ -147,23 +148,23 @@ static int compare_once(struct attach_ctx *s, unsigned index)
 			       "nbd%u is attached already, by another program (pid %d)", index,
 			       (int)d.pid);
 	/* A command is a server of its own each time it is started, whatever its words. */
-	if (strcmp(d.backend, s->backend) || rq->servers[0].command_args)
+	if (strcmp(d.backend, s->backend) || wanted->command.count)
 		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index,
 			       shown);
-	if (rq->plan.read_only && !d.read_only)
+	if (wanted->read_only && !d.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, but not read-only",
 			       index);
-	if (rq->plan.block_size && rq->plan.block_size != d.block_size)
+	if (wanted->block_size && wanted->block_size != d.block_size)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, with blocks of %u bytes",
 			       index, d.block_size);
 	known = recorded(&d, &st);
-	if (!rq->plan.read_only && d.read_only && known && st.read_only)
+	if (!wanted->read_only && d.read_only && known && st.read_only)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, but read-only", index);
-	if (known && rq->servers[0].multi.wanted && !rq->servers[0].multi.automatic &&
-	    rq->servers[0].multi.wanted != st.connections)
+	if (known && wanted->multi.wanted && !wanted->multi.automatic &&
+	    wanted->multi.wanted != st.connections)
 		return err_set(s->e, ERR_BUSY, EBUSY,
 			       "nbd%u is attached to this export already, with %u connections",
 			       index, st.connections);
@@ -178,7 +179,7 @@ static int compare_once(struct attach_ctx *s, unsigned index)
 /* As compare_once, but waits for the other process: for what a first read may take it, and taking back what it has done. */
 static int compare(struct attach_ctx *s, unsigned index)
 {
-	long long deadline = monotonic_ms() + s->rq->servers[0].timeout_ms + UNDO_MS;
+	long long deadline = monotonic_ms() + s->rq->settings->connect_timeout_ms + UNDO_MS;
 	int ret;
 
 	while ((ret = compare_once(s, index)) == -EAGAIN && monotonic_ms() < deadline) {
@@ -271,9 +272,9 @@ static bool name_for_udev(const struct attach_ctx *s, unsigned index)
 	char alias[UDEV_NAME_MAX + 1];
 	struct err ignored;
 
-	if (s->rq->servers[0].command_args)
+	if (s->rq->settings->command.count)
 		return false;
-	udev_name_of(&s->rq->servers[0].where, alias);
+	udev_name_of(&s->rq->settings->servers[0], alias);
 	return !record_write_udev_name(NBD_ATTACH_STATEDIR, index, getpid(), alias, &ignored);
 }
 
@@ -452,15 +453,15 @@ static int make_usable(struct attach_ctx *s, unsigned index)
 	watch = open_watch(s);
 	if (watch < 0)
 		return watch;
-	ret = blocking_child_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms,
-				 watch, s->e);
+	ret = blocking_child_run(settle, &st, &inside, sizeof(inside),
+				 s->rq->settings->connect_timeout_ms, watch, s->e);
 	close(watch);
 	if (ret == -ECANCELED && is_hung_up(s))
 		return hung_up(s);
 	if (ret == -ETIMEDOUT)
 		return err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
 			       "the server does not answer the first read within %.3g s",
-			       s->rq->servers[0].timeout_ms / 1e3);
+			       s->rq->settings->connect_timeout_ms / 1e3);
 	if (ret)
 		return ret;
 	if (inside.code) {
@@ -472,7 +473,7 @@ static int make_usable(struct attach_ctx *s, unsigned index)
 
 static int record(struct attach_ctx *s, unsigned index)
 {
-	const struct target *l = &s->rq->servers[0];
+	const struct settings *settings = s->rq->settings;
 	struct record *st = calloc(1, sizeof(*st));
 	int ret;
 
@@ -480,9 +481,9 @@ static int record(struct attach_ctx *s, unsigned index)
 		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
 	st->pid = getpid();
 	st->connections = st->alive = s->link->count;
-	st->read_only = s->rq->plan.read_only;
+	st->read_only = settings->read_only;
 	memcpy(st->backend, s->backend, sizeof(st->backend));
-	memcpy(st->export, l->where.export, sizeof(st->export));
+	memcpy(st->export, settings->servers[0].export, sizeof(st->export));
 	memcpy(st->peer, s->link->peer, sizeof(st->peer));
 	if (s->link->encrypted)
 		snprintf(st->tls, sizeof(st->tls), "%s %s %s", s->link->tls.version,
@@ -491,8 +492,8 @@ static int record(struct attach_ctx *s, unsigned index)
 	st->timeout_s = s->k->plan.timeout_s;
 	if (s->link->export.has_name)
 		memcpy(st->name, s->link->export.name, sizeof(st->name));
-	memcpy(st->command_line, s->rq->command_line, sizeof(st->command_line));
-	target_endpoint(&s->rq->servers[s->k->server], st->host, sizeof(st->host));
+	st->settings = settings;
+	settings_endpoint(settings, s->k->server, st->host, sizeof(st->host));
 	ret = record_write(NBD_ATTACH_STATEDIR, index, st, s->e);
 	free(st);
 	return ret;
@@ -566,20 +567,18 @@ static int attach_device(struct attach_ctx *s, struct attach_result *r)
 {
 	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
 	char endpoint[512];
-	struct plan_request plan = s->rq->plan;
+	const struct settings *settings = s->rq->settings;
 	struct err ignored;
 	uint32_t index;
 	int ret;
 
-	target_endpoint(&s->rq->servers[0], endpoint, sizeof(endpoint));
-	plan.connections = s->link->count;
-	plan.supervised = s->rq->supervise;
-	ret = plan_attach(&plan, &s->link->export, &kernel, &s->k->plan, s->e);
+	settings_endpoint(settings, 0, endpoint, sizeof(endpoint));
+	ret = plan_attach(settings, s->link->count, &s->link->export, &kernel, &s->k->plan, s->e);
 	if (ret)
 		return err_wrap(s->e, "%s", endpoint);
 	memcpy(s->k->plan.backend, s->backend, sizeof(s->k->plan.backend));
 	/* So that no request is half sent when its connection dies; else the system's own will do. */
-	for (unsigned i = 0; s->rq->supervise && i < s->link->count; i++)
+	for (unsigned i = 0; !settings->supervision.none && i < s->link->count; i++)
 		sockopt_set_send_room(s->link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
 	ret = connect_device(s, &index);
 	if (ret < 0)
@@ -605,14 +604,15 @@ static int attach_device(struct attach_ctx *s, struct attach_result *r)
 }
 
 /* Connections to a Unix socket, for a negotiator that has no access to paths. Fewer than wanted may do, one must be. */
-static int connect_unix(const struct target *l, int *fds, unsigned *count, struct err *e)
+static int connect_unix(const struct settings *s, unsigned server, int *fds, unsigned *count,
+			struct err *e)
 {
-	unsigned wanted = l->multi.wanted > 1 ? l->multi.wanted : 1;
+	unsigned wanted = s->multi.wanted > 1 ? s->multi.wanted : 1;
 
 	for (*count = 0; *count < wanted && *count < PLAN_CONNECTIONS_MAX; ++*count) {
-		fds[*count] = dial_unix(l->where.path, e);
+		fds[*count] = dial_unix(s->servers[server].path, e);
 		if (fds[*count] < 0)
-			return *count && l->multi.automatic ? 0 : fds[*count];
+			return *count && s->multi.automatic ? 0 : fds[*count];
 	}
 	return 0;
 }
@@ -620,7 +620,7 @@ static int connect_unix(const struct target *l, int *fds, unsigned *count, struc
 /* One server, by the negotiator. */
 static int negotiate(struct attach_ctx *s, unsigned server)
 {
-	const struct target *l = &s->rq->servers[server];
+	const struct settings *l = s->rq->settings;
 	struct negotiator *n = &s->k->negotiator;
 	struct pollfd p[2] = {
 		{ .fd = n->fd, .events = POLLIN },
@@ -629,11 +629,11 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
 	unsigned count = 0;
 
-	if (transport_of(&l->where)->by_path)
-		ret = connect_unix(l, fds, &count, s->e);
+	if (transport_of(&l->servers[server])->by_path)
+		ret = connect_unix(l, server, fds, &count, s->e);
 	if (!ret)
-		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count,
-				     s->e);
+		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->connect_timeout_ms, fds,
+				     count, s->e);
 	while (count)
 		close(fds[--count]);
 	if (ret)
@@ -651,31 +651,30 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 
 static int get_link(struct attach_ctx *s)
 {
-	const struct attach_request *rq = s->rq;
+	const struct settings *l = s->rq->settings;
 	int ret;
 
 	/* What fails here is told by whoever needs it, and what is built in needs none. */
-	if (rq->servers[0].where.tls && rq->servers[0].offload != TLS_OFFLOAD_NO)
+	if (l->servers[0].tls && l->tls.offload != TLS_OFFLOAD_NO)
 		module_load("tls", &(struct err){ 0 });
-	if (rq->servers[0].command_args)
-		return connect_open(&rq->servers[0], s->cancel_fd, NULL, NULL, s->link, s->e);
-	if (rq->supervise) {
+	if (l->command.count)
+		return connect_open(l, NEG_GOAL_GO, s->cancel_fd, NULL, NULL, s->link, s->e);
+	if (!l->supervision.none) {
 		s->k->events = nbdevent_open(s->e);
 		if (s->k->events < 0)
 			return s->k->events;
 	}
-	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &rq->negotiator,
-			       s->e);
+	ret = negotiator_start(&s->k->negotiator, l, &s->rq->negotiator, s->e);
 	if (ret)
 		return ret;
-	for (unsigned i = 0; i < rq->server_count; i++) {
+	for (unsigned i = 0; i < l->server_count; i++) {
 		ret = negotiate(s, i);
 		s->k->server = i;
 		if (!ret || ret == -ECANCELED || ret == -EPIPE)
 			break;
 	}
-	if (ret && ret != -ECANCELED && rq->server_count > 1)
-		err_wrap(s->e, "none of %u servers can be used; the last", rq->server_count);
+	if (ret && ret != -ECANCELED && l->server_count > 1)
+		err_wrap(s->e, "none of %u servers can be used; the last", l->server_count);
 	return ret;
 }
 

@@ -13,16 +13,12 @@
 #include "net/connect.h"
 #include "daemon/negotiator.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 #include "kernel/sysfs.h"
 
 struct attach_request {
-	/* Goal NEG_GOAL_GO: replicas of one export, tried in order; the first one names it. */
-	struct target *servers;
-	unsigned server_count;
-	bool supervise; /* lost connections will be replaced */
+	const struct settings *settings;
 	struct negotiator_params negotiator;
-	char command_line[8192]; /* for the record */
-	struct plan_request plan;
 	bool find; /* any free device, not index */
 	unsigned index;
 };

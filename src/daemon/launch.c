@@ -107,9 +107,8 @@ static int supervise(const struct launch_request *rq, unsigned index, struct att
 		return err_sys(e, ERR_FAILED, ENOMEM, "supervise nbd%u", index);
 	keep_only(rq, k);
 	sr->index = index;
-	sr->options = rq->care;
-	sr->servers = rq->attach.servers;
-	sr->server_count = rq->attach.server_count;
+	sr->settings = rq->attach.settings;
+	sr->deaf = rq->deaf;
 	sr->negotiator = rq->attach.negotiator;
 	sr->server = k->server;
 	sr->plan = &k->plan;
@@ -143,7 +142,7 @@ static int become_vital(const struct launch_request *rq, struct err *e)
 {
 	if (rq->arg0)
 		protect_self_mark(rq->arg0);
-	return rq->care.vital ? protect_self(e) : 0;
+	return settings_is_vital(rq->attach.settings) ? protect_self(e) : 0;
 }
 
 _Noreturn static void work(const struct launch_request *rq, int control, const sigset_t *mask)
@@ -170,7 +169,7 @@ _Noreturn static void work(const struct launch_request *rq, int control, const s
 		_exit(0);
 	if (k.link.command > 0)
 		keep_command(&k.link);
-	else if (rq->attach.supervise)
+	else if (!rq->attach.settings->supervision.none)
 		supervise_alone(rq, rp.result.index, &k, NULL);
 	else
 		attach_let_go(&k, true);

@@ -17,9 +17,9 @@
 
 struct launch_request {
 	struct attach_request attach;
-	struct supervise_options care; /* for attach.supervise */
-	const struct log *logger;      /* of the supervisor, once it is on its own */
-	int log_fd;                    /* that the logger needs, or -1 */
+	const struct log *logger; /* of the supervisor, once it is on its own */
+	int log_fd;               /* that the logger needs, or -1 */
+	bool deaf;                /* see struct supervise_request */
 	char *arg0; /* where the command line begins, for the mark of vital.h on all processes that stay; NULL: none */
 	/* Says that the device is there; an error is the end, and takes the attachment back. */
 	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e);

@@ -68,8 +68,7 @@ static struct msg_in exact_message(void *data, size_t size, int *fds)
 /* --- the child -------------------------------------------------------------------------------- */
 
 struct child {
-	const struct negotiator_params *p;
-	unsigned count;
+	const struct settings *settings;
 	struct connector *links[NEGOTIATOR_SERVERS_MAX];
 	/* Why a server has no address for good; code 0: it has one, or is looked up each time. */
 	struct err unresolved[NEGOTIATOR_SERVERS_MAX];
@@ -83,7 +82,7 @@ static int run_attempt(struct child *c, const struct question *q, const int *fds
 		.goal = (enum neg_goal)q->goal,
 		.timeout_ms = q->timeout_ms,
 		.multi = q->multi,
-		.locked = c->p->keep_addresses,
+		.locked = settings_is_vital(c->settings),
 		/* The supervisor's next message can only cancel this attempt. */
 		.cancel_fd = CHILD_FD,
 		.connected = count,
@@ -98,7 +97,7 @@ static int run_attempt(struct child *c, const struct question *q, const int *fds
 	}
 	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
 	/* By the next attempt the name may have other addresses. */
-	if (ret && ret != -ECANCELED && !c->p->keep_addresses)
+	if (ret && ret != -ECANCELED && !settings_is_vital(c->settings))
 		connect_refresh(c->links[q->server]);
 	return ret;
 }
@@ -112,7 +111,7 @@ static void answer_questions(struct child *c)
 	struct msg_in in = exact_message(&q, sizeof(q), fds);
 
 	while (!msg_receive(CHILD_FD, &in, -1)) {
-		if (q.cancel || q.server >= c->count) {
+		if (q.cancel || q.server >= c->settings->server_count) {
 			msg_close_fds(fds, in.count);
 			continue;
 		}
@@ -131,7 +130,7 @@ static void answer_questions(struct child *c)
 		malloc_trim(0);
 	}
 	/* Whoever waits for the end of this process waits for the end of its look-ups too. */
-	for (unsigned i = 0; i < c->count; i++)
+	for (unsigned i = 0; i < c->settings->server_count; i++)
 		connect_forget_refresh(c->links[i]);
 }
 
@@ -169,35 +168,34 @@ static void answer_by_forks(struct child *c)
 	}
 }
 
-static bool has_token(const struct target *server)
+static bool has_token(const struct settings *s)
 {
-	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
-				     !strncmp(server->tls.cert, "pkcs11:", 7));
+	return s->servers[0].tls &&
+	       (!strncmp(s->tls.key, "pkcs11:", 7) || !strncmp(s->tls.cert, "pkcs11:", 7));
 }
 
 /* Reads the servers' credentials and, where they are never looked up again, their addresses. */
-static int prepare_servers(struct child *c, const struct target *servers, struct err *e)
+static int prepare_servers(struct child *c, struct err *e)
 {
-	bool found = false;
+	const struct settings *s = c->settings;
+	const bool vital = settings_is_vital(s);
+	bool found = !vital;
 	int ret;
 
-	for (unsigned i = 0; i < c->count; i++) {
-		if (c->p->keep_addresses && has_token(&servers[i]))
-			return err_set(
-				e, ERR_USAGE, EOPNOTSUPP,
-				"a key in a token may need files at each handshake, which a device "
-				"that has them cannot wait for: use a key file");
-		ret = connect_prepare(&c->links[i], &servers[i], e);
+	if (vital && has_token(s))
+		return err_set(e, ERR_USAGE, EOPNOTSUPP,
+			       "a key in a token may need files at each handshake, which a device "
+			       "that has them cannot wait for: use a key file");
+	for (unsigned i = 0; i < s->server_count; i++) {
+		ret = connect_prepare(&c->links[i], s, i, e);
 		if (ret)
 			return ret;
-		/* The kernel loads its TLS module for root only. */
-		if (servers[i].where.tls && servers[i].offload != TLS_OFFLOAD_NO)
-			ktls_available();
 	}
-	if (!c->p->keep_addresses)
-		return 0;
-	for (unsigned i = 0; i < c->count; i++)
-		if (!connect_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
+	/* The kernel loads its TLS module for root only. */
+	if (s->servers[0].tls && s->tls.offload != TLS_OFFLOAD_NO)
+		ktls_available();
+	for (unsigned i = 0; vital && i < s->server_count; i++)
+		if (!connect_resolve(c->links[i], s->connect_timeout_ms, -1, &c->unresolved[i]))
 			found = true;
 	if (found)
 		return 0;
@@ -241,31 +239,31 @@ static int drop_inheritance(int fd, struct err *e)
 	return 0;
 }
 
-_Noreturn static void child_main(int fd, const struct target *servers, unsigned count,
+_Noreturn static void child_main(int fd, const struct settings *settings,
 				 const struct negotiator_params *p)
 {
+	const bool vital = settings_is_vital(settings);
 	struct sandbox sandbox = {
 		.user = p->user,
-		.lookups = !p->keep_addresses,
-		.locked = p->keep_addresses,
+		.lookups = !vital,
+		.locked = vital,
+		.token = has_token(settings),
 		.lenient = p->lenient,
 	};
-	struct child c = { .p = p, .count = count };
+	struct child c = { .settings = settings };
 	struct answer a = { 0 };
 
-	for (unsigned i = 0; i < count; i++)
-		sandbox.token = sandbox.token || has_token(&servers[i]);
 	a.ret = drop_inheritance(fd, &a.err);
 	if (!a.ret) {
 		fd = CHILD_FD;
-		a.ret = prepare_servers(&c, servers, &a.err);
+		a.ret = prepare_servers(&c, &a.err);
 	}
 	/* Gives back what reading keys and certificates has needed. */
 	malloc_trim(0);
 	if (!a.ret)
 		a.ret = sandbox_enter(&sandbox, &a.confined, &a.err);
 	if (!msg_send(fd, &a, sizeof(a), NULL, 0, -1) && !a.ret) {
-		if (p->keep_addresses)
+		if (vital)
 			answer_by_forks(&c);
 		else
 			answer_questions(&c);
@@ -554,7 +552,7 @@ static int await_start(struct negotiator *n, struct err *e)
 	return 0;
 }
 
-int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct settings *settings,
 		     const struct negotiator_params *p, struct err *e)
 {
 	int pair[2], ret;
@@ -562,21 +560,20 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 	memset(n, 0, sizeof(*n));
 	n->pid = -1;
 	n->fd = -1;
-	if (!count || count > NEGOTIATOR_SERVERS_MAX)
-		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible", count,
-			       NEGOTIATOR_SERVERS_MAX);
-	n->server_count = count;
-	n->forks = p->keep_addresses;
+	if (!settings->server_count || settings->server_count > NEGOTIATOR_SERVERS_MAX)
+		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible",
+			       settings->server_count, NEGOTIATOR_SERVERS_MAX);
+	if (settings->command.count)
+		return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");
+	n->server_count = settings->server_count;
+	n->forks = settings_is_vital(settings);
 	n->busy = true;
 	n->due_ms = monotonic_ms() + START_MS;
-	for (unsigned i = 0; i < count; i++) {
-		if (servers[i].command_args)
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "a command cannot be started again by itself");
-		n->servers[i].transport = transport_of(&servers[i].where);
-		n->servers[i].tls = servers[i].where.tls;
-		if (p->keep_addresses)
-			n->due_ms += servers[i].timeout_ms;
+	for (unsigned i = 0; i < n->server_count; i++) {
+		n->servers[i].transport = transport_of(&settings->servers[i]);
+		n->servers[i].tls = settings->servers[i].tls;
+		if (n->forks)
+			n->due_ms += settings->connect_timeout_ms;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "socket pair");
@@ -588,7 +585,7 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		return ret;
 	}
 	if (!n->pid)
-		child_main(pair[1], servers, count, p);
+		child_main(pair[1], settings, p);
 	close(pair[1]);
 	n->fd = pair[0];
 	ret = await_start(n, e);

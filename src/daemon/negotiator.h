@@ -20,30 +20,23 @@
 #include "policy/plan.h"
 
 enum {
-	NEGOTIATOR_SERVERS_MAX = 8,
+	NEGOTIATOR_SERVERS_MAX = SETTINGS_SERVERS_MAX,
 	/* Sockets beside a question, with spare ones for plan_multi's guard. */
 	NEGOTIATOR_CONNECTED_MAX = PLAN_CONNECTIONS_MAX + 8,
 };
 
 struct negotiator_params {
-	/*
-	 * For a device that may have our own programs. Names are looked up once, at the start, no
-	 * file is opened later, and all memory (relays' too) stays in RAM where that is permitted.
-	 * The child is two processes then: one only keeps what it has read, and replaces the other
-	 * when that dies, which is answered by -ECHILD.
-	 */
-	bool keep_addresses;
 	const char *user; /* user that root becomes, see struct sandbox */
 	bool lenient;     /* neither filter nor limits: for valgrind, see struct sandbox */
 };
 
 struct negotiator {
-	pid_t pid; /* child; with keep_addresses the process that only keeps what it has read */
+	pid_t pid; /* child; for a vital device the process that only keeps what it has read */
 	int fd;    /* readable: an answer is there, or the child is gone; for polling only */
 	bool busy; /* asked and not answered */
 	/* Its system calls are filtered; see struct sandbox_result. */
 	bool confined;
-	bool locked; /* all its memory stays in RAM: only with keep_addresses, where permitted */
+	bool locked; /* all its memory stays in RAM: only for a vital device, where permitted */
 	long long due_ms; /* time by which a busy child must answer; monotonic_ms */
 	/* The rest is the module's. */
 	unsigned server_count;
@@ -51,7 +44,7 @@ struct negotiator {
 		const struct transport *transport;
 		bool tls;
 	} servers[NEGOTIATOR_SERVERS_MAX];
-	bool forks;      /* keep_addresses: the child forks another one when that dies */
+	bool forks;      /* vital device: the child forks another one when that dies */
 	uint32_t number; /* number of the last question */
 	unsigned stale;  /* number of answers to come that nobody wants any more */
 	unsigned server; /* server of the last question */
@@ -59,14 +52,19 @@ struct negotiator {
 };
 
 /*
- * Starts the child. servers are the replicas of one export, in order, none of them a command; they
- * need not live longer than the call. Their key files are read before privileges are dropped, and
- * never again: a mistake in them is the error here (ERR_TLS, ERR_USAGE). With keep_addresses at
- * least one of them must have addresses; one that has none is unreachable for good. Waits for the
- * child's report: at most half a minute, and with keep_addresses the servers' timeouts. A process
- * that the caller forks later keeps the child alive by its copy of fd.
+ * Starts the child for the servers of the settings, which are no command and need not live longer
+ * than the call. Their key files are read before privileges are dropped, and never again: a mistake
+ * in them is the error here (ERR_TLS, ERR_USAGE). Waits for the child's report: at most half a
+ * minute, and for a vital device the servers' timeouts. A process that the caller forks later keeps
+ * the child alive by its copy of fd.
+ *
+ * For a vital device (settings_is_vital) names are looked up once, at the start, no file is opened
+ * later, and all memory (relays' too) stays in RAM where that is permitted. At least one of the
+ * servers must have addresses then; one that has none is unreachable for good. The child is two
+ * processes: one only keeps what it has read, and replaces the other when that dies, which is
+ * answered by -ECHILD.
  */
-int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
+int negotiator_start(struct negotiator *n, const struct settings *settings,
 		     const struct negotiator_params *p, struct err *e);
 
 /*

@@ -14,7 +14,9 @@
 #include "base/text.h"
 
 #define ALIAS_LINE_MAX 511
-#define FILE_MAX       (4 * (int)sizeof(struct record))
+#define SETTINGS       "settings." /* before the names of settings */
+/* Encoded, a byte is three, or five of a URI. */
+#define FILE_MAX       (4 * (int)(sizeof(struct record) + sizeof(struct settings)))
 
 enum kind { NUMBER, TEXT };
 
@@ -44,7 +46,6 @@ static const struct {
 	FIELD("name", TEXT, name),
 	FIELD("last-error", TEXT, last_error),
 	FIELD("error-time", TEXT, error_time),
-	FIELD("command-line", TEXT, command_line),
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
@@ -145,6 +146,21 @@ static void put_fields(struct out *o, const struct record *s)
 	}
 }
 
+static void put_settings(struct out *o, const struct settings *s)
+{
+	char value[SETTINGS_VALUE_MAX];
+
+	for (const struct settings_row *row = settings_rows; row->name; row++) {
+		for (unsigned i = 0; settings_get(s, row, i, value, sizeof(value)); i++) {
+			put_plain(o, SETTINGS);
+			put_plain(o, row->name);
+			put(o, '=');
+			put_text(o, value);
+			put(o, '\n');
+		}
+	}
+}
+
 int record_open(const char *dir, struct err *e)
 {
 	int fd;
@@ -189,6 +205,8 @@ static int write_record(int dirfd, const char *dir, unsigned index, const struct
 	snprintf(name, sizeof(name), "nbd%u", index);
 	begin_file(&o, dirfd, name, temporary, sizeof(temporary));
 	put_fields(&o, s);
+	if (s->settings)
+		put_settings(&o, s->settings);
 	return end_file(&o, dirfd, dir, name, temporary, e);
 }
 
@@ -268,10 +286,11 @@ static void remove_aliases(int at, unsigned index)
 	closedir(d);
 }
 
-static int parse_line(struct record *s, const char *key, const char *value)
+/* One line of a record. What is not known is a later version's, and 0. */
+static int parse_field(void *record, const char *key, const char *value)
 {
 	for (size_t i = 0; i < FIELDS; i++) {
-		char *member = (char *)s + fields[i].offset;
+		char *member = (char *)record + fields[i].offset;
 		uint64_t number;
 		int n;
 
@@ -285,10 +304,27 @@ static int parse_line(struct record *s, const char *key, const char *value)
 		memcpy(member, &n, sizeof(n));
 		return 0;
 	}
-	return 0; /* a later version's */
+	return 0;
 }
 
-static int parse(struct record *s, char *text)
+static int parse_setting(void *settings, const char *key, const char *value)
+{
+	const struct settings_row *row = NULL;
+	char text[SETTINGS_VALUE_MAX];
+	struct err ignored;
+
+	if (!strncmp(key, SETTINGS, strlen(SETTINGS)))
+		row = settings_find(key + strlen(SETTINGS), SETTINGS_RECORD);
+	if (!row)
+		return 0;
+	return !get_text(value, text, sizeof(text)) ||
+			       settings_set(settings, row, key, text, &ignored) ?
+		       -EBADMSG :
+		       0;
+}
+
+static int parse(char *text, int (*parse_line)(void *to, const char *key, const char *value),
+		 void *to)
 {
 	char *line, *save = NULL;
 
@@ -298,44 +334,45 @@ static int parse(struct record *s, char *text)
 		if (!equals)
 			return -EBADMSG;
 		*equals = '\0';
-		if (parse_line(s, line, equals + 1))
+		if (parse_line(to, line, equals + 1))
 			return -EBADMSG;
 	}
-	return s->pid > 0 ? 0 : -EBADMSG;
+	return 0;
 }
 
-/* path, by which it is told, is relative to dirfd. */
+static int not_a_record(const char *path, struct err *e)
+{
+	return err_set(e, ERR_FAILED, EBADMSG, "read %s: not a record of nbd-attach", path);
+}
+
+/* path, which messages name, is relative to dirfd. */
+static int read_lines(int dirfd, const char *path,
+		      int (*parse_line)(void *to, const char *key, const char *value), void *to,
+		      struct err *e)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), ret = 0;
+	char *text = fd < 0 ? NULL : malloc(FILE_MAX + 1);
+	ssize_t n = text ? read(fd, text, FILE_MAX + 1) : -1;
+
+	if (n < 0)
+		ret = err_sys(e, ERR_FAILED, errno, "read %s", path);
+	else
+		text[n < FILE_MAX ? n : FILE_MAX] = '\0';
+	if (!ret && (n > FILE_MAX || parse(text, parse_line, to)))
+		ret = not_a_record(path, e);
+	free(text);
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
 static int read_record(int dirfd, const char *path, struct record *s, struct err *e)
 {
-	char *text = NULL;
-	ssize_t n;
-	int fd, ret;
+	int ret;
 
 	memset(s, 0, sizeof(*s));
-	fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return err_sys(e, ERR_FAILED, errno, "read %s", path);
-	text = malloc(FILE_MAX + 1);
-	if (!text) {
-		ret = err_sys(e, ERR_FAILED, ENOMEM, "read %s", path);
-		goto out;
-	}
-	n = read(fd, text, FILE_MAX + 1);
-	if (n < 0) {
-		ret = err_sys(e, ERR_FAILED, errno, "read %s", path);
-		goto out;
-	}
-	ret = -EBADMSG;
-	if (n <= FILE_MAX) {
-		text[n] = '\0';
-		ret = parse(s, text);
-	}
-	if (ret)
-		ret = err_set(e, ERR_FAILED, EBADMSG, "read %s: not a record of nbd-attach", path);
-out:
-	free(text);
-	close(fd);
-	return ret;
+	ret = read_lines(dirfd, path, parse_field, s, e);
+	return ret || s->pid > 0 ? ret : not_a_record(path, e);
 }
 
 int record_read(const char *dir, unsigned index, struct record *s, struct err *e)
@@ -352,6 +389,24 @@ int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e)
 
 	snprintf(name, sizeof(name), "nbd%u", index);
 	return read_record(dirfd, name, s, e);
+}
+
+int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e)
+{
+	char path[4096];
+	int ret;
+
+	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
+	settings_init(settings);
+	ret = read_lines(AT_FDCWD, path, parse_setting, settings, e);
+	if (!ret && !settings->server_count)
+		return err_set(e, ERR_FAILED, ENODATA,
+			       "nbd%u: its record, of another version, does not say how it was "
+			       "attached; detach it and attach it again",
+			       index);
+	if (!ret && settings_complete(settings, "", e))
+		ret = err_wrap(e, "nbd%u: as it was attached", index);
+	return ret;
 }
 
 bool record_is_there(int dirfd, unsigned index)

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * state: the record of one attached device below a directory of their own (/run/nbd-attach), one
- * "key=value" a line. A convenience for --list, which is right without it: a record counts only
- * while it fits what sysfs says (record_fits).
+ * record: what is known of one attached device, in a file of a directory of their own
+ * (/run/nbd-attach), one "key=value" a line: the state as fields of struct record, and the settings
+ * through their table, with "settings." before the name. It is a convenience for --list, which is
+ * right without it, and what --adopt knows of the attachment. A record counts only while it fits
+ * what sysfs says (record_fits).
+ *
+ * Keys that are not known are a later version's and passed over. Versions that kept a
+ * "command-line" instead of the settings: the record is good but for record_read_settings.
  */
 #ifndef NBD_ATTACH_RECORD_H
 #define NBD_ATTACH_RECORD_H
@@ -12,13 +17,14 @@
 
 #include "base/err.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 #include "kernel/sysfs.h"
 #include "proto/uri.h"
 
 struct record {
 	pid_t pid; /* that did CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
-	int read_only;                      /* 1: asked for by the user, whatever the server says */
+	int read_only;                      /* 1: the user wants it, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
 	char host[512];                     /* "host:port", a socket's path or a command's name */
 	char export[URI_EXPORT_MAX + 1];
@@ -32,8 +38,8 @@ struct record {
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
 	char last_error[512];          /* of an attempt to reconnect, "" for none */
 	char error_time[32];           /* as 2001-02-03T04:05:06Z */
-	char command_line
-		[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
+	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */
+	const struct settings *settings;
 };
 
 /* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
@@ -60,6 +66,12 @@ void record_remove_udev_name(const char *dir, unsigned index, pid_t pid);
 int record_read(const char *dir, unsigned index, struct record *s, struct err *e);
 int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e);
 bool record_is_there(int dirfd, unsigned index);
+
+/*
+ * How the device was attached, completed (settings_complete). As record_read; -ENODATA (ERR_FAILED): the record does
+ * not say it, as it is another version's. The text says what to do.
+ */
+int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e);
 
 /* Removes the record, and what there is for udev; that there is none is no error. */
 void record_remove(const char *dir, unsigned index);

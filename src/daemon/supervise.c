@@ -164,11 +164,6 @@ struct supervisor {
 #define SAY(s, level, fmt, ...) \
 	log_say((s)->rq->logger, level, "nbd%u: " fmt, (s)->rq->index, ##__VA_ARGS__)
 
-static const struct target *server_of(const struct supervisor *s)
-{
-	return &s->rq->servers[s->server];
-}
-
 static unsigned count_dead(const struct supervisor *s)
 {
 	unsigned dead = 0;
@@ -230,7 +225,7 @@ static void update_record(struct supervisor *s)
 	memcpy(st->peer, s->peer, sizeof(st->peer));
 	snprintf(st->last_error, sizeof(st->last_error), "%s", s->last_error);
 	format_time(s->error_time, st->error_time, sizeof(st->error_time));
-	target_endpoint(server_of(s), st->host, sizeof(st->host));
+	settings_endpoint(s->rq->settings, s->server, st->host, sizeof(st->host));
 	if (record_write_at(s->records, s->rq->index, st, &e))
 		SAY(s, LOG_LEVEL_WARNING, "%s", e.text);
 }
@@ -298,7 +293,7 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 	struct err ignored;
 
 	if (slot->fd >= 0) {
-		silent = sockopt_was_silent(slot->fd, s->rq->options.peer_timeout_s);
+		silent = sockopt_was_silent(slot->fd, s->rq->settings->peer_timeout_s);
 		/* What the server has not got yet it shall never get: the kernel sends it again. */
 		sockopt_cut(slot->fd, &ignored);
 		close(slot->fd);
@@ -313,7 +308,7 @@ static void lose(struct supervisor *s, unsigned i, long long now)
 		s->lost_since = now;
 	if (silent) {
 		s->fenced_server = s->server;
-		s->fenced_until = now + 1000LL * s->rq->options.fence_delay_s;
+		s->fenced_until = now + 1000LL * settings_fence_delay(s->rq->settings);
 	}
 	tell_status(s);
 	if (s->notices) {
@@ -486,10 +481,10 @@ static uint64_t count_records(const struct supervisor *s)
 
 static void begin_to_count(struct supervisor *s, unsigned i, bool kernel_tls, uint64_t records)
 {
-	s->slots[i].kernel_tls = kernel_tls && s->rq->options.tls_renew;
+	s->slots[i].kernel_tls = kernel_tls && s->rq->settings->tls.renew;
 	s->slots[i].records = records;
 	if (s->slots[i].kernel_tls && s->look_due < 0)
-		s->look_due = monotonic_ms() + plan_renewal_ms(s->rq->options.tls_renew);
+		s->look_due = monotonic_ms() + plan_renewal_ms(s->rq->settings->tls.renew);
 }
 
 static void not_renewed(struct supervisor *s, long long now, const struct err *why)
@@ -548,7 +543,7 @@ static int first_outdated(const struct supervisor *s)
 /* Which connection is worn out; -1: none, and when to look again. */
 static int worn_out(struct supervisor *s, long long now)
 {
-	uint64_t limit = s->rq->options.tls_renew, records = count_records(s), left = limit;
+	uint64_t limit = s->rq->settings->tls.renew, records = count_records(s), left = limit;
 	bool any = false;
 
 	for (unsigned i = 0; i < s->rq->connections; i++) {
@@ -580,8 +575,8 @@ static void failed(struct supervisor *s, long long now, const struct err *why)
 		SAY(s, LOG_LEVEL_WARNING, "cannot reconnect, trying again: %s", why->text);
 		update_record(s);
 	}
-	s->server = (s->server + 1) % s->rq->server_count;
-	if (++s->tried < s->rq->server_count) {
+	s->server = (s->server + 1) % s->rq->settings->server_count;
+	if (++s->tried < s->rq->settings->server_count) {
 		schedule(s, now);
 		return;
 	}
@@ -604,7 +599,7 @@ static void restart_negotiator(struct supervisor *s, long long now)
 
 	SAY(s, LOG_LEVEL_WARNING, "the negotiator is gone and is started again");
 	negotiator_stop(s->n);
-	if (negotiator_start(s->n, s->rq->servers, s->rq->server_count, &s->rq->negotiator, &e))
+	if (negotiator_start(s->n, s->rq->settings, &s->rq->negotiator, &e))
 		failed(s, now, &e);
 	else
 		schedule(s, now + FIRST_ATTEMPT_MS);
@@ -627,16 +622,16 @@ static int connect_unix(const struct supervisor *s, const char *path, struct err
 
 static int ask(struct supervisor *s, enum neg_goal goal, struct err *e)
 {
-	const struct target *server = server_of(s);
+	const struct uri *server = &s->rq->settings->servers[s->server];
 	const struct plan_multi one = { .wanted = 1 };
 	int fd = -1, ret;
 
-	if (transport_of(&server->where)->by_path) {
-		fd = connect_unix(s, server->where.path, e);
+	if (transport_of(server)->by_path) {
+		fd = connect_unix(s, server->path, e);
 		if (fd < 0)
 			return fd;
 	}
-	ret = negotiator_ask(s->n, s->server, goal, &one, s->rq->options.attempt_timeout_ms, &fd,
+	ret = negotiator_ask(s->n, s->server, goal, &one, s->rq->settings->connect_timeout_ms, &fd,
 			     fd >= 0, e);
 	if (fd >= 0)
 		close(fd);
@@ -1184,7 +1179,7 @@ static void signalled(struct supervisor *s)
 	struct signalfd_siginfo si;
 
 	while (read(s->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-		if (s->rq->options.deaf)
+		if (s->rq->deaf)
 			SAY(s, LOG_LEVEL_NOTICE,
 			    "asked to stop by a signal, and stays: --detach ends it");
 		else
@@ -1212,7 +1207,7 @@ static void called(struct supervisor *s, long long now)
 	case JOB_GIVE_UP:
 		err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
 			"given up after %u s without a connection: %.400s",
-			s->rq->options.reconnect_timeout_s, s->last_error);
+			s->rq->settings->supervision.reconnect_timeout_s, s->last_error);
 		end(s, -ETIMEDOUT);
 		break;
 	}
@@ -1220,7 +1215,7 @@ static void called(struct supervisor *s, long long now)
 
 static long long give_up_due(const struct supervisor *s)
 {
-	uint32_t limit = s->rq->options.reconnect_timeout_s;
+	uint32_t limit = s->rq->settings->supervision.reconnect_timeout_s;
 
 	/* One that lives carries the I/O of all. */
 	if (!limit || !s->lost_since || s->paused || count_dead(s) < s->rq->connections)
@@ -1357,8 +1352,8 @@ static void wait_and_hear(struct supervisor *s)
 
 static int open_unix_dirs(struct supervisor *s)
 {
-	for (unsigned i = 0; i < s->rq->server_count; i++) {
-		const struct uri *where = &s->rq->servers[i].where;
+	for (unsigned i = 0; i < s->rq->settings->server_count; i++) {
+		const struct uri *where = &s->rq->settings->servers[i];
 		char dir[sizeof(where->path)];
 
 		if (!transport_of(where)->by_path)
@@ -1387,10 +1382,11 @@ static int begin(struct supervisor *s)
 		return s->records;
 	if (record_read_at(s->records, rq->index, &s->record, &ignored))
 		s->record.pid = 0;
+	s->record.settings = rq->settings;
 	s->sysfd = sysfs_open("/sys", s->e);
 	if (s->sysfd < 0)
 		return s->sysfd;
-	ret = rq->options.vital ? open_unix_dirs(s) : 0;
+	ret = settings_is_vital(rq->settings) ? open_unix_dirs(s) : 0;
 	if (ret)
 		return ret;
 	/* The end of a session is none of a device. */

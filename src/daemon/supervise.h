@@ -16,29 +16,12 @@
 #include "daemon/negotiator.h"
 #include "daemon/notify.h"
 #include "policy/plan.h"
-
-/* How a device is looked after; seconds. */
-struct supervise_options {
-	uint32_t peer_timeout_s;      /* a peer that is silent for so long is dead */
-	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
-	uint32_t fence_delay_s; /* before another server gets what a silent one may still execute */
-	uint32_t attempt_timeout_ms; /* for one attempt to reach a server */
-	uint32_t
-		tls_renew; /* connections that the kernel encrypts are replaced after so many records; 0: never */
-	/*
-	 * The device may be what we live on (vital.h): nothing is done that could wait for it before it is connected again. No memory
-	 * is allocated then, and no file is opened but by descriptors of sysfs and of the records' directory, so that a change of
-	 * root, or the loss of what was in it, does not matter.
-	 */
-	bool vital;
-	bool deaf; /* SIGTERM is only noted: the device is needed to the very end */
-};
+#include "policy/settings.h"
 
 struct supervise_request {
 	unsigned index;
-	struct supervise_options options;
-	const struct target *servers; /* those that the negotiator has, in its order */
-	unsigned server_count;
+	const struct settings *settings;
+	bool deaf; /* SIGTERM is only noted: the device is needed to the very end */
 	struct negotiator_params negotiator; /* for the next one, when it dies */
 	unsigned server;                     /* of the connections that stand */
 	const struct plan *plan;

@@ -110,7 +110,7 @@ int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct 
 	ret = k->events = nbdevent_open(e);
 	if (ret < 0)
 		goto out;
-	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &rq->negotiator, e);
+	ret = negotiator_start(&k->negotiator, rq->settings, &rq->negotiator, e);
 	if (ret)
 		goto out;
 	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_HAND_OVER, RETIRE_MS, &a,

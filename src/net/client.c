@@ -8,12 +8,14 @@
 
 #include "net/blocking_child.h"
 
-int client_open(struct client **out, const struct target *target, int cancel_fd, struct err *e)
+int client_open(struct client **out, const struct settings *settings,
+		const struct metactx *contexts, int cancel_fd, struct err *e)
 {
 	struct client *c = calloc(1, sizeof(*c));
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_QUERY,
-		.timeout_ms = target->timeout_ms,
+		.timeout_ms = settings->connect_timeout_ms,
+		.contexts = contexts,
 		.cancel_fd = cancel_fd,
 	};
 	int ret;
@@ -21,9 +23,9 @@ int client_open(struct client **out, const struct target *target, int cancel_fd,
 	*out = NULL;
 	if (!c)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	c->rq = target;
+	c->settings = settings;
 	a.keep = &c->conn;
-	ret = connect_prepare(&c->connector, target, e);
+	ret = connect_prepare(&c->connector, settings, 0, e);
 	if (!ret)
 		ret = connect_run(c->connector, &a, NULL, NULL, &c->link, e);
 	if (ret) {
@@ -108,7 +110,7 @@ int client_next(struct client *c, long long deadline, int cancel_fd, struct tran
 		if (ret > 0)
 			transmission_timed_out(q);
 		else if (ret)
-			return connections_explain(c->rq, &c->link, e);
+			return connections_explain(c->settings, 0, &c->link, e);
 		want = transmission_want(q, buf);
 	}
 	if (want == TRANSMISSION_DONE || want == TRANSMISSION_FAILED)
@@ -116,7 +118,7 @@ int client_next(struct client *c, long long deadline, int cancel_fd, struct tran
 	if (want != TRANSMISSION_FAILED)
 		return (int)want;
 	*e = *transmission_failure(q);
-	return connections_explain(c->rq, &c->link, e);
+	return connections_explain(c->settings, 0, &c->link, e);
 }
 
 void client_close(struct client *c)

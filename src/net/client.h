@@ -13,7 +13,7 @@
 #include "proto/transmission.h"
 
 struct client {
-	const struct target *rq;
+	const struct settings *settings;
 	struct connector *connector; /* holds the credentials of conn */
 	struct connections link;     /* no connections, but the answer: export, peer, command */
 	struct handshake conn;
@@ -22,11 +22,12 @@ struct client {
 };
 
 /*
- * Connects to the target, whose goal is NEG_GOAL_QUERY, and agrees on its contexts. The target
- * has to outlive the client. *c is the caller's, for client_close; NULL after an error, which is
- * one of connect_run's.
+ * Connects to the first server of the settings, which have to outlive the client, and agrees on
+ * contexts (or NULL). *c is the caller's, for client_close; NULL after an error, which is one of
+ * connect_run's.
  */
-int client_open(struct client **c, const struct target *target, int cancel_fd, struct err *e);
+int client_open(struct client **c, const struct settings *settings, const struct metactx *contexts,
+		int cancel_fd, struct err *e);
 
 /*
  * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_REPLY,

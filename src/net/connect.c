@@ -23,36 +23,17 @@
 #include "base/text.h"
 
 struct connector {
-	const struct target *target;
+	const struct settings *settings;
+	unsigned server;                 /* number in settings */
+	const struct uri *where;         /* that server */
 	struct tls_creds *creds;         /* NULL: no TLS */
 	struct resolve_result addresses; /* known ones; count 0: none yet */
 	struct blocking_child lookup;    /* look-up of connect_refresh; pid < 0: none */
 };
 
-int target_set_command(struct target *target, char *const argv[], struct err *e)
+static bool is_command(const struct connector *c)
 {
-	size_t used = 0;
-
-	target->command_args = 0;
-	for (; argv[target->command_args]; target->command_args++) {
-		size_t len = strlen(argv[target->command_args]) + 1;
-
-		if (len > sizeof(target->command) - used || target->command_args == TARGET_ARGS_MAX)
-			return err_set(e, ERR_USAGE, E2BIG,
-				       "the command is longer than %d bytes or %d arguments",
-				       TARGET_COMMAND_MAX, TARGET_ARGS_MAX);
-		memcpy(target->command + used, argv[target->command_args], len);
-		used += len;
-	}
-	return 0;
-}
-
-void target_endpoint(const struct target *target, char *buf, size_t cap)
-{
-	if (target->command_args)
-		text_escape(buf, cap, target->command, strlen(target->command));
-	else
-		uri_endpoint(&target->where, buf, cap);
+	return c->settings->command.count > 0;
 }
 
 /* Takes what the look-up of connect_refresh has found, if it is done. */
@@ -64,17 +45,17 @@ static void take_lookup(struct connector *c)
 
 	if (c->lookup.pid < 0 || poll(&p, 1, 0) <= 0)
 		return;
-	if (!resolve_finish(&c->lookup, &c->target->where, &r, &e))
+	if (!resolve_finish(&c->lookup, c->where, &r, &e))
 		c->addresses = r;
 }
 
 void connect_refresh(struct connector *c)
 {
-	const struct uri *where = &c->target->where;
+	const struct uri *where = c->where;
 	struct resolve_result r;
 	struct err e;
 
-	if (c->target->command_args || c->lookup.pid >= 0)
+	if (is_command(c) || c->lookup.pid >= 0)
 		return;
 	/* A later failure asks again: an error here is no reason to fail. */
 	if (!transport_of(where)->find_addresses(where, &r) && resolve_start(&c->lookup, where, &e))
@@ -85,13 +66,13 @@ void connect_refresh(struct connector *c)
 static int resolve(struct connector *c, unsigned timeout_ms, long long deadline, int cancel_fd,
 		   struct err *e)
 {
-	const struct uri *where = &c->target->where;
+	const struct uri *where = c->where;
 	struct resolve_result *r = &c->addresses;
 	struct blocking_child t;
 	int ret;
 
 	take_lookup(c);
-	if (c->target->command_args || r->count || transport_of(where)->find_addresses(where, r))
+	if (is_command(c) || r->count || transport_of(where)->find_addresses(where, r))
 		return 0;
 	ret = resolve_start(&t, where, e);
 	if (ret)
@@ -110,42 +91,44 @@ static int resolve(struct connector *c, unsigned timeout_ms, long long deadline,
 	return err_sys(e, ERR_FAILED, -ret, "look up its addresses");
 }
 
-static int add_endpoint(const struct target *target, struct err *e)
+static int add_endpoint(const struct settings *settings, unsigned server, struct err *e)
 {
 	char endpoint[512];
 
-	target_endpoint(target, endpoint, sizeof(endpoint));
+	settings_endpoint(settings, server, endpoint, sizeof(endpoint));
 	return err_wrap(e, "%s", endpoint);
 }
 
 int connect_resolve(struct connector *c, unsigned timeout_ms, int cancel_fd, struct err *e)
 {
 	if (resolve(c, timeout_ms, monotonic_ms() + timeout_ms, cancel_fd, e))
-		return add_endpoint(c->target, e);
+		return add_endpoint(c->settings, c->server, e);
 	return 0;
 }
 
-static int start_command(const struct target *target, struct connections *result, struct err *e)
+static int start_command(const struct server_command *command, struct connections *result,
+			 struct err *e)
 {
-	char copy[TARGET_COMMAND_MAX];
-	char *argv[TARGET_ARGS_MAX + 1];
+	char copy[SETTINGS_COMMAND_MAX];
+	char *argv[SETTINGS_WORDS_MAX + 1];
 	char *arg = copy;
 
 	/* execvp() wants writable strings. */
-	memcpy(copy, target->command, sizeof(copy));
-	for (unsigned i = 0; i < target->command_args; i++) {
+	memcpy(copy, command->words, sizeof(copy));
+	for (unsigned i = 0; i < command->count; i++) {
 		argv[i] = arg;
 		arg += strlen(arg) + 1;
 	}
-	argv[target->command_args] = NULL;
+	argv[command->count] = NULL;
 	return command_start(argv, &result->command, &result->command_log, e);
 }
 
-int connections_explain(const struct target *target, struct connections *result, struct err *e)
+int connections_explain(const struct settings *settings, unsigned server,
+			struct connections *result, struct err *e)
 {
 	if (result->command)
 		command_quote(result->command_log, e);
-	return add_endpoint(target, e);
+	return add_endpoint(settings, server, e);
 }
 
 /* NBD_CMD_DISC to a descriptor with plain data. A server that is gone needs none. */
@@ -179,33 +162,34 @@ void connections_close(struct connections *result, bool kernel_has_it)
 
 static int load_creds(struct connector *c, struct err *e)
 {
-	const struct target *target = c->target;
 	struct tls_params params;
 	int ret;
 
-	if (!target->where.tls)
+	if (!c->where->tls)
 		return 0;
-	params = target->tls;
-	if (!params.hostname[0] && !target->command_args &&
-	    transport_of(&target->where)->names_host)
-		memcpy(params.hostname, target->where.host, sizeof(params.hostname));
+	params = c->settings->tls;
+	if (!params.hostname[0] && !is_command(c) && transport_of(c->where)->names_host)
+		memcpy(params.hostname, c->where->host, sizeof(params.hostname));
 	ret = tls_creds_load(&c->creds, &params, e);
 	explicit_bzero(&params, sizeof(params));
 	return ret;
 }
 
-int connect_prepare(struct connector **out, const struct target *target, struct err *e)
+int connect_prepare(struct connector **out, const struct settings *settings, unsigned server,
+		    struct err *e)
 {
 	struct connector *c = calloc(1, sizeof(*c));
 
 	*out = NULL;
 	if (!c)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	c->target = target;
+	c->settings = settings;
+	c->server = server;
+	c->where = &settings->servers[server];
 	c->lookup.pid = -1;
 	if (load_creds(c, e)) {
 		connect_free(c);
-		return add_endpoint(target, e);
+		return add_endpoint(settings, server, e);
 	}
 	*out = c;
 	return 0;
@@ -261,19 +245,19 @@ static int offload_tls(struct handshake *h, enum tls_offload offload, bool locke
 }
 
 /* Moves the descriptors to the result, for the driver, which knows nothing of TLS. */
-static int hand_over_sockets(const struct target *target, struct race *r, bool locked,
+static int hand_over_sockets(const struct connector *c, struct race *r, bool locked,
 			     struct connections *result, struct err *e)
 {
-	const bool relay = !target->command_args && transport_of(&target->where)->needs_relay;
+	const bool relay = !is_command(c) && transport_of(c->where)->needs_relay;
 
 	for (unsigned i = 0; i < r->count; i++) {
 		struct handshake *h = &r->handshakes[i];
 		int fd = h->fd;
 
-		if (sockopt_set_peer_timeout(fd, target->peer_timeout_s, e))
+		if (sockopt_set_peer_timeout(fd, c->settings->peer_timeout_s, e))
 			return -e->code;
 		if (h->encrypted)
-			fd = offload_tls(h, target->offload, locked, &result->relayed, e);
+			fd = offload_tls(h, c->settings->tls.offload, locked, &result->relayed, e);
 		else if (relay)
 			fd = put_relay(h, NULL, locked, &result->relayed, e);
 		if (fd < 0) {
@@ -289,12 +273,12 @@ static int hand_over_sockets(const struct target *target, struct race *r, bool l
 	return 0;
 }
 
-static unsigned count_wanted(const struct target *target, const struct connect_attempt *a)
+static unsigned count_wanted(const struct connector *c, const struct connect_attempt *a)
 {
 	unsigned n = a->multi.wanted;
 
 	/* A command serves one client; another one of it would have caches of its own. */
-	if (a->goal != NEG_GOAL_GO || target->command_args || !n)
+	if (a->goal != NEG_GOAL_GO || is_command(c) || !n)
 		n = 1;
 	if (n > PLAN_CONNECTIONS_MAX)
 		n = PLAN_CONNECTIONS_MAX;
@@ -326,7 +310,7 @@ static int run_race(struct connector *c, const struct connect_attempt *a, struct
 		return ret;
 	describe_first(r, result);
 	if (a->goal == NEG_GOAL_GO)
-		return hand_over_sockets(c->target, r, a->locked, result, e);
+		return hand_over_sockets(c, r, a->locked, result, e);
 	if (a->goal == NEG_GOAL_QUERY) {
 		*a->keep = r->handshakes[0];
 		r->count = 0;
@@ -338,17 +322,12 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *result, struct err *e)
 {
-	const struct target *target = c->target;
-	struct neg_params neg = {
-		.goal = a->goal,
-		.tls = target->where.tls,
-		.contexts = target->contexts,
-	};
+	struct neg_params neg = { .goal = a->goal, .tls = c->where->tls };
 	struct race_params params = {
 		.neg = &neg,
 		.creds = c->creds,
 		.multi = a->multi,
-		.connections = count_wanted(target, a),
+		.connections = count_wanted(c, a),
 		.timeout_ms = a->timeout_ms,
 		.deadline = monotonic_ms() + a->timeout_ms,
 		.cancel_fd = a->cancel_fd,
@@ -360,13 +339,15 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 	struct race r;
 	int ret = 0, command;
 
-	memcpy(neg.export, target->where.export, sizeof(neg.export));
+	if (a->contexts)
+		neg.contexts = *a->contexts;
+	memcpy(neg.export, c->where->export, sizeof(neg.export));
 	memset(result, 0, sizeof(*result));
 	result->command_log = -1;
-	if (target->command_args) {
-		command = start_command(target, result, e);
+	if (is_command(c)) {
+		command = start_command(&c->settings->command, result, e);
 		if (command < 0)
-			return add_endpoint(target, e);
+			return add_endpoint(c->settings, c->server, e);
 		params.fds = &command;
 		params.fd_count = 1;
 	}
@@ -374,7 +355,7 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 	if (!ret)
 		ret = run_race(c, a, &r, result, e);
 	if (ret)
-		connections_explain(target, result, e);
+		connections_explain(c->settings, c->server, result, e);
 	race_end(&r);
 	if (ret)
 		connections_close(result, false);
@@ -383,14 +364,14 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 	return ret;
 }
 
-int connect_open(const struct target *target, int cancel_fd,
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
 		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		 struct connections *result, struct err *e)
 {
 	const struct connect_attempt a = {
-		.goal = target->goal,
-		.timeout_ms = target->timeout_ms,
-		.multi = target->multi,
+		.goal = goal,
+		.timeout_ms = settings->connect_timeout_ms,
+		.multi = settings->multi,
 		.cancel_fd = cancel_fd,
 	};
 	struct connector *c;
@@ -398,7 +379,7 @@ int connect_open(const struct target *target, int cancel_fd,
 
 	memset(result, 0, sizeof(*result));
 	result->command_log = -1;
-	ret = connect_prepare(&c, target, e);
+	ret = connect_prepare(&c, settings, 0, e);
 	if (ret)
 		return ret;
 	ret = connect_run(c, &a, item, ctx, result, e);

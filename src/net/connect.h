@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * connect: from a target to connections in the transmission phase: look-up, handshakes, relays, all
- * under one deadline. Target and result are flat, so that they can become messages between
- * processes; whoever holds a result owns its descriptors and its child. Never touches a device.
+ * connect: from a server to connections in the transmission phase: look-up, handshakes, relays, all
+ * under one deadline. The result is flat, so that it can become a message between processes;
+ * whoever holds it owns its descriptors and its child. Never touches a device.
  */
 #ifndef NBD_ATTACH_CONNECT_H
 #define NBD_ATTACH_CONNECT_H
@@ -16,33 +16,8 @@
 #include "proto/export.h"
 #include "proto/neg.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 #include "net/tls.h"
-#include "proto/uri.h"
-
-#define TARGET_COMMAND_MAX 8192
-#define TARGET_ARGS_MAX    256
-
-/* Who does the record layer of TLS, once the handshake is done. */
-enum tls_offload {
-	TLS_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
-	TLS_OFFLOAD_REQUIRE, /* the kernel, or failure */
-	TLS_OFFLOAD_NO,      /* a relay process */
-};
-
-struct target {
-	enum neg_goal goal;
-	unsigned timeout_ms; /* for everything together */
-	unsigned
-		peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
-	struct plan_multi
-		multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
-	struct uri where;        /* but for a command's, of which only the export and tls count */
-	struct tls_params tls;   /* for where.tls; without a hostname that of where is expected */
-	struct metactx contexts; /* for NEG_GOAL_QUERY */
-	enum tls_offload offload;
-	unsigned command_args;            /* 0: no command */
-	char command[TARGET_COMMAND_MAX]; /* that many NUL-terminated strings */
-};
 
 struct connections {
 	unsigned count;                /* connections; 0 for all goals but NEG_GOAL_GO */
@@ -58,26 +33,20 @@ struct connections {
 	char note[512];
 };
 
-/* Puts argv's strings into the target; -E2BIG (ERR_USAGE) when they are too long or too many. */
-int target_set_command(struct target *target, char *const argv[], struct err *e);
-
 /*
- * The target for messages: "host:port", a path, or the command's name. Escaped, cut to cap bytes.
- */
-void target_endpoint(const struct target *target, char *buf, size_t cap);
-
-/*
- * A target that is connected to again and again: its credentials are read once, and the addresses
- * of its host stay known. Neither is shared with anybody.
+ * One server of the settings that is connected to again and again: its credentials are read once,
+ * and the addresses of its host stay known. Neither is shared with anybody.
  */
 struct connector;
 
-/* What one connect_run is to do; goal, timeout_ms and multi as in struct target. */
+/* What one connect_run is to do. */
 struct connect_attempt {
 	enum neg_goal goal;
-	unsigned timeout_ms;
+	unsigned timeout_ms; /* for everything together */
+	/* For NEG_GOAL_GO: the other goals have one connection, and so have commands. */
 	struct plan_multi multi;
-	bool locked;   /* relays keep all their memory in RAM, see relay_start */
+	const struct metactx *contexts; /* for NEG_GOAL_QUERY, or NULL */
+	bool locked;                    /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
 	 * Connected sockets, for a process that sees no paths (by_path of struct transport),
@@ -94,10 +63,11 @@ struct connect_attempt {
 };
 
 /*
- * Reads the credentials, so that a mistake in them is found before anybody is contacted. target
- * must outlive *c, which is the caller's, for connect_free.
+ * Reads the credentials, so that a mistake in them is found before anybody is contacted. server
+ * is its number in settings, which must outlive *c. *c is the caller's, for connect_free.
  */
-int connect_prepare(struct connector **c, const struct target *target, struct err *e);
+int connect_prepare(struct connector **c, const struct settings *settings, unsigned server,
+		    struct err *e);
 void connect_free(struct connector *c);
 
 /* Looks up the host's addresses now, where it has a name; later runs use those. ERR_UNREACHABLE. */
@@ -129,16 +99,17 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *result, struct err *e);
 
-/* Prepares, runs once and frees. cancel_fd as in struct connect_attempt. */
-int connect_open(const struct target *target, int cancel_fd,
+/* Prepares, runs once and frees, for the first server. cancel_fd as in struct connect_attempt. */
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
 		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		 struct connections *result, struct err *e);
 
 /*
- * Adds to an error met on one of the connections the name of the target, and the last words of its
+ * Adds to an error met on one of the connections the name of the server, and the last words of its
  * command. Returns -e->code.
  */
-int connections_explain(const struct target *target, struct connections *c, struct err *e);
+int connections_explain(const struct settings *settings, unsigned server, struct connections *c,
+			struct err *e);
 
 /*
  * Ends connections that are not wanted (any more): NBD_CMD_DISC, close, and the end of the

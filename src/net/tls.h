@@ -13,7 +13,6 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "net/tls_params.h"
 
 struct tls_creds;
 struct tls;

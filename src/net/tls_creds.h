@@ -9,7 +9,7 @@
 #define NBD_ATTACH_TLS_CREDS_H
 
 #include "base/err.h"
-#include "net/tls_params.h"
+#include "policy/settings.h"
 
 struct tls_creds;
 

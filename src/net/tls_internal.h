@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "net/tls_params.h"
+#include "policy/settings.h"
 
 /* Either psk is there, or x509 with its revocation lists. */
 struct tls_creds {

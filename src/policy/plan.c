@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "policy/settings.h"
 #include "proto/wire.h"
 
 /* The flags that drivers/block/nbd.c acts upon; it cannot use the others (DF, SEND_CACHE, ...). */
@@ -22,12 +23,12 @@ enum {
 	RENEWAL_MAX_MS = 60000,
 };
 
-static int plan_block_size(const struct plan_request *rq, const struct export *x,
-			   const struct plan_kernel *k, struct plan *p, struct err *e)
+static int plan_block_size(uint32_t wanted, const struct export *x, const struct plan_kernel *k,
+			   struct plan *p, struct err *e)
 {
 	uint32_t min = x->has_block_size ? x->block_min : 1;
 	uint32_t smallest = min < PLAN_BLOCK_SIZE_MIN ? PLAN_BLOCK_SIZE_MIN : min;
-	uint32_t bs = rq->block_size ? rq->block_size : smallest;
+	uint32_t bs = wanted ? wanted : smallest;
 
 	if (min > k->page_size)
 		return err_set(
@@ -83,8 +84,8 @@ uint16_t plan_kernel_flags(const struct export *x)
 	return x->flags & kernel_flags;
 }
 
-int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
-		struct plan *p, struct err *e)
+int plan_attach(const struct settings *s, unsigned connections, const struct export *x,
+		const struct plan_kernel *k, struct plan *p, struct err *e)
 {
 	uint16_t flags;
 	int ret;
@@ -96,7 +97,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 		return err_set(e, ERR_FAILED, EFBIG,
 			       "the export has %llu bytes, more than the kernel can address",
 			       (unsigned long long)x->size);
-	ret = plan_block_size(rq, x, k, p, e);
+	ret = plan_block_size(s->block_size, x, k, p, e);
 	if (ret)
 		return ret;
 	ret = plan_max_sectors(x, k, p, e);
@@ -104,24 +105,24 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 		return ret;
 
 	flags = plan_kernel_flags(x);
-	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !rq->read_only;
+	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !s->read_only;
 	flags |= NBD_FLAG_HAS_FLAGS;
-	if (rq->read_only)
+	if (s->read_only)
 		flags |= NBD_FLAG_READ_ONLY;
 	/* Without this flag the driver takes one connection only; the user may have forced more. */
-	if (rq->connections > 1)
+	if (connections > 1)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
 	p->server_flags = flags;
 	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
 	p->write_zeroes = flags & NBD_FLAG_SEND_WRITE_ZEROES;
 	p->size = x->size;
-	p->timeout_s = rq->timeout_s < PLAN_TIMEOUT_MAX ? rq->timeout_s : PLAN_TIMEOUT_MAX;
-	p->dead_timeout_s = rq->dead_timeout_s < PLAN_TIMEOUT_MAX ? rq->dead_timeout_s :
-								    PLAN_TIMEOUT_MAX;
-	if (rq->supervised) {
+	p->timeout_s = s->timeout_s < PLAN_TIMEOUT_MAX ? s->timeout_s : PLAN_TIMEOUT_MAX;
+	p->dead_timeout_s = s->dead_timeout_s < PLAN_TIMEOUT_MAX ? s->dead_timeout_s :
+								   PLAN_TIMEOUT_MAX;
+	if (!s->supervision.none) {
 		p->dead_timeout_s = PLAN_TIMEOUT_MAX;
-		if (rq->connections <= 1 && !rq->timeout_given) {
+		if (connections <= 1 && !settings_given(s, &s->timeout_s)) {
 			p->timeout_s = 0;
 			p->io_timeout_ms = PLAN_IO_TIMEOUT_MS;
 		}

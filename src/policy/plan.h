@@ -12,6 +12,8 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "policy/limits.h"
+#include "policy/settings.h"
 #include "proto/export.h"
 #include "proto/uri.h"
 
@@ -22,39 +24,13 @@
 #define PLAN_BACKEND_MAX 1023
 
 enum {
-	PLAN_BLOCK_SIZE_MIN = 512, /* a sector of the block layer */
 	/*
 	 * Largest request where the server allows it: the default of kernel 7.2, and small enough
 	 * to fit the send buffer of a socket.
 	 */
 	PLAN_MAX_SECTORS_KB = 4096,
-	PLAN_TIMEOUT_DEFAULT = 30, /* seconds */
 	PLAN_IO_TIMEOUT_MS = 1000,
-	/* Ten years. nbd.c multiplies the seconds by HZ, which does not overflow with this. */
-	PLAN_TIMEOUT_MAX = 300000000,
-};
-
-struct plan_request {
-	bool read_only;
-	uint32_t block_size;     /* bytes, 0: the server's minimum */
-	uint32_t timeout_s;      /* limit on the answer to one request; 0: none */
-	uint32_t dead_timeout_s; /* limit on replacing a lost connection; 0: error at once */
-	unsigned connections;    /* connections made; plan_multi has permitted them */
-	bool supervised;         /* lost connections are replaced: dead_timeout_s is ignored */
-	bool timeout_given;      /* timeout_s is the user's, not the default */
-};
-
-enum {
-	PLAN_CONNECTIONS_MAX = 64,
 	PLAN_CONNECTIONS_AUTO_MAX = 8,
-};
-
-/* The connections that the user wants. */
-struct plan_multi {
-	uint32_t wanted; /* number, 0 is 1 */
-	bool automatic;  /* --connections auto: fewer will do */
-	bool force;      /* --force-multi-conn */
-	bool read_only;  /* nothing will be written, whatever the export permits */
 };
 
 /* The server's answer to NBD_CMD_CACHE. */
@@ -94,7 +70,7 @@ struct plan {
  * Fills *p, all but backend, by these rules in this order. A failure is ERR_FAILED, or ERR_USAGE
  * where the user's -b is at fault; its text says what the server wants and what to do.
  * - A size of 0 or above 2^63 - 1 is an error.
- * - Logical block size: block_size of the request, else the server's minimum, raised to 512. It is
+ * - Logical block size: block_size of the settings, else the server's minimum, raised to 512. It is
  *   a power of two from 512 to the page size, not below the server's minimum, and divides the
  *   size.
  * - Requests up to PLAN_MAX_SECTORS_KB, within the server's maximum payload ("Size constraints":
@@ -107,9 +83,10 @@ struct plan {
  *   second: it sends those of a lost connection again (nbd.c, nbd_xmit_timeout) and leaves a slow
  *   server alone. With several connections the same look would end connections, so they have the
  *   timeout.
+ * connections are those that were made, which plan_multi has permitted. Fills all but backend.
  */
-int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
-		struct plan *p, struct err *e);
+int plan_attach(const struct settings *s, unsigned connections, const struct export *x,
+		const struct plan_kernel *k, struct plan *p, struct err *e);
 
 /* The flags of an export that the kernel's driver acts upon, some in later versions only. */
 uint16_t plan_kernel_flags(const struct export *x);
@@ -159,12 +136,6 @@ unsigned plan_backoff_ms(unsigned attempt, uint32_t random);
  * record of its own for its header, and one that is not full.
  */
 uint64_t plan_records(uint64_t requests, uint64_t bytes);
-
-/*
- * Records after which a connection is replaced, before the server wants new keys, which the kernel
- * cannot do. GnuTLS wants them after 2^24.
- */
-#define PLAN_RENEW_DEFAULT 12000000
 
 /*
  * Pause before the records are counted again, ms; left: records that remain. They cannot be used

@@ -127,17 +127,15 @@ static int command(struct device *d, struct command *c, int limit_ms, struct err
 
 static int dial(const char *port, unsigned count, struct connections *rs, struct err *e)
 {
-	static struct target rq;
-	char host[64];
+	static struct settings rq;
 	int ret;
 
-	memset(&rq, 0, sizeof(rq));
-	rq.goal = NEG_GOAL_GO;
-	rq.timeout_ms = OPEN_MS;
+	settings_init(&rq);
+	rq.connect_timeout_ms = OPEN_MS;
+	rq.peer_timeout_s = 0;
 	rq.multi.wanted = count;
-	snprintf(host, sizeof(host), "127.0.0.1:%s", port);
-	ret = uri_from_host(&rq.where, host, "", e);
-	return ret ? ret : connect_open(&rq, -1, NULL, NULL, rs, e);
+	ret = settings_add_host(&rq, "127.0.0.1", port, false, "", e);
+	return ret ? ret : connect_open(&rq, NEG_GOAL_GO, -1, NULL, NULL, rs, e);
 }
 
 /* What the supervisor does to each socket before the kernel gets it. */
@@ -206,10 +204,7 @@ static int replace(struct device *d, unsigned i, int limit_ms, struct err *e)
 static int do_connect(struct device *d, char **w, struct err *e)
 {
 	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
-	struct plan_request rq = {
-		.timeout_s = (uint32_t)atoi(w[2]),
-		.dead_timeout_s = PLAN_TIMEOUT_MAX,
-	};
+	static struct settings rq;
 	struct sysfs_limits l;
 	long long deadline;
 	struct connections rs;
@@ -217,11 +212,13 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	int ret;
 
 	d->peer_timeout = (unsigned)atoi(w[4]);
-	rq.connections = (unsigned)atoi(w[1]);
-	ret = dial(w[0], rq.connections, &rs, e);
+	rq.supervision.none = true;
+	rq.timeout_s = (uint32_t)atoi(w[2]);
+	rq.dead_timeout_s = PLAN_TIMEOUT_MAX;
+	ret = dial(w[0], (unsigned)atoi(w[1]), &rs, e);
 	if (ret)
 		return ret;
-	ret = plan_attach(&rq, &rs.export, &kernel, &d->plan, e);
+	ret = plan_attach(&rq, rs.count, &rs.export, &kernel, &d->plan, e);
 	if (ret)
 		return ret;
 	strcpy(d->plan.backend, "by hand");

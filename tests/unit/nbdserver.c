@@ -121,14 +121,15 @@ void server_kill(struct server *s)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-void request(struct target *rq, enum neg_goal goal, const struct loopback *l)
+void request(struct request *rq, enum neg_goal goal, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.host, "127.0.0.1");
-	strcpy(rq->where.port, l->port);
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	strcpy(rq->settings.servers[0].host, "127.0.0.1");
+	strcpy(rq->settings.servers[0].port, l->port);
+	strcpy(rq->settings.servers[0].export, "disk");
 }
 
 void expect_nothing_held(const struct connections *rs)
@@ -138,7 +139,7 @@ void expect_nothing_held(const struct connections *rs)
 	ck_assert_int_eq(rs->command_log, -1);
 }
 
-void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_kind kind,
+void expect_failure(const struct request *rq, int cancel_fd, int code, enum err_kind kind,
 		    struct err *e)
 {
 	unsigned before = leak_fds();
@@ -147,7 +148,7 @@ void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_k
 
 	memset(e, 0, sizeof(*e));
 	memset(&rs, 0x5a, sizeof(rs));
-	ret = connect_open(rq, cancel_fd, NULL, NULL, &rs, e);
+	ret = connect_open(&rq->settings, rq->goal, cancel_fd, NULL, NULL, &rs, e);
 	ck_assert_msg(ret == -code, "returns %d: %s", ret, e->text);
 	ck_assert_int_eq(e->code, code);
 	ck_assert_msg(e->kind == kind, "kind %d: %s", (int)e->kind, e->text);

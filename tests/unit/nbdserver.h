@@ -65,12 +65,17 @@ void server_kill(struct server *s);
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-void request(struct target *rq, enum neg_goal goal, const struct loopback *l);
+struct request {
+	struct settings settings;
+	enum neg_goal goal;
+};
+
+void request(struct request *rq, enum neg_goal goal, const struct loopback *l);
 
 void expect_nothing_held(const struct connections *rs);
 
 /* A request that fails: nothing is held, nothing is left. */
-void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_kind kind,
+void expect_failure(const struct request *rq, int cancel_fd, int code, enum err_kind kind,
 		    struct err *e);
 
 void expect_text(const struct err *e, const char *begin, const char *part);

@@ -65,42 +65,48 @@ static void say_all(struct script *s, uint16_t flags)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-static void request(struct target *rq, const struct loopback *l)
+static void add_server(struct settings *rq, const struct loopback *l)
+{
+	struct uri *u = &rq->servers[rq->server_count++];
+
+	strcpy(u->host, "127.0.0.1");
+	strcpy(u->port, l->port);
+	strcpy(u->export, "disk");
+}
+
+static void request(struct settings *rq, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.host, "127.0.0.1");
-	strcpy(rq->where.port, l->port);
-	strcpy(rq->where.export, "disk");
+	rq->connect_timeout_ms = LONG_MS;
+	add_server(rq, l);
 }
 
-static int try(struct negotiator *n, const struct target *servers, unsigned count, bool keep,
-	       struct err *e)
+static int try(struct negotiator *n, struct settings *rq, bool vital, struct err *e)
 {
-	const struct negotiator_params p = { .keep_addresses = keep,
-					     .lenient = unit_under_valgrind() };
+	const struct negotiator_params p = { .lenient = unit_under_valgrind() };
 
+	rq->supervision.root = vital;
 	memset(e, 0, sizeof(*e));
-	return negotiator_start(n, servers, count, &p, e);
+	return negotiator_start(n, rq, &p, e);
 }
 
-static void start(struct negotiator *n, const struct target *servers, unsigned count, bool keep)
+static void start(struct negotiator *n, struct settings *rq, bool vital)
 {
 	struct err e;
 
-	ck_assert_msg(!try(n, servers, count, keep, &e), "%s", e.text);
+	ck_assert_msg(!try(n, rq, vital, &e), "%s", e.text);
 	ck_assert_int_gt(n->pid, 0);
 	ck_assert(!n->busy);
 	ck_assert(n->confined != unit_under_valgrind());
 }
 
-static void expect_no_start(const struct target *servers, unsigned count, bool keep, int code,
-			    enum err_kind kind, const char *part)
+static void expect_no_start(struct settings *rq, bool vital, int code, enum err_kind kind,
+			    const char *part)
 {
 	unsigned before = leak_fds();
 	struct negotiator n;
 	struct err e;
-	int ret = try(&n, servers, count, keep, &e);
+	int ret = try(&n, rq, vital, &e);
 
 	ck_assert_msg(ret == -code, "%d: %s", ret, e.text);
 	ck_assert_int_eq(e.code, code);
@@ -181,7 +187,7 @@ static void expect_disk(const struct export *x)
 START_TEST(connections)
 {
 	unsigned before = leak_fds(), wanted = _i % 2 ? 4 : 1;
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -192,7 +198,7 @@ START_TEST(connections)
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, _i > 1);
+	start(&n, &rq, _i > 1);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, wanted, LONG_MS);
 		expect_answer(&n, &rs);
@@ -220,7 +226,7 @@ END_TEST
 START_TEST(information)
 {
 	static struct script s;
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -236,7 +242,7 @@ START_TEST(information)
 	loopback_open(&l, 8);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), 0);
 	expect_answer(&n, &rs);
 	ck_assert_uint_eq(rs.count, 0);
@@ -255,7 +261,7 @@ START_TEST(connected_unix_sockets)
 	char dir[512], path[600];
 	int fds[5], listener;
 	const struct plan_multi m = { .wanted = 4, .read_only = true };
-	struct target rq = { .where.transport = URI_UNIX };
+	struct settings rq = { .server_count = 1, .servers[0].transport = URI_UNIX };
 	struct connections rs;
 	struct negotiator n;
 	struct script s;
@@ -264,12 +270,12 @@ START_TEST(connected_unix_sockets)
 
 	new_dir(dir, sizeof(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
-	ck_assert_uint_lt(strlen(path), sizeof(rq.where.path));
-	strcpy(rq.where.path, path);
+	ck_assert_uint_lt(strlen(path), sizeof(rq.servers[0].path));
+	strcpy(rq.servers[0].path, path);
 	listener = loopback_unix(path, 8);
 	say_all(&s, MULTI);
 	server = server_start(listener, &s);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, NULL, 0, &e), -EINVAL);
 	for (unsigned given = 3; given < 6; given++) {
 		for (unsigned i = 0; i < given; i++) {
@@ -296,7 +302,7 @@ END_TEST
 START_TEST(errors_come_with_their_text)
 {
 	static struct script s;
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l, closed;
@@ -309,9 +315,9 @@ START_TEST(errors_come_with_their_text)
 	loopback_open(&l, 8);
 	loopback_open(&closed, LOOPBACK_REFUSE);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &l);
-	request(&rq[1], &closed);
-	start(&n, rq, 2, _i);
+	request(&rq, &l);
+	add_server(&rq, &closed);
+	start(&n, &rq, _i);
 
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	ret = await(&n, &rs, &e);
@@ -330,7 +336,7 @@ END_TEST
 
 START_TEST(nobody_is_asked_twice_at_once)
 {
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -340,7 +346,7 @@ START_TEST(nobody_is_asked_twice_at_once)
 	/* accepts, and is silent */
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
 	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
 	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
@@ -361,7 +367,7 @@ START_TEST(given_up_at_work)
 {
 	unsigned before = leak_fds();
 	struct loopback silent, l;
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct script s;
@@ -372,9 +378,9 @@ START_TEST(given_up_at_work)
 	loopback_open(&l, 8);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &silent);
-	request(&rq[1], &l);
-	start(&n, rq, 2, false);
+	request(&rq, &silent);
+	add_server(&rq, &l);
+	start(&n, &rq, false);
 	negotiator_cancel(&n); /* no question to cancel */
 	began = monotonic_ms();
 	for (int again = 0; again < 3; again++) {
@@ -401,7 +407,7 @@ END_TEST
 START_TEST(given_up_when_it_was_done)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -414,7 +420,7 @@ START_TEST(given_up_when_it_was_done)
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	for (int again = 0; again < 3; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
@@ -445,14 +451,14 @@ END_TEST
 START_TEST(killed)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
 	expect_gone(&n, "is gone");
@@ -462,7 +468,7 @@ START_TEST(killed)
 	expect_gone(&n, "is gone");
 
 	/* while nobody asks */
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
 	expect_gone(&n, "is gone");
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EPIPE);
@@ -490,7 +496,7 @@ static pid_t wait_for_child(pid_t pid, pid_t other)
 START_TEST(replaced)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l, silent;
@@ -503,7 +509,7 @@ START_TEST(replaced)
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, true);
+	start(&n, &rq, true);
 	child = wait_for_child(n.pid, 0);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_eq(kill(child, SIGKILL), 0);
@@ -520,7 +526,7 @@ START_TEST(replaced)
 
 	/* while somebody waits for its answer */
 	request(&rq, &silent);
-	start(&n, &rq, 1, true);
+	start(&n, &rq, true);
 	child = wait_for_child(n.pid, 0);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	usleep(100000);
@@ -544,7 +550,7 @@ END_TEST
 
 START_TEST(hung)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e = { 0 };
@@ -553,7 +559,7 @@ START_TEST(hung)
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(kill(n.pid, SIGSTOP), 0);
 	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
 	ck_assert_int_ge(n.due_ms, monotonic_ms() + LIMIT_MS);
@@ -576,14 +582,14 @@ END_TEST
 /* At the hang-up, also in the middle of an attempt. */
 START_TEST(ends_by_itself)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	int status;
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	if (_i)
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	close(n.fd);
@@ -618,7 +624,7 @@ static void expect_status(const char *status, const char *line)
 
 START_TEST(has_nothing_but_its_socket)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	char status[8192], path[64], c;
@@ -629,7 +635,7 @@ START_TEST(has_nothing_but_its_socket)
 	ck_assert_int_eq(pipe(held), 0);
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	close(held[1]);
 	ck_assert_int_eq(read(held[0], &c, 1), 0);
 	close(held[0]);
@@ -661,30 +667,33 @@ END_TEST
 
 START_TEST(starts_that_fail)
 {
-	struct target rq[NEGOTIATOR_SERVERS_MAX + 1];
+	struct settings rq;
 	struct loopback l = { .port = "1" };
 
-	for (unsigned i = 0; i <= NEGOTIATOR_SERVERS_MAX; i++)
-		request(&rq[i], &l);
-	expect_no_start(rq, 0, false, EINVAL, ERR_USAGE, "1 to 8");
-	expect_no_start(rq, NEGOTIATOR_SERVERS_MAX + 1, false, EINVAL, ERR_USAGE, "1 to 8");
-	rq[1].command_args = 1;
-	expect_no_start(rq, 2, false, EINVAL, ERR_USAGE, "command");
-	rq[1].command_args = 0;
-	rq[1].where.tls = true;
-	strcpy(rq[1].tls.psk_file, "/no/such/keys.psk");
-	expect_no_start(rq, 2, false, ENOENT, ERR_TLS, "/no/such/keys.psk");
-	rq[1].tls.psk_file[0] = '\0';
-	strcpy(rq[1].tls.cert, "/no/such/cert.pem");
-	strcpy(rq[1].tls.key, "pkcs11:token=x");
-	expect_no_start(rq, 2, true, EOPNOTSUPP, ERR_USAGE, "key file");
-	expect_no_start(rq, 2, false, EINVAL, ERR_TLS, "pkcs11:token=x");
+	request(&rq, &l);
+	add_server(&rq, &l);
+	rq.server_count = 0;
+	expect_no_start(&rq, false, EINVAL, ERR_USAGE, "1 to 8");
+	rq.server_count = NEGOTIATOR_SERVERS_MAX + 1;
+	expect_no_start(&rq, false, EINVAL, ERR_USAGE, "1 to 8");
+	rq.server_count = 2;
+	rq.command.count = 1;
+	expect_no_start(&rq, false, EINVAL, ERR_USAGE, "command");
+	rq.command.count = 0;
+	rq.servers[0].tls = rq.servers[1].tls = true;
+	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	expect_no_start(&rq, false, ENOENT, ERR_TLS, "/no/such/keys.psk");
+	rq.tls.psk_file[0] = '\0';
+	strcpy(rq.tls.cert, "/no/such/cert.pem");
+	strcpy(rq.tls.key, "pkcs11:token=x");
+	expect_no_start(&rq, true, EOPNOTSUPP, ERR_USAGE, "key file");
+	expect_no_start(&rq, false, EINVAL, ERR_TLS, "pkcs11:token=x");
 }
 END_TEST
 
 START_TEST(names)
 {
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -696,13 +705,13 @@ START_TEST(names)
 	loopback_open(&l, 8);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &l);
-	request(&rq[1], &l);
+	request(&rq, &l);
+	add_server(&rq, &l);
 	/* a label longer than 63 bytes: no name server is asked */
-	memset(rq[0].where.host, 'h', 64);
-	strcpy(rq[0].where.host + 64, ".invalid.");
-	strcpy(rq[1].where.host, "localhost");
-	start(&n, rq, 2, _i);
+	memset(rq.servers[0].host, 'h', 64);
+	strcpy(rq.servers[0].host + 64, ".invalid.");
+	strcpy(rq.servers[1].host, "localhost");
+	start(&n, &rq, _i);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		ret = await(&n, &rs, &e);
@@ -725,8 +734,9 @@ START_TEST(names)
 	negotiator_stop(&n);
 	ck_assert_int_eq(kill(-group, 0), -1);
 	ck_assert_int_eq(errno, ESRCH);
-	expect_no_start(rq, _i ? 1 : 0, _i, _i ? EHOSTUNREACH : EINVAL,
-			_i ? ERR_UNREACHABLE : ERR_USAGE, _i ? "look up host hhhh" : "servers");
+	rq.server_count = _i ? 1 : 0;
+	expect_no_start(&rq, _i, _i ? EHOSTUNREACH : EINVAL, _i ? ERR_UNREACHABLE : ERR_USAGE,
+			_i ? "look up host hhhh" : "servers");
 }
 END_TEST
 
@@ -812,7 +822,7 @@ START_TEST(tls_with_a_key)
 {
 	char dir[512], path[600], other[600];
 	struct peer_spec spec = { .psk_file = other };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -826,10 +836,10 @@ START_TEST(tls_with_a_key)
 	loopback_open(&l, 8);
 	server = tls_server_start(l.fd, &spec);
 	request(&rq, &l);
-	rq.where.tls = true;
-	rq.offload = TLS_OFFLOAD_NO;
+	rq.servers[0].tls = true;
+	rq.tls.offload = TLS_OFFLOAD_NO;
 	snprintf(rq.tls.psk_file, sizeof(rq.tls.psk_file), "%s", path);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	ck_assert_int_eq(unlink(path), 0);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
@@ -863,7 +873,7 @@ START_TEST(tls_with_certificates)
 		.until = _i > 1 ? 1000000000 : 0,
 	};
 	const struct peer_spec spec = { .cert = &cert };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -878,9 +888,9 @@ START_TEST(tls_with_certificates)
 	loopback_open(&l, 8);
 	server = tls_server_start(l.fd, &spec);
 	request(&rq, &l);
-	rq.where.tls = true;
+	rq.servers[0].tls = true;
 	snprintf(rq.tls.ca, sizeof(rq.tls.ca), "%s/ca.pem", dir);
-	start(&n, &rq, 1, _i % 2);
+	start(&n, &rq, _i % 2);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	if (_i > 1) {
 		ret = await(&n, &rs, &e);
@@ -942,13 +952,13 @@ static void say(int fd, const void *message, size_t len, const int *fds, unsigne
 }
 
 /* Records a good child's answer to the question of fake(), as its first one too. */
-static size_t record(uint8_t *message, const struct target *rq)
+static size_t record(uint8_t *message, struct settings *rq)
 {
 	struct negotiator n;
 	struct pollfd p;
 	ssize_t len;
 
-	start(&n, rq, 1, false);
+	start(&n, rq, false);
 	ask(&n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
 	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
@@ -1005,7 +1015,7 @@ START_TEST(nonsense)
 {
 	static uint8_t message[MESSAGE_MAX + 1], changed[MESSAGE_MAX];
 	static const uint8_t values[] = { 0xff, 0x1b, 0x02 };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct loopback l;
 	struct script s;
@@ -1069,7 +1079,7 @@ START_TEST(talks_without_being_asked)
 {
 	unsigned before = leak_fds();
 	static uint8_t message[MESSAGE_MAX];
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;

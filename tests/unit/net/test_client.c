@@ -121,27 +121,32 @@ static void server_end(struct server *v, const char *said, size_t len)
 	ck_assert_mem_eq(buf, said, len);
 }
 
-static void request(struct target *rq, const struct server *v)
+struct request {
+	struct settings settings;
+	struct metactx contexts;
+};
+
+static void request(struct request *rq, const struct server *v)
 {
 	struct err e;
 
 	memset(rq, 0, sizeof(*rq));
-	rq->goal = NEG_GOAL_QUERY;
-	rq->timeout_ms = LONG_MS;
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
 	if (v) {
-		strcpy(rq->where.host, "127.0.0.1");
-		strcpy(rq->where.port, v->at.port);
+		strcpy(rq->settings.servers[0].host, "127.0.0.1");
+		strcpy(rq->settings.servers[0].port, v->at.port);
 	}
-	strcpy(rq->where.export, "disk");
+	strcpy(rq->settings.servers[0].export, "disk");
 	ck_assert_int_eq(metactx_add(&rq->contexts, "base:allocation", 15, &e), 0);
 }
 
-static struct client *open_session(const struct target *rq)
+static struct client *open_session(const struct request *rq)
 {
 	struct client *s = NULL;
 	struct err e = { 0 };
 
-	ck_assert_msg(!client_open(&s, rq, -1, &e), "%s", e.text);
+	ck_assert_msg(!client_open(&s, &rq->settings, &rq->contexts, -1, &e), "%s", e.text);
 	ck_assert_ptr_nonnull(s);
 	ck_assert_uint_eq(s->link.export.size, 1 << 20);
 	ck_assert(s->link.export.structured);
@@ -193,7 +198,7 @@ static void expect_error(int ret, int code, enum err_kind kind, const char *begi
 START_TEST(two_requests)
 {
 	unsigned before = leak_fds();
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	static struct script says;
 	struct server v;
 	struct client *s;
@@ -248,7 +253,7 @@ START_TEST(what_goes_wrong)
 		{ "closed the connection", ECONNRESET, ERR_UNREACHABLE, HANGS_UP, false },
 	};
 	const bool slow = table[_i].what == SILENT || table[_i].what == DRIPS;
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
 	long long began, took;
@@ -292,7 +297,7 @@ END_TEST
 
 START_TEST(it_can_be_cancelled)
 {
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	static struct script says;
 	struct transmission_buf b;
 	struct client *s;
@@ -320,7 +325,7 @@ END_TEST
 
 START_TEST(a_failed_handshake_leaves_nothing)
 {
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	struct client *s = (void *)rq;
 	static struct script says;
@@ -333,8 +338,8 @@ START_TEST(a_failed_handshake_leaves_nothing)
 	say_reply(&says, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK, NULL, 0);
 	server_start(&v, &says, says.w.len, true);
 	request(rq, &v);
-	expect_error(client_open(&s, rq, -1, &e), ENOENT, ERR_REFUSED, v.at.text,
-		     "no meta context \"base:allocation\"", &e);
+	expect_error(client_open(&s, &rq->settings, &rq->contexts, -1, &e), ENOENT, ERR_REFUSED,
+		     v.at.text, "no meta context \"base:allocation\"", &e);
 	ck_assert_ptr_null(s);
 	client_close(s);
 	server_end(&v, NULL, 0);
@@ -351,7 +356,7 @@ START_TEST(a_command)
 	char serve[] = "cat \"$1\"; exec cat >/dev/null";
 	char end[] = "cat \"$1\"; head -c \"$2\" >/dev/null; echo out of paper >&2";
 	char *argv[] = { sh, c, _i ? end : serve, sh, file, all, NULL };
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
 	struct transmission_buf b;
@@ -367,7 +372,7 @@ START_TEST(a_command)
 	ck_assert_int_eq(write(fd, says.data, says.w.len), (ssize_t)says.w.len);
 	close(fd);
 	request(rq, NULL);
-	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(settings_set_command(&rq->settings, argv, "disk", &e), 0);
 	s = open_session(rq);
 	ck_assert_int_gt(s->link.command, 0);
 	unlink(file);

@@ -29,17 +29,18 @@ enum {
 
 /* --- other requests --------------------------------------------------------------------------- */
 
-static void request_unix(struct target *rq, enum neg_goal goal, const char *path)
+static void request_unix(struct request *rq, enum neg_goal goal, const char *path)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	rq->where.transport = URI_UNIX;
-	strcpy(rq->where.path, path);
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	rq->settings.servers[0].transport = URI_UNIX;
+	strcpy(rq->settings.servers[0].path, path);
+	strcpy(rq->settings.servers[0].export, "disk");
 }
 
-static void request_command(struct target *rq, enum neg_goal goal, const char *const words[])
+static void request_command(struct request *rq, enum neg_goal goal, const char *const words[])
 {
 	char copy[2048], *argv[8] = { NULL };
 	struct err e = { 0 };
@@ -47,15 +48,15 @@ static void request_command(struct target *rq, enum neg_goal goal, const char *c
 
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.export, "disk");
+	rq->settings.connect_timeout_ms = LONG_MS;
+	strcpy(rq->settings.servers[0].export, "disk");
 	for (size_t i = 0; words[i]; i++) {
 		ck_assert_uint_lt(i, 7);
 		argv[i] = copy + used;
 		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
 		ck_assert_uint_le(used, sizeof(copy));
 	}
-	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(settings_set_command(&rq->settings, argv, "disk", &e), 0);
 }
 
 #define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
@@ -106,7 +107,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -121,7 +122,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 		     true);
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_ge(rs.fds[0], 0);
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert(fcntl(rs.fds[0], F_GETFD) & FD_CLOEXEC);
@@ -145,7 +146,7 @@ START_TEST(go_byte_by_byte)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -155,7 +156,7 @@ START_TEST(go_byte_by_byte)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "!");
 	connections_close(&rs, false);
@@ -171,7 +172,7 @@ START_TEST(go_over_a_unix_socket)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int listener;
@@ -183,7 +184,7 @@ START_TEST(go_over_a_unix_socket)
 	server_start(&server, listener,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	expect_disk(&rs.export);
@@ -203,7 +204,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int kept;
@@ -213,7 +214,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
 	ck_assert_uint_eq(rs.count, 0);
@@ -233,7 +234,7 @@ START_TEST(close_after_the_server_has_gone)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -245,7 +246,7 @@ START_TEST(close_after_the_server_has_gone)
 					    { .op = END } },
 		     false);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
 	send(rs.fds[0], "x", 1, MSG_NOSIGNAL);
@@ -271,7 +272,7 @@ START_TEST(dripping_server)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -286,7 +287,7 @@ START_TEST(dripping_server)
 	server_start(&server, listener,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -321,7 +322,7 @@ START_TEST(limits_while_bytes_are_there)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -338,8 +339,8 @@ START_TEST(limits_while_bytes_are_there)
 	if (_i)
 		d.cancel = fds[1];
 	else
-		rq.timeout_ms = LIMIT_MS;
-	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e),
+		rq.settings.connect_timeout_ms = LIMIT_MS;
+	ck_assert_int_eq(connect_open(&rq.settings, rq.goal, fds[0], dawdle, &d, &rs, &e),
 			 _i ? -ECANCELED : -ETIMEDOUT);
 	/* none, where the machine is so busy that time is over before */
 	ck_assert_uint_le(d.items, 1);
@@ -354,7 +355,7 @@ END_TEST
 START_TEST(silent_server)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -363,7 +364,7 @@ START_TEST(silent_server)
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -378,7 +379,7 @@ START_TEST(server_that_falls_silent)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 
@@ -387,7 +388,7 @@ START_TEST(server_that_falls_silent)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -401,7 +402,7 @@ END_TEST
 START_TEST(server_that_cannot_be_reached)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int held[HELD];
@@ -410,7 +411,7 @@ START_TEST(server_that_cannot_be_reached)
 	loopback_open(&l, 0);
 	held_count = loopback_fill(&l, held, HELD);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -423,12 +424,12 @@ END_TEST
 START_TEST(no_time_for_a_look_up)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request(&rq, NEG_GOAL_GO, &l);
-	strcpy(rq.where.host, "localhost"); /* an address is not looked up */
-	rq.timeout_ms = 0;
+	strcpy(rq.settings.servers[0].host, "localhost"); /* an address is not looked up */
+	rq.settings.connect_timeout_ms = 0;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "localhost:1: look up its addresses", "not done within 0 s");
 }
@@ -470,7 +471,7 @@ START_TEST(cancelled)
 	};
 	long long start = monotonic_ms();
 	unsigned held_count = 0;
-	struct target rq;
+	struct request rq;
 	struct loopback l;
 	int held[HELD], fd;
 	struct err e;
@@ -500,7 +501,7 @@ START_TEST(cancelled_while_bytes_come)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	int fd, listener;
 	pid_t pid;
@@ -525,7 +526,7 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -536,7 +537,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, fds[0], NULL, NULL, &rs, &e), "%s",
+		      e.text);
 	connections_close(&rs, false);
 	server_kill(&server);
 	close(fds[0]);
@@ -551,7 +553,7 @@ START_TEST(server_that_closes)
 {
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	loopback_open(&l, 1);
@@ -570,7 +572,7 @@ START_TEST(server_that_closes_in_the_middle)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -594,7 +596,7 @@ END_TEST
 START_TEST(nobody_there)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	char expected[160];
 	struct err e;
 
@@ -612,7 +614,7 @@ END_TEST
 START_TEST(no_unix_socket_there)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	new_path(path, sizeof(path), "absent");
@@ -625,13 +627,13 @@ END_TEST
 START_TEST(no_such_host)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* a label longer than 63 bytes: no name server is asked */
 	request(&rq, NEG_GOAL_GO, &l);
-	memset(rq.where.host, 'h', 64);
-	strcpy(rq.where.host + 64, ".invalid.");
+	memset(rq.settings.servers[0].host, 'h', 64);
+	strcpy(rq.settings.servers[0].host + 64, ".invalid.");
 	expect_failure(&rq, -1, EHOSTUNREACH, ERR_UNREACHABLE, &e);
 	expect_text(&e, "hhhh", ":1: look up host hhhh");
 	ck_assert(leak_no_child());
@@ -659,7 +661,7 @@ START_TEST(refusals)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -681,21 +683,21 @@ END_TEST
 START_TEST(bad_credentials_are_found_before_connecting)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct pollfd p[2];
 	struct loopback l;
 	struct err e;
 
 	loopback_open(&l, 4);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.where.tls = true;
-	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	rq.settings.servers[0].tls = true;
+	strcpy(rq.settings.tls.psk_file, "/no/such/keys.psk");
 	expect_failure(&rq, -1, ENOENT, ERR_TLS, &e);
 	expect_text(&e, l.text, "/no/such/keys.psk");
 
 	new_path(path, sizeof(path), "s");
 	request_unix(&rq, NEG_GOAL_INFO, path);
-	rq.where.tls = true;
+	rq.settings.servers[0].tls = true;
 	p[0] = (struct pollfd){ .fd = l.fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = loopback_unix(path, 4), .events = POLLIN };
 	expect_failure(&rq, -1, EINVAL, ERR_USAGE, &e);
@@ -724,7 +726,7 @@ START_TEST(list)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -738,7 +740,8 @@ START_TEST(list)
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	/* the second time nobody wants them */
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	ck_assert_str_eq(items, _i ? "" : "[disk|the first][|][other|]");
 	expect_nothing_held(&rs);
 	ck_assert_str_eq(rs.peer, l.text);
@@ -757,7 +760,7 @@ START_TEST(info_says_farewell)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -772,7 +775,8 @@ START_TEST(info_says_farewell)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	expect_disk(&rs.export);
 	ck_assert_str_eq(items, _i ? "" : "[x:y|]");
 	ck_assert(rs.export.structured && rs.export.has_contexts);
@@ -807,7 +811,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -822,7 +826,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.export.size, 4096);
 	ck_assert_uint_eq(rs.export.flags, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
 	ck_assert(rs.export.by_export_name);
@@ -862,7 +866,7 @@ START_TEST(go_with_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -873,7 +877,7 @@ START_TEST(go_with_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
 	ck_assert_str_eq(rs.peer, "local");
@@ -892,7 +896,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	pid_t pid;
@@ -902,7 +906,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 	command_files(&s, says, heard, sizeof(says));
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
@@ -923,7 +927,7 @@ START_TEST(command_that_does_not_leave)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	long long start;
@@ -935,7 +939,7 @@ START_TEST(command_that_does_not_leave)
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
 			      says));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	start = monotonic_ms();
 	connections_close(&rs, false);
 	ck_assert_int_ge(monotonic_ms() - start, 2000);
@@ -950,7 +954,7 @@ START_TEST(list_of_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX], items[256] = "";
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -962,7 +966,8 @@ START_TEST(list_of_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_LIST,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, collect, items, &rs, &e), "%s",
+		      e.text);
 	ck_assert_str_eq(items, "[only|]");
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_LIST OPTION_ABORT,
@@ -974,7 +979,7 @@ END_TEST
 
 START_TEST(command_that_fails_is_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
@@ -990,7 +995,7 @@ END_TEST
 
 START_TEST(command_that_fails_silently_is_not_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("false"));
@@ -1004,7 +1009,7 @@ END_TEST
 /* Its words come one by one and without end: they are not waited for. */
 START_TEST(command_that_is_silent_as_a_server_only)
 {
-	struct target rq;
+	struct request rq;
 	long long start = monotonic_ms();
 	struct err e;
 
@@ -1013,7 +1018,7 @@ START_TEST(command_that_is_silent_as_a_server_only)
 			      "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
 			      "for k in 1 2 3 4 5 6 7 8 9 10; do "
 			      "echo hm >&2; sleep 0.1; done; done"));
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
 		    "the command says: \"hm");
@@ -1025,7 +1030,7 @@ END_TEST
 
 START_TEST(command_that_cannot_be_started)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* execvp(3): a directory that may not be searched would make EACCES of it */
@@ -1040,7 +1045,7 @@ END_TEST
 
 START_TEST(command_without_a_process)
 {
-	struct target rq;
+	struct request rq;
 	struct no_fork nf;
 	struct connections rs;
 	struct err e = { 0 };
@@ -1049,7 +1054,7 @@ START_TEST(command_without_a_process)
 	request_command(&rq, NEG_GOAL_GO, WORDS("true"));
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = connect_open(&rq, -1, NULL, NULL, &rs, &e);
+	ret = connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	expect_nothing_held(&rs);
@@ -1059,95 +1064,26 @@ END_TEST
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-START_TEST(command_words)
-{
-	char a[] = "nbdkit", b[] = "", c[] = "a b";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	ck_assert_int_eq(target_set_command(&rq, (char *const[]){ a, b, c, NULL }, &e), 0);
-	ck_assert_uint_eq(rq.command_args, 3);
-	ck_assert_mem_eq(rq.command, "nbdkit\0\0a b\0", 12);
-}
-END_TEST
-
-START_TEST(command_limits)
-{
-	static char word[TARGET_COMMAND_MAX + 1], *argv[TARGET_ARGS_MAX + 2];
-	static const struct {
-		unsigned args;
-		size_t length; /* length of the first one */
-		int code;
-	} table[] = {
-		{ 1, TARGET_COMMAND_MAX - 1, 0 }, { 1, TARGET_COMMAND_MAX, E2BIG },
-		{ 2, TARGET_COMMAND_MAX - 3, 0 }, { 2, TARGET_COMMAND_MAX - 2, E2BIG },
-		{ TARGET_ARGS_MAX, 1, 0 },        { TARGET_ARGS_MAX + 1, 1, E2BIG },
-	};
-	char one[] = "x";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	memset(word, 'w', table[_i].length);
-	word[table[_i].length] = '\0';
-	for (unsigned i = 0; i < table[_i].args; i++)
-		argv[i] = i ? one : word;
-	argv[table[_i].args] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), -table[_i].code);
-	if (table[_i].code) {
-		ck_assert_int_eq(e.kind, ERR_USAGE);
-		ck_assert_ptr_nonnull(strstr(e.text, "8192 bytes or 256 arguments"));
-	} else {
-		ck_assert_uint_eq(rq.command_args, table[_i].args);
-		ck_assert_str_eq(rq.command, word);
-	}
-}
-END_TEST
-
 /* As many words as there may be arrive as that many arguments. */
 START_TEST(command_of_many_words)
 {
 	char script[] = "echo \"got $# words\" >&2; exit 1";
 	char sh[] = "/bin/sh", c[] = "-c", x[] = "x";
-	char *argv[TARGET_ARGS_MAX + 1];
-	struct target rq;
+	char *argv[SETTINGS_WORDS_MAX + 1];
+	struct request rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
-	rq.timeout_ms = LONG_MS;
-	for (unsigned i = 0; i < TARGET_ARGS_MAX; i++)
+	rq.settings.connect_timeout_ms = LONG_MS;
+	for (unsigned i = 0; i < SETTINGS_WORDS_MAX; i++)
 		argv[i] = x;
 	argv[0] = sh;
 	argv[1] = c;
 	argv[2] = script;
-	argv[TARGET_ARGS_MAX] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), 0);
+	argv[SETTINGS_WORDS_MAX] = NULL;
+	ck_assert_int_eq(settings_set_command(&rq.settings, argv, "disk", &e), 0);
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: ", "got 252 words");
-}
-END_TEST
-
-START_TEST(endpoints)
-{
-	struct loopback l = { .port = "7" };
-	struct target rq;
-	char buf[64], small[8];
-
-	request(&rq, NEG_GOAL_GO, &l);
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "127.0.0.1:7");
-	strcpy(rq.where.host, "::1");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "[::1]:7");
-	request_unix(&rq, NEG_GOAL_GO, "/run/s\x1b");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "/run/s\\x1b");
-	request_command(&rq, NEG_GOAL_GO, WORDS("nbd\nkit", "-s"));
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "nbd\\x0akit");
-	target_endpoint(&rq, small, sizeof(small));
-	ck_assert_uint_lt(strlen(small), sizeof(small));
 }
 END_TEST
 
@@ -1211,9 +1147,6 @@ Suite *unit_suite(void)
 	tcase_add_test(t, command_without_a_process);
 
 	t = new_case(s, "request");
-	tcase_add_test(t, command_words);
-	tcase_add_loop_test(t, command_limits, 0, 6);
 	tcase_add_test(t, command_of_many_words);
-	tcase_add_test(t, endpoints);
 	return s;
 }

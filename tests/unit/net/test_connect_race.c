@@ -50,12 +50,12 @@ static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
 	say_export(s, NBD_OPT_GO, size_16, flags);
 }
 
-static void request_multi(struct target *rq, const struct loopback *l, unsigned wanted,
+static void request_multi(struct request *rq, const struct loopback *l, unsigned wanted,
 			  bool automatic)
 {
 	request(rq, NEG_GOAL_GO, l);
-	rq->multi.wanted = wanted;
-	rq->multi.automatic = automatic;
+	rq->settings.multi.wanted = wanted;
+	rq->settings.multi.automatic = automatic;
 }
 
 /* The first n bytes that the server hears are the handshake, then maybe a request. */
@@ -78,7 +78,7 @@ START_TEST(several_connections)
 {
 	enum { N = 4 };
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
@@ -89,7 +89,7 @@ START_TEST(several_connections)
 	say_multi(&s, 16, SURE);
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, N);
 	ck_assert_str_eq(rs.note, "");
 	ck_assert_uint_eq(rs.export.size, 1 << 20);
@@ -142,7 +142,7 @@ static void serve_in_step(int listener, unsigned n)
 START_TEST(several_in_the_time_of_one)
 {
 	static const unsigned table[] = { 1, 4, 16, PLAN_CONNECTIONS_MAX };
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct loopback l;
 	struct err e = { 0 };
@@ -155,7 +155,7 @@ START_TEST(several_in_the_time_of_one)
 	if (!pid)
 		serve_in_step(l.fd, table[_i]);
 	request_multi(&rq, &l, table[_i], false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, table[_i]);
 	connections_close(&rs, false);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
@@ -169,7 +169,7 @@ START_TEST(several_where_one_is_permitted)
 {
 	enum { N = 3 };
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct connections rs;
 	struct server servers[N];
 	struct loopback l;
@@ -180,7 +180,8 @@ START_TEST(several_where_one_is_permitted)
 	start_all(servers, N, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, N, _i);
 	if (_i) {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s",
+			      e.text);
 		ck_assert_uint_eq(rs.count, 1);
 		ck_assert_ptr_nonnull(strstr(rs.note, "CAN_MULTI_CONN"));
 		connections_close(&rs, false);
@@ -198,7 +199,7 @@ END_TEST
 START_TEST(others_never_hold_up_the_first)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	long long start = monotonic_ms();
 	struct connections rs;
 	struct server server;
@@ -210,7 +211,7 @@ START_TEST(others_never_hold_up_the_first)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_multi(&rq, &l, 4, true);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
 	ck_assert_uint_eq(rs.count, 1);
 	ck_assert_ptr_nonnull(strstr(rs.note, _i ? "3 of 4 connections failed" : "CAN_MULTI_CONN"));
@@ -223,7 +224,7 @@ END_TEST
 START_TEST(one_that_fails_fails_all)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -244,7 +245,7 @@ END_TEST
 START_TEST(answers_that_differ)
 {
 	static struct script one, other;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct loopback l;
 	struct err e = { 0 };
@@ -287,7 +288,7 @@ START_TEST(guard)
 		{ "", true, false, false, 2, 1, "unanswered" },
 	};
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[3];
 	struct connections rs;
 	struct loopback l;
@@ -301,13 +302,14 @@ START_TEST(guard)
 		else
 			start_all(servers + i, 1, l.fd, &s, table[_i].answer, true);
 	request_multi(&rq, &l, 2, table[_i].automatic);
-	rq.multi.force = table[_i].force;
-	rq.multi.read_only = table[_i].read_only;
+	rq.settings.multi.force = table[_i].force;
+	rq.settings.multi.read_only = table[_i].read_only;
 	if (!table[_i].count) {
 		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
 		expect_text(&e, l.text, table[_i].says);
 	} else {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+		ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s",
+			      e.text);
 		ck_assert_uint_eq(rs.count, table[_i].count);
 		ck_assert_msg(strstr(rs.note, table[_i].says) != NULL, "%s", rs.note);
 		ck_assert(!table[_i].says[0] == !rs.note[0]);
@@ -323,7 +325,7 @@ END_TEST
 START_TEST(guard_leaves_the_connection_clean)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[2];
 	struct connections rs;
 	struct loopback l;
@@ -334,7 +336,7 @@ START_TEST(guard_leaves_the_connection_clean)
 	say_multi(&s, 16, MULTI);
 	start_all(servers, 2, l.fd, &s, REPLY_EINVAL, true);
 	request_multi(&rq, &l, 2, false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	connections_close(&rs, false);
 	for (int i = 0; i < 2; i++) {
 		uint8_t buf[512];
@@ -360,7 +362,7 @@ END_TEST
 START_TEST(several_to_the_same_address)
 {
 	static struct script s;
-	static struct target rq;
+	static struct request rq;
 	struct server servers[3];
 	struct connections rs;
 	struct loopback l;
@@ -370,8 +372,8 @@ START_TEST(several_to_the_same_address)
 	say_multi(&s, 16, SURE);
 	start_all(servers, 3, l.fd, &s, NULL, true);
 	request_multi(&rq, &l, 3, false);
-	strcpy(rq.where.host, "localhost");
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	strcpy(rq.settings.servers[0].host, "localhost");
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.count, 3);
 	ck_assert_str_eq(rs.peer, l.text);
 	connections_close(&rs, false);

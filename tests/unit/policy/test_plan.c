@@ -6,10 +6,37 @@
 #include <string.h>
 
 #include "../unit.h"
+#include "policy/settings.h"
 #include "proto/wire.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define F   NBD_FLAG_HAS_FLAGS
+
+/* What is wanted, and how many connections there are. */
+struct request {
+	bool read_only;
+	uint32_t block_size, timeout_s, dead_timeout_s;
+	unsigned connections;
+	bool supervised, timeout_given;
+};
+
+static int attach(const struct request *rq, const struct export *x, const struct plan_kernel *k,
+		  struct plan *p, struct err *e)
+{
+	static struct settings s;
+
+	settings_init(&s);
+	if (rq->timeout_given)
+		ck_assert_int_eq(settings_set(&s, settings_find("timeout", SETTINGS_ATTACH), "",
+					      "1", e),
+				 0);
+	s.read_only = rq->read_only;
+	s.block_size = rq->block_size;
+	s.timeout_s = rq->timeout_s;
+	s.dead_timeout_s = rq->dead_timeout_s;
+	s.supervision.none = !rq->supervised;
+	return plan_attach(&s, rq->connections, x, k, p, e);
+}
 
 /*
  * One rule a row. What a row leaves out: pages of 4096 bytes, a server that says nothing of block
@@ -21,7 +48,7 @@ static const struct row {
 	uint64_t size;
 	uint16_t flags;
 	uint32_t min, max; /* NBD_INFO_BLOCK_SIZE; min 0: not sent */
-	struct plan_request rq;
+	struct request rq;
 	uint32_t page;
 
 	int code;
@@ -196,7 +223,7 @@ START_TEST(rule)
 		x.payload_max = r->max;
 	}
 	memset(&p, 0xa5, sizeof(p));
-	ret = plan_attach(&r->rq, &x, &k, &p, &e);
+	ret = attach(&r->rq, &x, &k, &p, &e);
 	ck_assert_msg(ret == -r->code, "%s: returns %d (%s)", r->rule, ret, e.text);
 	ck_assert_msg(e.kind == r->kind && e.code == r->code, "%s: kind %d, code %d", r->rule,
 		      (int)e.kind, e.code);
@@ -569,16 +596,16 @@ END_TEST
 /* The kernel takes several only with the flag. */
 START_TEST(forced_connections_are_permitted_to_the_kernel)
 {
-	struct plan_request rq = { .connections = 1 };
+	struct request rq = { .connections = 1 };
 	struct export x = { .size = MIB, .flags = F | RO };
 	struct plan_kernel k = { .page_size = 4096 };
 	struct plan p;
 	struct err e;
 
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, F | RO);
 	rq.connections = 2;
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, M | RO);
 }
 END_TEST
@@ -744,7 +771,7 @@ END_TEST
 START_TEST(supervised)
 {
 	static const struct {
-		struct plan_request rq;
+		struct request rq;
 		uint32_t timeout_s, dead_s, io_ms;
 	} table[] = {
 		{ { .connections = 1, .timeout_s = 30, .dead_timeout_s = 5 }, 30, 5, 0 },
@@ -762,7 +789,7 @@ START_TEST(supervised)
 		struct plan p;
 		struct err e;
 
-		ck_assert_int_eq(plan_attach(&table[i].rq, &x, &k, &p, &e), 0);
+		ck_assert_int_eq(attach(&table[i].rq, &x, &k, &p, &e), 0);
 		ck_assert_uint_eq(p.timeout_s, table[i].timeout_s);
 		ck_assert_uint_eq(p.dead_timeout_s, table[i].dead_s);
 		ck_assert_uint_eq(p.io_timeout_ms, table[i].io_ms);

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * settings: what is to be attached and how, as one flat struct, and one table with a row for each
+ * option. The command line, the nbdtab, the command line of nbd-client and the record of a device
+ * read and write the struct through the table; everybody else gets a const pointer to it. Memory
+ * only: no file is looked at, and the contents of a key file never get here.
+ *
+ * A new option is a row in settings.c, the code that uses the member, a paragraph of the manual and
+ * a test.
+ */
+#ifndef NBD_ATTACH_SETTINGS_H
+#define NBD_ATTACH_SETTINGS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "policy/limits.h"
+#include "proto/uri.h"
+
+enum {
+	SETTINGS_SERVERS_MAX = 8,
+	SETTINGS_COMMAND_MAX = 8192, /* bytes of all words, each with its NUL */
+	SETTINGS_WORDS_MAX = 256,
+	SETTINGS_PEER_TIMEOUT_MAX = 32767, /* seconds; MAX_TCP_KEEPIDLE of the kernel */
+	SETTINGS_CONNECT_TIMEOUT_MAX_MS = 86400 * 1000,
+	SETTINGS_VALUE_MAX = URI_TEXT_MAX, /* the longest text of settings_get, with its NUL */
+	TLS_PATH_MAX = 1023,
+	TLS_NAME_MAX = 255,
+	TLS_PRIORITY_MAX = 511,
+};
+
+/* Who does the record layer of TLS, once the handshake is done. */
+enum tls_offload {
+	TLS_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
+	TLS_OFFLOAD_REQUIRE, /* the kernel, or failure */
+	TLS_OFFLOAD_NO,      /* a relay process */
+};
+
+/* How TLS is done with a server whose uri.tls is set. Texts are "" when not given. */
+struct tls_params {
+	bool required; /* --tls, see settings_complete */
+	enum tls_offload offload;
+	uint32_t renew; /* records after which the kernel's connection is replaced; 0: never */
+	bool no_verify; /* take any certificate: no protection against a false server */
+	char directory[TLS_PATH_MAX + 1]; /* of files that are not named below; tls_use_directory */
+	char ca[TLS_PATH_MAX + 1];        /* PEM file of authorities; "": the system's */
+	char crl[TLS_PATH_MAX + 1];       /* PEM file of revoked certificates, up to date */
+	char cert[TLS_PATH_MAX + 1];      /* our certificate, a PEM file or a PKCS#11 URI */
+	char key[TLS_PATH_MAX + 1];       /* the key of it, likewise */
+	char psk_file[TLS_PATH_MAX + 1];  /* lines "user:hexadecimal key", not certificates */
+	char psk_user[TLS_NAME_MAX + 1];  /* name in psk_file; "": the only one */
+	char hostname[TLS_NAME_MAX + 1];  /* expected in the server's certificate */
+	char priority[TLS_PRIORITY_MAX + 1]; /* GnuTLS priority string; "": the system's */
+};
+
+/* A server that is a command on its standard input and output. */
+struct server_command {
+	unsigned count;                   /* 0: no command */
+	char words[SETTINGS_COMMAND_MAX]; /* count strings, each with its NUL */
+};
+
+/* How a device is looked after once it is attached. */
+struct supervision {
+	bool none; /* no process stays: a lost connection is an I/O error */
+	/* The device has the root file system or swap, see settings_is_vital. */
+	bool root, swap;
+	bool keep;                    /* systemd spares the processes that stay */
+	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
+	uint32_t fence_delay_s;       /* where given, see settings_fence_delay */
+};
+
+/* Made by settings_init. Two that were set to the same values are equal under memcmp. */
+struct settings {
+	uint64_t given; /* bit i: settings_rows[i] was set */
+	/* Replicas of one export, in the order in which they are tried. The first one names it. */
+	struct uri servers[SETTINGS_SERVERS_MAX]; /* a command's: only export and tls count */
+	unsigned server_count;                    /* 1 for a command */
+	struct server_command command;
+	struct tls_params tls;
+	struct plan_multi multi; /* read_only is set by settings_complete */
+	struct supervision supervision;
+	bool read_only;
+	uint32_t block_size;         /* bytes, 0: as the server wants */
+	uint32_t timeout_s;          /* for the answer to one request; 0: no limit */
+	uint32_t dead_timeout_s;     /* for a replacement of a lost connection; 0: error at once */
+	uint32_t peer_timeout_s;     /* a peer that is silent so long is dead; 0: the system's */
+	uint32_t connect_timeout_ms; /* for one attempt to reach a server and its handshake */
+};
+
+/* Where an option is allowed. The first ones are commands of the command line. */
+enum settings_place {
+	SETTINGS_ATTACH,
+	SETTINGS_EXPORTS,
+	SETTINGS_INFO,
+	SETTINGS_MAP,
+	SETTINGS_NBDTAB,
+	SETTINGS_NBD_CLIENT, /* rows with a client name; they have no bit of their own */
+	SETTINGS_RECORD,
+	SETTINGS_PLACES, /* the number of places; opts.h counts its other commands from here */
+};
+
+enum settings_type {
+	SETTINGS_FLAG,     /* bool; "1", or no text at all */
+	SETTINGS_NUMBER,   /* uint32_t from min to max */
+	SETTINGS_SIZE,     /* uint32_t, a power of two from min to max; K and M are taken */
+	SETTINGS_DURATION, /* uint32_t in milliseconds; the text is seconds, with decimals */
+	SETTINGS_TEXT,     /* char[max + 1]; 1 to max bytes */
+	SETTINGS_FILE,     /* the same; the name of a file or directory, or a URI of a token */
+	SETTINGS_CHOICE,   /* an enum; the names of its values from 0 on */
+	SETTINGS_SPECIAL,  /* its own functions */
+};
+
+/* In which part of --help the option is. */
+enum settings_group {
+	SETTINGS_GROUP_COMMAND,
+	SETTINGS_GROUP_ATTACH,
+	SETTINGS_GROUP_SUPERVISION,
+	SETTINGS_GROUP_TLS, /* any of these given means that TLS is required */
+	SETTINGS_GROUP_OUTPUT,
+	SETTINGS_GROUPS,
+};
+
+/* One option. */
+struct settings_row {
+	const char *name;     /* with two dashes on the command line */
+	char letter;          /* with one dash; 0: none */
+	const char *argument; /* placeholder; NULL: takes none; "[=...]": may take one, after "=" */
+	enum settings_type type;
+	size_t offset; /* in struct settings, or in the struct of whoever has such a table */
+	uint64_t min, max;
+	uint32_t normal;           /* the default of a number, a size or a duration */
+	const char *const *choice; /* NULL-terminated */
+	int (*read)(void *of, const char *text, struct err *e);
+	/* Value number i as text, false where there is none. NULL for rows that are not recorded. */
+	bool (*write)(const struct settings *s, unsigned i, char *buf, size_t cap);
+	unsigned places; /* a bit for each enum settings_place */
+	enum settings_group group;
+	const char *nbdtab; /* nbdtab(5)'s own name for it, or NULL */
+	const char *client; /* nbd-client(8)'s name for it, or NULL: it has none */
+	char client_letter;
+	const char *help; /* NULL: no option of the command line */
+};
+
+/* At most SETTINGS_ROWS_MAX, and one more without a name at the end. */
+enum { SETTINGS_ROWS_MAX = 64 };
+extern const struct settings_row settings_rows[];
+
+/* The defaults, and no server. */
+void settings_init(struct settings *s);
+
+/* The row by its name in a place, or NULL. */
+const struct settings_row *settings_find(const char *name, enum settings_place place);
+
+/*
+ * Sets an option from its text, NULL for a flag of a command line. Sets a second time: the last one
+ * counts, but for "server" and "command", which add one. called is how the user calls it in
+ * messages: "--block-size", "option bs". -EINVAL or -E2BIG (ERR_USAGE).
+ */
+int settings_set(struct settings *s, const struct settings_row *row, const char *called,
+		 const char *text, struct err *e);
+
+/* The same for a table of somebody else's, whose rows' offsets count from of. */
+int settings_set_member(void *of, const struct settings_row *row, const char *called,
+			const char *text, struct err *e);
+
+/*
+ * Value number i (0 but for "server" and "command") as a text that settings_set takes: what was given, and
+ * what is not the default. False where there is none. cap is SETTINGS_VALUE_MAX or more.
+ */
+bool settings_get(const struct settings *s, const struct settings_row *row, unsigned i, char *buf,
+		  size_t cap);
+
+/* Whether an option was set. */
+bool settings_row_given(const struct settings *s, const struct settings_row *row);
+
+/* The same by its member; member is the address of its member in s. */
+bool settings_given(const struct settings *s, const void *member);
+
+/* Sets in s what was given in over. Servers and commands of over are left out. */
+void settings_override(struct settings *s, const struct settings *over);
+
+/* Adds a replica. -EINVAL (ERR_USAGE): one too many, or one has TLS and another has not. */
+int settings_add_server(struct settings *s, const struct uri *u, struct err *e);
+
+/*
+ * Adds a server by its host, as uri_from_host takes it, with its port apart (or NULL), or by the
+ * path of a Unix socket, with a '/' in it or not. -EINVAL (ERR_USAGE).
+ */
+int settings_add_host(struct settings *s, const char *host, const char *port, bool is_unix,
+		      const char *export, struct err *e);
+
+/* Makes the server a command, argv NULL-terminated. -E2BIG (ERR_USAGE): too long or too many. */
+int settings_set_command(struct settings *s, char *const argv[], const char *export, struct err *e);
+
+/*
+ * Judges the whole when all is set, -EINVAL (ERR_USAGE) where options contradict each other, and
+ * derives what follows: a command has no supervision, options of TLS require it of all servers.
+ * dashes is what stands before the name of an option in messages, "--" or "".
+ */
+int settings_complete(struct settings *s, const char *dashes, struct err *e);
+
+/*
+ * The device may have our own programs or memory: nothing is done that could wait for it before it
+ * is connected again. No memory is allocated then, and no file is opened but by descriptors of sysfs
+ * and of the records' directory, so that a change of root, or the loss of what was in it, does not
+ * matter.
+ */
+bool settings_is_vital(const struct settings *s);
+
+/* Seconds before another server gets what a silent one may still execute. */
+uint32_t settings_fence_delay(const struct settings *s);
+
+/*
+ * What a server is, for messages: "host:port", a path, or the command's name. Escaped, always
+ * terminated.
+ */
+void settings_endpoint(const struct settings *s, unsigned server, char *buf, size_t cap);
+
+#endif
