@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#define _GNU_SOURCE /* statx */
 #include "kernel/device_users.h"
 
 #include <dirent.h>

@@ -20,7 +20,7 @@
 struct sysfs_device {
 	unsigned index;
 	bool present;     /* /sys/block/nbdN exists */
-	bool attached;    /* it has a pid file: set up by netlink or ioctl (nbd.c, pid_show) */
+	bool attached;    /* has a pid file: set up by netlink or ioctl (nbd.c, pid_show) */
 	pid_t pid;        /* process that set it up, alive or not; 0 when not attached */
 	uint64_t size;    /* bytes */
 	bool read_only;   /* the kernel refuses writes */

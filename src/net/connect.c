@@ -25,7 +25,7 @@
 struct connector {
 	const struct settings *settings;
 	unsigned server;                 /* number in settings */
-	const struct uri *where;         /* that server */
+	const struct uri *where;         /* settings->servers[server] */
 	struct tls_creds *creds;         /* NULL: no TLS */
 	struct resolve_result addresses; /* known ones; count 0: none yet */
 	struct blocking_child lookup;    /* look-up of connect_refresh; pid < 0: none */
@@ -209,7 +209,7 @@ void connect_forget_refresh(struct connector *c)
 	blocking_child_abandon(&c->lookup);
 }
 
-/* --- one attempt ----------------------------------------------------------------------------- */
+/* --- one attempt ------------------------------------------------------------------------------ */
 
 /* Puts a relay between the driver and h, and closes h's descriptor. Returns the plain one. */
 static int put_relay(struct handshake *h, struct tls *tls, bool locked, bool *relayed,

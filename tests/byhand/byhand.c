@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A supervisor that does nothing by itself: it holds the connections of one device, and does with
- * them and with the kernel what a script tells it, one command a line. Each is answered by one line:
- * "ok" with a result, or "error" with a text. Ends with its input.
+ * A supervisor that does nothing by itself. It holds the connections of one device, and does with
+ * them and with the kernel what a script tells it, one command a line. Each is answered by one
+ * line: "ok" with a result, or "error" with a text. Ends with its input.
  *
  *   connect PORT N T IO_MS PEER   attaches nbd0 by N connections to 127.0.0.1, request timeout T s,
  *                                 queue/io_timeout (0: as it is), time limit of silent peers in s
  *   open PORT          makes a spare connection; drop closes it
  *   offer              offers the spare to the kernel: "taken", "dropped", with T 0 "unknown"
- *   replace I MS       offers it every 20 ms until it is taken: it is connection I then; number of offers
+ *   replace I MS       offers it every 20 ms until it is taken: it is connection I then; number of
+ *                      offers
  *   blind I            offers it four times within half a second without a look
- *   race N PORT MS     N times: cuts connection 0 and offers another at once, until it is taken (within MS);
- *                      number of first offers that were dropped
+ *   race N PORT MS     N times: cuts connection 0 and offers another at once, until it is taken
+ *                      (within MS); number of first offers that were dropped
  *   dead               for each connection 1 or 0
  *   cut I              resets connection I
  *   event MS           waits for a notice: "dead INDEX", "lost" or "none"
@@ -20,8 +21,9 @@
  *   resize BYTES
  *   disconnect MS      waits so long for it: "over" or "hangs"
  *   await MS           for a command that hangs
- *   ktls               cuts and closes a socket with kernel TLS on it and data in it: "reset" or "end"
- *                      is what its peer sees then, and "early" when it saw that before the close
+ *   ktls               cuts and closes a socket with kernel TLS on it and data in it: "reset" or
+ *                      "end" is what its peer sees then, and "early" when it saw that before the
+ *                      close
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -64,7 +66,7 @@ struct device {
 	int spare;
 };
 
-/* --- kernel commands, in the thread --------------------------------------------------------------- */
+/* --- kernel commands, in the thread ----------------------------------------------------------- */
 
 enum verb { OFFER, RESIZE, PROBE, DISCONNECT };
 
@@ -123,7 +125,7 @@ static int command(struct device *d, struct command *c, int limit_ms, struct err
 	return ret ? ret : await(d, limit_ms, e);
 }
 
-/* --- connections ---------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static int dial(const char *port, unsigned count, struct connections *rs, struct err *e)
 {
@@ -199,7 +201,7 @@ static int replace(struct device *d, unsigned i, int limit_ms, struct err *e)
 	return offers;
 }
 
-/* --- commands of the script ------------------------------------------------------------------------ */
+/* --- commands of the script ------------------------------------------------------------------- */
 
 static int do_connect(struct device *d, char **w, struct err *e)
 {

@@ -509,7 +509,7 @@ START_TEST(device_by_link)
 	struct err e;
 	unsigned index = 0;
 
-	/* /dev/nbd0 need not exist: a link that leads nowhere is none, one to another name neither */
+	/* Neither a link that leads nowhere is a device, nor one to another name. */
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/link", dir);
 	ck_assert_int_eq(symlink("/dev/null", path), 0);

@@ -56,7 +56,7 @@ static void say_status(struct script *s, uint64_t cookie)
 	bytes_put_u32(&s->w, 3);
 }
 
-/* --- a server of one connection, in a child -------------------------------------------------- */
+/* --- a server of one connection, in a child --------------------------------------------------- */
 
 struct server {
 	struct loopback at;
@@ -189,7 +189,7 @@ static void expect_error(int ret, int code, enum err_kind kind, const char *begi
 	ck_assert_msg(strstr(e->text, part) != NULL, "%s", e->text);
 }
 
-/* --- tests ----------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 /*
  * Two requests, the second before the reply to the first is consumed; with a farewell of our own

@@ -24,7 +24,7 @@ static void set(struct settings *s, const char *name, const char *text)
 		      text ? text : "", e.text);
 }
 
-/* --- one value ------------------------------------------------------------------------------------ */
+/* --- one value -------------------------------------------------------------------------------- */
 
 /* What is taken, and what the record makes of it. */
 static const struct {
@@ -192,7 +192,7 @@ START_TEST(found_out)
 }
 END_TEST
 
-/* --- the record: every row ------------------------------------------------------------------------ */
+/* --- the record: every row -------------------------------------------------------------------- */
 
 /* A value that is not the default. */
 static const char *sample(const struct settings_row *row, char text[64])
@@ -250,7 +250,7 @@ START_TEST(round_trip)
 }
 END_TEST
 
-/* --- the table ------------------------------------------------------------------------------------ */
+/* --- the table -------------------------------------------------------------------------------- */
 
 static bool is_same(const char *a, const char *b)
 {
@@ -342,7 +342,7 @@ START_TEST(places)
 }
 END_TEST
 
-/* --- servers -------------------------------------------------------------------------------------- */
+/* --- servers ---------------------------------------------------------------------------------- */
 
 START_TEST(servers)
 {
@@ -486,7 +486,7 @@ START_TEST(endpoints)
 }
 END_TEST
 
-/* --- all of them ---------------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 /* A line of options, each with one dash before its text. */
 static void set_line(struct settings *s, const char *line)

@@ -168,7 +168,7 @@ static const struct replay replays[] = {
 		.disconnect = true,
 		.events = "",
 	},
-/* --- block status, breaches --- */
+/* --- block status, breaches ------------------------------------------------------------------- */
 #define BREACH(title, text, ...)                                                             \
 	{                                                                                    \
 		.name = title, .ask = { ASK_STATUS(0, 512) }, .server = PIECES(__VA_ARGS__), \
