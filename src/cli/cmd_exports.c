@@ -23,7 +23,7 @@ static const struct output_column columns[] = {
 };
 enum { COLUMNS = sizeof(columns) / sizeof(columns[0]) };
 
-/* What fits a line; JSON has all. */
+/* Columns that fit a line. JSON has all columns. */
 static const char default_columns[] = "NAME,SIZE,RO,CONTEXTS,DESCRIPTION";
 
 struct entry {
@@ -37,7 +37,7 @@ struct listing {
 	bool failed;
 };
 
-static void add(void *ctx, const struct neg_item *item)
+static void add_export(void *ctx, const struct neg_item *item)
 {
 	struct listing *l = ctx;
 	struct entry *x;
@@ -60,7 +60,7 @@ static void add(void *ctx, const struct neg_item *item)
 	l->failed = !x->name || !x->description;
 }
 
-static int fill(struct output *out, const struct cmd_facts *f, struct err *e)
+static int fill_details(struct output *out, const struct cmd_facts *f, struct err *e)
 {
 	const struct export *x = &f->link.export;
 	char flags[512];
@@ -84,11 +84,11 @@ static int fill(struct output *out, const struct cmd_facts *f, struct err *e)
 }
 
 /*
- * Asks about one of them. What cannot be had is left out, and said; *on is false when there is no point in
- * asking about the others.
+ * Fills in what the server says about one export. What cannot be had is left out, with a note. *on
+ * is false where asking about the others is pointless.
  */
-static int look_at(struct output *out, struct connector *l, struct settings *s, const char *name,
-		   bool *on, struct err *e)
+static int add_details(struct output *out, struct connector *l, struct settings *s,
+		       const char *name, bool *on, struct err *e)
 {
 	struct cmd_facts *f = malloc(sizeof(*f));
 	char shown[256];
@@ -99,7 +99,7 @@ static int look_at(struct output *out, struct connector *l, struct settings *s, 
 	memcpy(s->servers[0].export, name, strlen(name) + 1);
 	ret = cmd_find_out(l, s, f, e);
 	if (!ret) {
-		ret = fill(out, f, e);
+		ret = fill_details(out, f, e);
 	} else {
 		*on = e->kind == ERR_REFUSED || e->kind == ERR_TLS;
 		text_escape(shown, sizeof(shown), name, strlen(name));
@@ -113,8 +113,8 @@ static int look_at(struct output *out, struct connector *l, struct settings *s, 
 	return ret;
 }
 
-static int print(struct output *out, struct connector *l, struct settings *s,
-		 const struct listing *list, struct err *e)
+static int print_exports(struct output *out, struct connector *l, struct settings *s,
+			 const struct listing *list, struct err *e)
 {
 	bool on = false;
 	int ret = 0;
@@ -130,7 +130,7 @@ static int print(struct output *out, struct connector *l, struct settings *s,
 		if (!ret && x->description[0])
 			ret = output_text(out, DESCRIPTION, x->description, e);
 		if (!ret && on)
-			ret = look_at(out, l, s, x->name, &on, e);
+			ret = add_details(out, l, s, x->name, &on, e);
 	}
 	return ret ? ret : output_print(out, stdout, e);
 }
@@ -161,12 +161,12 @@ int cmd_exports(struct opts *o, struct err *e)
 		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
 		a.timeout_ms = o->settings.connect_timeout_ms;
-		ret = connect_run(l, &a, add, &list, rs, e);
+		ret = connect_run(l, &a, add_export, &list, rs, e);
 	}
 	if (!ret && list.failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
 	if (!ret)
-		ret = print(out, l, &o->settings, &list, e);
+		ret = print_exports(out, l, &o->settings, &list, e);
 out:
 	for (size_t i = 0; i < list.count; i++) {
 		free(list.entries[i].name);

@@ -53,8 +53,8 @@ static const struct output_column columns[] = {
 };
 
 /*
- * nbd.c has no netlink attribute for the queue's io_opt and sysfs does not let it be written: on a device it is 0, or
- * since 6.12 what the kernel takes for every nbd device.
+ * nbd.c has no netlink attribute for io_opt of the queue, and sysfs does not let it be written: a
+ * device has 0, or since 6.12 the kernel's value for every nbd device.
  */
 static const char unheard[] =
 	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
@@ -71,14 +71,14 @@ static int fill_flags(struct output *out, const struct export *x, struct err *e)
 	if (!ret)
 		ret = output_text(out, KERNEL_USES, names, e);
 	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
-	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
+	/* Not a flag, but a capability of the server that the kernel does not use. */
 	if (x->structured)
 		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
 	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
 }
 
-static int fill(struct output *out, const struct settings *s, const struct cmd_facts *f,
-		const char *connections, struct err *e)
+static int fill_info(struct output *out, const struct settings *s, const struct cmd_facts *f,
+		     const char *connections, struct err *e)
 {
 	const struct connections *rs = &f->link;
 	const struct export *x = &rs->export;
@@ -124,7 +124,7 @@ static int fill(struct output *out, const struct settings *s, const struct cmd_f
 	return ret;
 }
 
-/* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
+/* Asks for NBD_CMD_CACHE as an attach does (see plan_multi), without attaching. */
 static enum plan_cache ask_for_cache(const struct settings *settings)
 {
 	struct transmission_request r = { .type = NBD_CMD_CACHE };
@@ -147,7 +147,7 @@ static enum plan_cache ask_for_cache(const struct settings *settings)
 
 		if (ret == TRANSMISSION_REPLY)
 			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
-		/* some hang up at what they do not know */
+		/* Some servers hang up at a command that they do not know. */
 		else if (e.code != ETIMEDOUT)
 			cache = PLAN_CACHE_REFUSED;
 	}
@@ -155,7 +155,7 @@ static enum plan_cache ask_for_cache(const struct settings *settings)
 	return cache;
 }
 
-/* How many connections --connections auto would have, and why. */
+/* Describes how many connections --connections auto would have, and why. */
 static void judge_connections(const struct settings *s, const struct export *x, char *text,
 			      size_t cap)
 {
@@ -208,7 +208,7 @@ int cmd_info(struct opts *o, struct err *e)
 	if (!ret && output_wants(out, CONNECTIONS))
 		judge_connections(s, &f->link.export, connections, sizeof(connections));
 	if (!ret)
-		ret = fill(out, s, f, connections, e);
+		ret = fill_info(out, s, f, connections, e);
 	if (!ret)
 		ret = output_print(out, stdout, e);
 out:

@@ -16,7 +16,7 @@ struct output {
 	size_t count;
 	struct libscols_table *table;
 	struct libscols_line *line;
-	int *place; /* of column i in the table, or -1 */
+	int *place; /* place of column i in the table, or -1 */
 	int chosen;
 };
 
@@ -109,10 +109,10 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 	if (!ret &&
 	    (scols_table_enable_json(o->table, f->json) || scols_table_set_name(o->table, name) ||
 	     scols_table_enable_noheadings(o->table, f->no_headings || o->format.properties) ||
-	     /* text_escape has done it, and the library would escape its escapes */
+	     /* text_escape has escaped it, and the library would escape the escapes */
 	     scols_table_enable_noencoding(o->table, 1)))
 		ret = out_of_memory(e);
-	/* the value comes last, alone without headings */
+	/* The value is the last column, and without headings the only one. */
 	for (int i = f->no_headings; i < 2 && !ret && o->format.properties; i++)
 		if (!scols_table_new_column(o->table, i ? "" : "NAME", 0, 0))
 			ret = out_of_memory(e);
@@ -141,7 +141,7 @@ int output_row(struct output *o, struct err *e)
 {
 	if (!o->format.properties)
 		return new_line(o, e);
-	/* one line a property, in the order chosen, filled in by set */
+	/* One line for each property, in the order chosen. set_cell fills it in. */
 	for (int place = 0; place < o->chosen; place++) {
 		if (new_line(o, e))
 			return -ENOMEM;
@@ -153,7 +153,7 @@ int output_row(struct output *o, struct err *e)
 	return 0;
 }
 
-static int set(struct output *o, size_t column, const char *text, struct err *e)
+static int set_cell(struct output *o, size_t column, const char *text, struct err *e)
 {
 	struct libscols_line *line = o->line;
 	int place = o->place[column];
@@ -174,20 +174,20 @@ int output_text(struct output *o, size_t column, const char *text, struct err *e
 	char *escaped;
 	int ret;
 
-	/* JSON has escapes of its own for all but what is not UTF-8 */
+	/* JSON has escapes of its own, but for bytes that are not UTF-8. */
 	if (o->columns[column].type == OUTPUT_ENCODED ||
 	    (o->format.json && text_is_utf8(text, len)))
-		return set(o, column, text, e);
+		return set_cell(o, column, text, e);
 	escaped = malloc(4 * len + 1);
 	if (!escaped)
 		return out_of_memory(e);
 	text_escape(escaped, 4 * len + 1, text, len);
-	ret = set(o, column, escaped, e);
+	ret = set_cell(o, column, escaped, e);
 	free(escaped);
 	return ret;
 }
 
-/* As losetup and lsblk show sizes: three digits or so, powers of 1024. */
+/* A size as losetup and lsblk show it: powers of 1024, three digits or so. */
 static void human_size(uint64_t v, char *buf, size_t cap)
 {
 	static const char units[] = "BKMGTPE";
@@ -222,15 +222,15 @@ int output_number(struct output *o, size_t column, uint64_t v, struct err *e)
 		human_size(v, buf, sizeof(buf));
 	else
 		snprintf(buf, sizeof(buf), "%" PRIu64, v);
-	return set(o, column, buf, e);
+	return set_cell(o, column, buf, e);
 }
 
 int output_bool(struct output *o, size_t column, bool v, struct err *e)
 {
-	return set(o, column, v ? "1" : "0", e);
+	return set_cell(o, column, v ? "1" : "0", e);
 }
 
-/* The table as text, the caller's; NULL without memory. */
+/* The table as text, to be freed by the caller. NULL without memory. */
 static char *to_text(struct output *o)
 {
 	char *text = NULL, *guarded;
@@ -247,7 +247,7 @@ static char *to_text(struct output *o)
 			return NULL;
 		}
 	} else if (o->format.json) {
-		/* the library prints nothing at all for an empty table */
+		/* The library prints nothing for an empty table. */
 		fprintf(f, "{\n   \"%s\": []\n}\n", scols_table_get_name(o->table));
 	}
 	if (fclose(f)) {
@@ -256,7 +256,7 @@ static char *to_text(struct output *o)
 	}
 	if (!o->format.json)
 		return text;
-	/* the library escapes what JSON forbids, not what a terminal obeys */
+	/* The library escapes what JSON forbids, not what a terminal obeys. */
 	guarded = malloc(6 * len + 1);
 	if (guarded)
 		text_guard_json(guarded, text, len);
