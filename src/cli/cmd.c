@@ -21,8 +21,8 @@ _Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
 	       "what a URI holds fits");
 
 /*
- * What the options say, then the directory given, then the places where people keep such things,
- * the user's before the system's.
+ * Fills in credentials that no option names: from the URI, then from the directory that is given,
+ * then from the usual places, the user's before the system's.
  */
 static int find_credentials(struct settings *s, struct err *e)
 {
@@ -31,7 +31,7 @@ static int find_credentials(struct settings *s, struct err *e)
 	struct tls_params *t = &s->tls;
 	char dir[TLS_PATH_MAX];
 
-	/* an option wins over a parameter of the URI */
+	/* An option wins over a parameter of the URI. */
 	if (!t->hostname[0])
 		memcpy(t->hostname, where->tls_hostname, sizeof(t->hostname));
 	if (!t->psk_file[0])
@@ -52,7 +52,7 @@ static int find_credentials(struct settings *s, struct err *e)
 	return 0;
 }
 
-/* Whoever reconnects later has another working directory. */
+/* The process that reconnects later has another working directory. */
 static int make_absolute(char *path, size_t cap, struct err *e)
 {
 	char dir[4096], whole[8192];
@@ -80,7 +80,7 @@ static int make_paths_absolute(struct settings *s, struct err *e)
 	return ret;
 }
 
-/* More than there are processors would only be spares. */
+/* The kernel uses one connection for each processor at most. */
 uint32_t cmd_automatic_connections(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -149,8 +149,8 @@ int cmd_find_out(struct connector *l, const struct settings *s, struct cmd_facts
 	if (f->link.export.size)
 		return 0;
 	/*
-	 * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO makes it
-	 * look.
+	 * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO
+	 * makes it look.
 	 */
 	first = f->link.export;
 	a.goal = NEG_GOAL_GO;
@@ -206,7 +206,7 @@ int cmd_each(const struct opts *o,
 	return ret;
 }
 
-/* A supervisor that is on its own has the system's log only; in an initramfs not even that. */
+/* A supervisor has no standard error. An initramfs has no system's log. */
 static void log_line(void *ctx, enum log_level level, const char *text)
 {
 	char line[1024 + 64];
@@ -220,11 +220,11 @@ static void log_line(void *ctx, enum log_level level, const char *text)
 	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (kmsg < 0)
 		return;
-	/* Not by dprintf, which wants to seek there. One write is one line. */
+	/* One write is one line. dprintf would seek, which /dev/kmsg refuses. */
 	n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level,
 		     (int)getpid(), text);
 	if (n > 0 && write(kmsg, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
-		n = 0; /* there is nobody left to be told */
+		n = 0; /* nowhere is left to report it */
 	close(kmsg);
 }
 

@@ -7,7 +7,7 @@
 #include "config.h"
 #include "daemon/record.h"
 
-/* The settings of the record, where connections can be replaced by them. */
+/* Reads the settings from the record. A device without a supervisor is refused. */
 static int read_settings(unsigned index, struct settings *s, struct err *e)
 {
 	int ret = record_read_settings(NBD_ATTACH_STATEDIR, index, s, e);
@@ -22,7 +22,7 @@ static int read_settings(unsigned index, struct settings *s, struct err *e)
 	return ret;
 }
 
-static int adopt(const struct opts *o, const char *operand, struct err *e)
+static int adopt_device(const struct opts *o, const char *operand, struct err *e)
 {
 	struct settings *s = malloc(sizeof(*s));
 	struct launch_request rq = { .log_fd = -1 };
@@ -45,7 +45,7 @@ static int adopt(const struct opts *o, const char *operand, struct err *e)
 	return ret;
 }
 
-int cmd_adopt(const struct opts *o, struct err *e)
+int cmd_adopt(struct opts *o, struct err *e)
 {
-	return cmd_each(o, adopt, e);
+	return cmd_each(o, adopt_device, e);
 }

@@ -13,7 +13,7 @@
 #include "kernel/sysfs.h"
 #include "daemon/launch.h"
 
-static void tell(const struct attach_result *r)
+static void print_notes(const struct attach_result *r)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
@@ -26,7 +26,10 @@ static void tell(const struct attach_result *r)
 	if (r->note[0])
 		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index,
 			r->connections, r->connections == 1 ? "" : "s", r->note);
-	/* The block layer makes one hardware queue for each processor at most, and each has one connection */
+	/*
+	 * The block layer has one hardware queue for each processor at most, and each has a
+	 * connection.
+	 */
 	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
 		fprintf(stderr,
 			"nbd-attach: there are fewer processors (%ld) than connections: the kernel "
@@ -34,7 +37,7 @@ static void tell(const struct attach_result *r)
 			cpus);
 }
 
-/* One write is one line. Not the journal's, or syslog's: they may wait for the device themselves. */
+/* One write is one line. The journal and syslog may wait for the device themselves. */
 static void log_kmsg(void *ctx, enum log_level level, const char *text)
 {
 	const struct launch_request *rq = ctx;
@@ -44,10 +47,10 @@ static void log_kmsg(void *ctx, enum log_level level, const char *text)
 
 	if (n > 0 &&
 	    write(rq->log_fd, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
-		n = 0; /* there is nobody left to be told */
+		n = 0; /* nowhere is left to report it */
 }
 
-/* systemd and dracut put this file into their own; initramfs-tools has none, and passes an option. */
+/* initrds of systemd and dracut have this file. initramfs-tools passes --keep-at-shutdown. */
 static bool in_initramfs(void)
 {
 	return !access("/etc/initrd-release", F_OK);
@@ -58,9 +61,9 @@ int cmd_begin_launch(struct launch_request *rq, const struct settings *s, struct
 {
 	rq->deaf = s->supervision.keep || (s->supervision.root && in_initramfs());
 	rq->attach.settings = s;
-	/* systemd spares those of root's only */
+	/* systemd spares processes of root only. */
 	rq->attach.negotiator.user = rq->deaf ? "root" : NULL;
-	/* glibc keeps the pointer to argv[0] */
+	/* glibc keeps the pointer to argv[0]. */
 	rq->arg0 = rq->deaf ? program_invocation_name : NULL;
 	rq->logger = &cmd_logger;
 	rq->log_fd = -1;
@@ -80,8 +83,8 @@ void cmd_end_launch(struct launch_request *rq)
 		close(rq->log_fd);
 }
 
-/* Which device it is, for whoever asked. Non-zero when nobody has got it. */
-static int announce(const struct opts *o, unsigned index)
+/* Prints which device it is. Non-zero: standard output has failed. */
+static int print_device(const struct opts *o, unsigned index)
 {
 	struct sysfs_device d = { 0 };
 	struct err ignored;
@@ -104,14 +107,14 @@ static int announce(const struct opts *o, unsigned index)
 	return fflush(stdout);
 }
 
-static int attached(const void *ctx, const struct attach_result *r, struct err *e)
+static int report_attached(const void *ctx, const struct attach_result *r, struct err *e)
 {
-	tell(r);
-	/* Nobody would know which device it is. */
-	return announce(ctx, r->index) ? err_sys(e, ERR_FAILED, errno, "write the output") : 0;
+	print_notes(r);
+	/* The caller would not know which device to use, or to detach. */
+	return print_device(ctx, r->index) ? err_sys(e, ERR_FAILED, errno, "write the output") : 0;
 }
 
-/* The service manager's journal wants the level in front (sd-daemon(3)). */
+/* The journal of a service manager reads the level from a prefix (sd-daemon(3)). */
 static void log_here(void *ctx, enum log_level level, const char *text)
 {
 	char prefix[8] = "";
@@ -121,7 +124,7 @@ static void log_here(void *ctx, enum log_level level, const char *text)
 	fprintf(stderr, "%snbd-attach: %s\n", prefix, text);
 }
 
-static int stay(struct launch_request *rq, struct err *e)
+static int attach_in_foreground(struct launch_request *rq, struct err *e)
 {
 	struct log here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
 	struct notify n;
@@ -142,7 +145,7 @@ int cmd_attach_settings(const struct opts *o, struct settings *s, struct err *e)
 {
 	struct launch_request rq = {
 		.attach = { .find = o->find, .index = o->index },
-		.attached = attached,
+		.attached = report_attached,
 		.ctx = o,
 	};
 	struct log logger;
@@ -152,7 +155,7 @@ int cmd_attach_settings(const struct opts *o, struct settings *s, struct err *e)
 		return ret;
 	ret = cmd_begin_launch(&rq, s, &logger, e);
 	if (!ret)
-		ret = o->foreground ? stay(&rq, e) : launch_attach(&rq, e);
+		ret = o->foreground ? attach_in_foreground(&rq, e) : launch_attach(&rq, e);
 	cmd_end_launch(&rq);
 	return ret;
 }

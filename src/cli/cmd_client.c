@@ -10,10 +10,10 @@
 #include "cli/nbd_client.h"
 #include "base/text.h"
 
-/* nbd-client knows no others, and the last one for -check only */
+/* Exit statuses of nbd-client. NOT_KNOWN is for -check only. */
 enum { DONE = 0, FAILED = 1, NOT_KNOWN = 2 };
 
-static void help(FILE *f)
+static void print_help(FILE *f)
 {
 	fprintf(f,
 		"nbd-client, as nbd-attach %s has it\n\n"
@@ -48,7 +48,7 @@ static void list_item(void *ctx, const struct neg_item *item)
 	free(shown);
 }
 
-static int list(struct opts *o, struct err *e)
+static int list_exports(struct opts *o, struct err *e)
 {
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_LIST,
@@ -64,7 +64,7 @@ static int list(struct opts *o, struct err *e)
 	if (!ret)
 		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
-		/* its first line, which scripts cut off */
+		/* Scripts expect a first line, and cut it off. */
 		printf("Negotiation: ..\n");
 		ret = connect_run(l, &a, list_item, &failed, rs, e);
 	}
@@ -75,8 +75,8 @@ static int list(struct opts *o, struct err *e)
 	return ret;
 }
 
-/* "nbd0p1" is as good as "nbd0", and what is no nbd device is not attached. */
-static int check(struct opts *o, struct err *e)
+/* "nbd0p1" stands for "nbd0". A device of another driver is not attached. */
+static int check_device(struct opts *o, struct err *e)
 {
 	const char *device = o->devices[0], *slash = strrchr(device, '/');
 	char name[32];
@@ -90,22 +90,22 @@ static int check(struct opts *o, struct err *e)
 	return !ret ? DONE : ret == -ENODEV ? FAILED : NOT_KNOWN;
 }
 
-/* The exit status. */
-static int run(struct opts *o, struct err *e)
+/* Returns the exit status. */
+static int run_client_command(struct opts *o, struct err *e)
 {
 	switch (o->command) {
 	case OPTS_CHECK:
-		return check(o, e);
+		return check_device(o, e);
 	case OPTS_HELP:
-		help(stderr);
+		print_help(stderr);
 		return DONE;
 	case OPTS_VERSION:
 		printf("This is nbd-client, from nbd-attach %s\n", PACKAGE_VERSION);
 		return DONE;
 	case OPTS_EXPORTS:
-		return list(o, e) ? FAILED : DONE;
+		return list_exports(o, e) ? FAILED : DONE;
 	case OPTS_DETACH:
-		/* a device that is not attached is what was wanted */
+		/* A device that is not attached is as good as detached. */
 		return cmd_detach(o, e) && e->kind != ERR_ABSENT ? FAILED : DONE;
 	case OPTS_TAB:
 		return cmd_tab(o, e) ? FAILED : DONE;
@@ -127,5 +127,5 @@ int cmd_client(int argc, char *argv[], struct err *e)
 	if (o.client == OPTS_CLIENT_IOCTL)
 		fprintf(stderr,
 			"nbd-client: -nonetlink: the kernel is told over netlink all the same\n");
-	return run(&o, e);
+	return run_client_command(&o, e);
 }

@@ -23,7 +23,7 @@ static const struct output_column columns[] = {
 };
 enum { COLUMNS = sizeof(columns) / sizeof(columns[0]) };
 
-/* What fits a line; JSON has all. */
+/* Columns that fit a line. JSON has all columns. */
 static const char default_columns[] = "NAME,SIZE,RO,CONTEXTS,DESCRIPTION";
 
 struct entry {
@@ -37,7 +37,7 @@ struct listing {
 	bool failed;
 };
 
-static void add(void *ctx, const struct neg_item *item)
+static void add_export(void *ctx, const struct neg_item *item)
 {
 	struct listing *l = ctx;
 	struct entry *x;
@@ -60,7 +60,7 @@ static void add(void *ctx, const struct neg_item *item)
 	l->failed = !x->name || !x->description;
 }
 
-static void fill_export(struct output *out, const struct cmd_facts *f)
+static void fill_details(struct output *out, const struct cmd_facts *f)
 {
 	const struct export *x = &f->link.export;
 	char flags[512];
@@ -79,11 +79,11 @@ static void fill_export(struct output *out, const struct cmd_facts *f)
 }
 
 /*
- * Asks about one of them. What cannot be had is left out, and said; *on is false when there is no point in
- * asking about the others.
+ * Fills in what the server says about one export. What cannot be had is left out, with a note. *on
+ * is false where asking about the others is pointless.
  */
-static int look_at(struct output *out, struct connector *l, struct settings *s, const char *name,
-		   bool *on, struct err *e)
+static int add_details(struct output *out, struct connector *l, struct settings *s,
+		       const char *name, bool *on, struct err *e)
 {
 	struct cmd_facts *f = malloc(sizeof(*f));
 	char shown[256];
@@ -94,7 +94,7 @@ static int look_at(struct output *out, struct connector *l, struct settings *s, 
 	memcpy(s->servers[0].export, name, strlen(name) + 1);
 	ret = cmd_find_out(l, s, f, e);
 	if (!ret) {
-		fill_export(out, f);
+		fill_details(out, f);
 	} else {
 		*on = e->kind == ERR_REFUSED || e->kind == ERR_TLS;
 		text_escape(shown, sizeof(shown), name, strlen(name));
@@ -108,8 +108,8 @@ static int look_at(struct output *out, struct connector *l, struct settings *s, 
 	return ret;
 }
 
-static int print(struct output *out, struct connector *l, struct settings *s,
-		 const struct listing *list, struct err *e)
+static int print_exports(struct output *out, struct connector *l, struct settings *s,
+			 const struct listing *list, struct err *e)
 {
 	bool on = false;
 	int ret = 0;
@@ -124,7 +124,7 @@ static int print(struct output *out, struct connector *l, struct settings *s,
 		if (x->description[0])
 			output_text(out, DESCRIPTION, x->description);
 		if (on)
-			ret = look_at(out, l, s, x->name, &on, e);
+			ret = add_details(out, l, s, x->name, &on, e);
 	}
 	return ret ? ret : output_print(out, stdout, e);
 }
@@ -155,12 +155,12 @@ int cmd_exports(struct opts *o, struct err *e)
 		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
 		a.timeout_ms = o->settings.connect_timeout_ms;
-		ret = connect_run(l, &a, add, &list, rs, e);
+		ret = connect_run(l, &a, add_export, &list, rs, e);
 	}
 	if (!ret && list.failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
 	if (!ret)
-		ret = print(out, l, &o->settings, &list, e);
+		ret = print_exports(out, l, &o->settings, &list, e);
 out:
 	for (size_t i = 0; i < list.count; i++) {
 		free(list.entries[i].name);

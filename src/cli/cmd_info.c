@@ -53,8 +53,8 @@ static const struct output_column columns[] = {
 };
 
 /*
- * nbd.c has no netlink attribute for the queue's io_opt and sysfs does not let it be written: on a device it is 0, or
- * since 6.12 what the kernel takes for every nbd device.
+ * nbd.c has no netlink attribute for io_opt of the queue, and sysfs does not let it be written: a
+ * device has 0, or since 6.12 the kernel's value for every nbd device.
  */
 static const char unheard[] =
 	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
@@ -69,7 +69,7 @@ static void fill_flags(struct output *out, const struct export *x)
 	cmd_name_flags(used, names, sizeof(names));
 	output_text(out, KERNEL_USES, names);
 	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
-	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
+	/* Not a flag, but a capability of the server that the kernel does not use. */
 	if (x->structured)
 		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
 	output_text(out, KERNEL_IGNORES, names);
@@ -112,7 +112,7 @@ static void fill_info(struct output *out, const struct settings *s, const struct
 	}
 }
 
-/* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
+/* Asks for NBD_CMD_CACHE as an attach does (see plan_multi), without attaching. */
 static enum plan_cache ask_for_cache(const struct settings *settings)
 {
 	struct transmission_request r = { .type = NBD_CMD_CACHE };
@@ -135,7 +135,7 @@ static enum plan_cache ask_for_cache(const struct settings *settings)
 
 		if (ret == TRANSMISSION_REPLY)
 			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
-		/* some hang up at what they do not know */
+		/* Some servers hang up at a command that they do not know. */
 		else if (e.code != ETIMEDOUT)
 			cache = PLAN_CACHE_REFUSED;
 	}
@@ -143,7 +143,7 @@ static enum plan_cache ask_for_cache(const struct settings *settings)
 	return cache;
 }
 
-/* How many connections --connections auto would have, and why. */
+/* Describes how many connections --connections auto would have, and why. */
 static void judge_connections(const struct settings *s, const struct export *x, char *text,
 			      size_t cap)
 {

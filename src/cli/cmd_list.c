@@ -57,7 +57,7 @@ static const struct output_column columns[] = {
 	[LINK] = { "LINK", OUTPUT_ENCODED },
 };
 
-/* What only its supervisor knows; nothing where there is none. */
+/* Fills in what only a supervisor knows. Without one the cells stay empty. */
 static void fill_live(struct output *out, unsigned index)
 {
 	struct control_answer a;
@@ -77,7 +77,7 @@ static void fill_record(struct output *out, const struct sysfs_device *d, struct
 	struct err ignored;
 	struct uri *u = NULL;
 
-	/* A record of an earlier attachment, or one not readable for us, counts for nothing. */
+	/* A record of an earlier attachment, or one that we may not read, does not count. */
 	if (!record_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && record_fits(st, d)) {
 		output_text(out, HOST, st->host);
 		output_text(out, EXPORT, st->export);
@@ -91,7 +91,7 @@ static void fill_record(struct output *out, const struct sysfs_device *d, struct
 			output_text(out, ERROR_TIME, st->error_time);
 		return;
 	}
-	/* What the kernel keeps says nearly as much. */
+	/* The backend that the kernel keeps says nearly as much. */
 	u = malloc(sizeof(*u));
 	if (u && !uri_parse(u, d->backend, &ignored)) {
 		uri_endpoint(u, st->host, sizeof(st->host));
@@ -101,7 +101,7 @@ static void fill_record(struct output *out, const struct sysfs_device *d, struct
 	free(u);
 }
 
-/* As attach names it for udev, from what the kernel keeps. */
+/* Fills in the name for udev, from the backend that the kernel keeps. */
 static void fill_link(struct output *out, const struct sysfs_device *d)
 {
 	struct uri *u = malloc(sizeof(*u));
@@ -133,7 +133,7 @@ static void fill_device(struct output *out, const struct sysfs_device *d, struct
 	fill_live(out, d->index);
 }
 
-static bool wanted(const struct opts *o, unsigned index)
+static bool is_listed(const struct opts *o, unsigned index)
 {
 	struct err ignored;
 	unsigned one;
@@ -144,7 +144,7 @@ static bool wanted(const struct opts *o, unsigned index)
 	return !o->device_count;
 }
 
-int cmd_list(const struct opts *o, struct err *e)
+int cmd_list(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -173,9 +173,11 @@ int cmd_list(const struct opts *o, struct err *e)
 		goto out;
 	ret = sysfs_indices(sysfd, &indices, &count, e);
 	for (size_t i = 0; i < count && !ret; i++) {
-		if (!wanted(o, indices[i]))
+		if (!is_listed(o, indices[i]))
 			continue;
-		/* Of the queue only what is asked for: to read that can take until there is a connection again. */
+		/*
+		 * Reading the queue's limits can wait for a connection: only where they are wanted.
+		 */
 		ret = output_wants(out, BLOCK_SIZE) ? sysfs_device(sysfd, indices[i], d, e) :
 						      sysfs_attachment(sysfd, indices[i], d, e);
 		if (!ret && d->attached)

@@ -29,8 +29,8 @@ static const struct own_option {
 	const char *name;
 	bool takes_value;
 	enum own own;
-	enum opts_command command; /* of ENDS */
-	const char *why;           /* why it is refused */
+	enum opts_command command; /* command of ENDS */
+	const char *why;           /* reason of REFUSED */
 } own_options[] = {
 	{ 'B', "size", true, REFUSED, 0, "the size of the export is what the server says it is" },
 	{ 'c', "check", true, ENDS, OPTS_CHECK, NULL },
@@ -54,14 +54,13 @@ enum {
 	OPTIONS_MAX = OWN_OPTIONS + SETTINGS_ROWS_MAX,
 };
 
-/* What was given. Settings are set once it is known what is to be done: some tasks ignore them. */
+/* What was given. Settings are set when the command is known: some commands ignore them. */
 struct given {
 	char *operands[3]; /* HOST, PORT, DEVICE */
-	unsigned count;    /* a PORT that was left out counts */
-	bool own[OWN_KINDS];
-	char *own_value[OWN_KINDS];
-	bool setting[SETTINGS_ROWS_MAX]; /* by row */
-	const char *value[SETTINGS_ROWS_MAX];
+	unsigned count;    /* operands, including a PORT that was left out */
+	/* Values, "" where an option takes none; NULL: not given. */
+	char *own[OWN_KINDS];
+	char *setting[SETTINGS_ROWS_MAX]; /* by row of settings_rows */
 	bool old_style;
 };
 
@@ -82,27 +81,21 @@ static int refuse_word(struct err *e, const char *what, const char *word, const 
 	return err_set(e, ERR_USAGE, EINVAL, "%s%s: %s", what, shown, why);
 }
 
-static void take_setting(struct given *g, const char *name, const char *value)
-{
-	size_t i = (size_t)(settings_find(name, SETTINGS_NBD_CLIENT) - settings_rows);
-
-	g->setting[i] = true;
-	g->value[i] = value;
-}
-
 /* An operand: "bs=" and "timeout=" from before there were options, HOST, PORT or DEVICE. */
 static int take_operand(struct given *g, char *s, struct err *e)
 {
-	bool block_size = !strncmp(s, "bs=", 3), timeout = !strncmp(s, "timeout=", 8);
+	const bool bs = !strncmp(s, "bs=", 3), timeout = !strncmp(s, "timeout=", 8);
+	const struct settings_row *row;
 
-	if (block_size || timeout) {
+	if (bs || timeout) {
+		row = settings_find(bs ? "block-size" : "timeout", SETTINGS_NBD_CLIENT);
+		g->setting[row - settings_rows] = strchr(s, '=') + 1;
 		g->old_style = true;
-		take_setting(g, block_size ? "block-size" : "timeout", strchr(s, '=') + 1);
 		return 0;
 	}
 	if (strchr(s, '='))
 		return refuse_word(e, "", s, "bs= and timeout= are all that there is of this kind");
-	/* what is no number can be no port */
+	/* A word that is no number is no PORT. */
 	if (g->count == 1 && !strtol(s, NULL, 0))
 		g->count++;
 	if (g->count >= 3)
@@ -111,7 +104,7 @@ static int take_operand(struct given *g, char *s, struct err *e)
 	return 0;
 }
 
-/* For getopt. */
+/* Tables for getopt. */
 static void list_options(struct option longs[OPTIONS_MAX + 1], char letters[2 * OPTIONS_MAX + 3])
 {
 	const struct settings_row *row;
@@ -132,24 +125,24 @@ static void list_options(struct option longs[OPTIONS_MAX + 1], char letters[2 * 
 	*longs = (struct option){ 0 };
 }
 
-/* 1: a command that ends it at once. */
-static int take_option(struct opts *o, struct given *g, int letter, char *argv[], struct err *e)
+/* Returns 1 for an option that ends the parsing. */
+static int take_word(struct opts *o, struct given *g, int letter, char *argv[], struct err *e)
 {
 	const struct own_option *own = own_options;
 	const struct settings_row *row = settings_rows;
+	static char none[] = "";
 
 	while (own < own_options + OWN_OPTIONS && own->letter != letter)
 		own++;
 	if (own == own_options + OWN_OPTIONS) {
 		while (row->client_letter != letter)
 			row++;
-		take_setting(g, row->client, optarg);
+		g->setting[row - settings_rows] = optarg ? optarg : none;
 		return 0;
 	}
 	if (own->own == REFUSED)
 		return refuse_word(e, "-", own->name, own->why);
-	g->own[own->own] = true;
-	g->own_value[own->own] = optarg;
+	g->own[own->own] = optarg ? optarg : none;
 	if (own->own != ENDS)
 		return 0;
 	o->command = own->command;
@@ -158,8 +151,8 @@ static int take_option(struct opts *o, struct given *g, int letter, char *argv[]
 	return 1;
 }
 
-/* 1: ended, as above. */
-static int options(int argc, char *argv[], struct opts *o, struct given *g, struct err *e)
+/* Returns 1 where an option has ended the parsing. */
+static int parse_words(int argc, char *argv[], struct opts *o, struct given *g, struct err *e)
 {
 	char letters[2 * OPTIONS_MAX + 3];
 	struct option longs[OPTIONS_MAX + 1];
@@ -175,14 +168,14 @@ static int options(int argc, char *argv[], struct opts *o, struct given *g, stru
 				value == ':' ?
 					"it needs a value" :
 					"unknown, ambiguous, or with a value that it does not take");
-		ret = value == 1 ? take_operand(g, optarg, e) : take_option(o, g, value, argv, e);
+		ret = value == 1 ? take_operand(g, optarg, e) : take_word(o, g, value, argv, e);
 	}
 	for (; !ret && optind < argc; optind++) /* after "--" */
 		ret = take_operand(g, argv[optind], e);
 	return ret;
 }
 
-/* Those that mean something to the task: nbd-client takes them all everywhere. */
+/* Sets the options that the command uses. nbd-client takes all options with all commands. */
 static int set_settings(struct opts *o, const struct given *g, struct err *e)
 {
 	const bool attaches = o->command == OPTS_ATTACH || o->command == OPTS_TAB;
@@ -196,20 +189,21 @@ static int set_settings(struct opts *o, const struct given *g, struct err *e)
 		    !(attaches || (o->command == OPTS_EXPORTS && row->group == SETTINGS_GROUP_TLS)))
 			continue;
 		snprintf(called, sizeof(called), "-%s", row->client);
-		if (settings_set(&o->settings, row, called, g->value[i], e))
+		if (settings_set(&o->settings, row, called, row->argument ? g->setting[i] : NULL,
+				 e))
 			return -e->code;
 	}
-	/* nbd-client takes both from one file then */
+	/* nbd-client reads the certificate from the file of the key then */
 	if (t->key[0] && !t->cert[0])
 		return settings_set(&o->settings, settings_find("certfile", SETTINGS_NBD_CLIENT),
 				    "-certfile", t->key, e);
 	return 0;
 }
 
-/* How the device is looked after; the nbdtab has a "persist" of its own. */
+/* Sets how the device is supervised. The nbdtab has a "persist" of its own. */
 static int set_manner(struct opts *o, const struct given *g, struct err *e)
 {
-	/* who wants to be spared stands behind a root, whose files it must do without */
+	/* A process that wants to be spared serves the root, and must do without its files. */
 	static const char *const marks[] = { "root", "keep-at-shutdown" };
 	struct settings *s = &o->settings;
 	int ret = 0;
@@ -229,7 +223,7 @@ static int set_manner(struct opts *o, const struct given *g, struct err *e)
 static int add_host(struct opts *o, const struct given *g, struct err *e)
 {
 	const char *host = g->operands[0], *port = g->operands[1];
-	const char *colon = strchr(host, ':'), *name = g->own_value[NAME];
+	const char *colon = strchr(host, ':'), *name = g->own[NAME];
 	bool bare6 = host[0] != '[' && colon && strchr(colon + 1, ':');
 
 	if (g->own[UNIX] && port)
@@ -238,12 +232,13 @@ static int add_host(struct opts *o, const struct given *g, struct err *e)
 		return refuse_word(
 			e, "host ", host,
 			"no name and no address; a path is for -unix, a port is a word of its own");
-	return settings_add_host(&o->settings, host, port, g->own[UNIX], name ? name : "", e);
+	return settings_add_host(&o->settings, host, port, g->own[UNIX],
+				 o->command == OPTS_ATTACH && name ? name : "", e);
 }
 
 static int set_operands(struct opts *o, const struct given *g, char *argv[], struct err *e)
 {
-	char *device = o->command == OPTS_DETACH ? g->own_value[DETACH] :
+	char *device = o->command == OPTS_DETACH ? g->own[DETACH] :
 		       o->command == OPTS_TAB    ? g->operands[0] :
 						   g->operands[2];
 
@@ -268,7 +263,7 @@ int nbd_client_parse(int argc, char *argv[], struct opts *o, bool *old_style, st
 	o->client = OPTS_CLIENT_NETLINK;
 	o->nbdtab = NBD_ATTACH_NBDTAB;
 	o->devices = argv;
-	ret = options(argc, argv, o, &g, e);
+	ret = parse_words(argc, argv, o, &g, e);
 	*old_style = g.old_style && !ret;
 	if (ret)
 		return ret > 0 ? 0 : ret;
@@ -288,5 +283,5 @@ int nbd_client_parse(int argc, char *argv[], struct opts *o, bool *old_style, st
 		ret = set_manner(o, &g, e);
 	if (!ret)
 		ret = set_operands(o, &g, argv, e);
-	return ret ? ret : settings_complete(&o->settings, "-", e);
+	return ret ? ret : settings_complete(&o->settings, false, e);
 }

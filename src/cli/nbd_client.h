@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * nbd_client: the command line of nbd-client 3.24, for whoever calls this program by that name: it
- * becomes options as opts_parse makes them, or is refused with the reason. Touches nothing but argv.
+ * becomes options as opts_parse makes them, or is refused with the reason. Touches nothing but
+ * argv.
  *
  * Option by option, as nbd-client(8) lists them:
  *
@@ -13,9 +14,8 @@
  *     -cacertfile, -certfile, -keyfile, -tlshostname, -enable-tls      --tls-...
  *     -nonetlink               still netlink, but the words printed are those of the ioctl form
  *     -size, -preinit, -sdp, -no-optgo                 refused
- *
- * A connection that is lost is an I/O error without -persist, -swap or -systemd-mark, as it is there;
- * with one of them it is replaced, which nbd-client 3.24 does not do over netlink.
+ * A lost connection is an I/O error without -persist, -swap and -systemd-mark, as with nbd-client.
+ * With one of them it is replaced, which nbd-client 3.24 does not do over netlink.
  */
 #ifndef NBD_ATTACH_NBD_CLIENT_H
 #define NBD_ATTACH_NBD_CLIENT_H
@@ -27,13 +27,16 @@
 
 /*
  * Parses as nbd-client does: one dash or two for long options, their unique beginnings, options and
- * operands in any order; HOST [PORT] DEVICE, or DEVICE alone; -check ends it, and what is left of its
- * o->devices is the operand as it was given. *old_style: bs= or timeout= was given, which is worth a
- * warning. o points into argv, which is changed. Returns 0, or -errno (ERR_USAGE).
+ * operands in any order; HOST [PORT] DEVICE, or DEVICE alone. -check, -help and -version end the
+ * parsing; the operand of -check is o->devices[0], which has not been judged. *old_style: bs= or
+ * timeout= was given, which is worth a warning. o points into argv, which is changed. Returns 0, or
+ * -errno (ERR_USAGE).
  */
 int nbd_client_parse(int argc, char *argv[], struct opts *o, bool *old_style, struct err *e);
 
-/* True when the program was called as nbd-client, from any directory; a mark of systemd does not count. */
+/*
+ * True when the program was called as nbd-client, from any directory, and with the mark '@' or not.
+ */
 bool nbd_client_is_meant(const char *argv0);
 
 #endif

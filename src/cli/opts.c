@@ -8,21 +8,7 @@
 
 #include "base/text.h"
 
-static int keep_columns(void *of, const char *text, struct err *e)
-{
-	(void)e;
-	((struct opts *)of)->columns = text;
-	return 0;
-}
-
-static int keep_nbdtab(void *of, const char *text, struct err *e)
-{
-	(void)e;
-	((struct opts *)of)->nbdtab = text;
-	return 0;
-}
-
-/* Of --map, which may have no argument. */
+/* Argument of --map, NULL where it has none. */
 static int read_contexts(void *of, const char *text, struct err *e)
 {
 	struct metactx *contexts = &((struct opts *)of)->contexts;
@@ -44,14 +30,14 @@ static int read_contexts(void *of, const char *text, struct err *e)
 #define NETWORK     (IN(OPTS_ATTACH) | IN(OPTS_EXPORTS) | IN(OPTS_INFO) | IN(OPTS_MAP))
 #define TABLES      (IN(OPTS_LIST) | IN(OPTS_EXPORTS) | IN(OPTS_INFO))
 
-/* A command has no place, its number is in normal. */
+/* A row without a place is a command, whose number is the default. */
 #define COMMAND(number) .type = SETTINGS_SPECIAL, .normal = number, .group = SETTINGS_GROUP_COMMAND
 #define FLAG(member)    .type = SETTINGS_FLAG, .offset = offsetof(struct opts, member)
-#define SPECIAL(reader) .type = SETTINGS_SPECIAL, .read = reader
+#define WORD(member)    .type = SETTINGS_WORD, .offset = offsetof(struct opts, member)
 #define ATTACHING       .group = SETTINGS_GROUP_ATTACH, .places
 #define OUTPUT          .group = SETTINGS_GROUP_OUTPUT, .places
 
-/* What is for the command line only; the others are settings_rows. */
+/* Options of the command line only. The others are settings_rows. */
 static const struct settings_row own_rows[] = {
 	{ "detach", 'd', NULL, COMMAND(OPTS_DETACH),
 	  .help = "detach the devices, unless they are in use" },
@@ -78,7 +64,7 @@ static const struct settings_row own_rows[] = {
 	  .help = "attach to any free device" },
 	{ "show", 0, NULL, FLAG(show), ATTACHING = IN(OPTS_ATTACH) | IN(OPTS_ALL),
 	  .help = "print the device, for --find and --all" },
-	{ "nbdtab", 0, "FILE", SPECIAL(keep_nbdtab), ATTACHING = IN(OPTS_ATTACH) | IN(OPTS_ALL),
+	{ "nbdtab", 0, "FILE", WORD(nbdtab), ATTACHING = IN(OPTS_ATTACH) | IN(OPTS_ALL),
 	  .help = "for a DEVICE alone and --all: instead of " NBD_ATTACH_NBDTAB },
 	{ "command", 0, NULL, FLAG(has_command), ATTACHING = NETWORK,
 	  .help = "the server is the command after --, on its standard input and output" },
@@ -88,7 +74,7 @@ static const struct settings_row own_rows[] = {
 
 	{ "force", 0, NULL, FLAG(force), OUTPUT = IN(OPTS_DETACH),
 	  .help = "detach in spite of users and of a silent server; unwritten data is lost" },
-	{ "output", 'O', "COLUMNS", SPECIAL(keep_columns), OUTPUT = TABLES,
+	{ "output", 'O', "COLUMNS", WORD(columns), OUTPUT = TABLES,
 	  .help = "columns to show, comma-separated; see nbd-attach(8)" },
 	{ "totals", 0, NULL, FLAG(totals), OUTPUT = IN(OPTS_MAP),
 	  .help = "only how many bytes there are of each kind" },
@@ -100,7 +86,7 @@ static const struct settings_row own_rows[] = {
 enum {
 	OWN_ROWS = sizeof(own_rows) / sizeof(own_rows[0]),
 	ROWS_MAX = OWN_ROWS + SETTINGS_ROWS_MAX,
-	LONG_VALUE = 256, /* getopt's value of row 0; below are letters */
+	LONG_VALUE = 256, /* value of row 0 for getopt; letters are smaller */
 };
 
 /* All rows by number, NULL beyond the last. */
@@ -166,12 +152,12 @@ void opts_help(FILE *f)
 		"DEVICE is /dev/nbdN or nbdN. Exit statuses and examples are in nbd-attach(8).\n");
 }
 
-static int usage(struct err *e, const char *text)
+static int usage_error(struct err *e, const char *text)
 {
 	return err_set(e, ERR_USAGE, EINVAL, "%s; see nbd-attach --help", text);
 }
 
-/* By getopt's value: a letter or a number. */
+/* Row by the value that getopt returns. */
 static const struct settings_row *find_row(int value, unsigned *i)
 {
 	const struct settings_row *row;
@@ -182,35 +168,32 @@ static const struct settings_row *find_row(int value, unsigned *i)
 	return row;
 }
 
-static int argument_of(const struct settings_row *row)
-{
-	if (!row->argument)
-		return no_argument;
-	return row->argument[0] == '[' ? optional_argument : required_argument;
-}
-
-/* For getopt. */
+/* Tables for getopt. */
 static void list_rows(struct option longs[ROWS_MAX + 1], char letters[2 * ROWS_MAX + 2])
 {
 	const struct settings_row *row;
 
-	*letters++ = ':';
+	letters = stpcpy(letters, ":");
 	for (unsigned i = 0; (row = row_at(i)) != NULL; i++) {
+		const char *a = row->argument;
+
 		if (!row->help)
 			continue;
-		*longs++ =
-			(struct option){ row->name, argument_of(row), NULL, LONG_VALUE + (int)i };
+		*longs++ = (struct option){
+			.name = row->name,
+			.has_arg = !a        ? no_argument :
+				   *a == '[' ? optional_argument :
+					       required_argument,
+			.val = LONG_VALUE + (int)i,
+		};
 		if (row->letter)
-			*letters++ = row->letter;
-		if (row->letter && row->argument)
-			*letters++ = ':';
+			letters += sprintf(letters, "%c%s", row->letter, a ? ":" : "");
 	}
 	*longs = (struct option){ 0 };
-	*letters = '\0';
 }
 
-/* getopt names a letter, even of a long option, and 0 for an unknown one. */
-static int refuse(int value, const char *last, struct err *e)
+/* optopt is the value of the option at fault, 0 for an unknown long one. */
+static int refuse_option(int value, const char *last, struct err *e)
 {
 	char letter[] = { '-', (char)optopt, '\0' }, shown[80];
 	bool is_long = !optopt || optopt >= LONG_VALUE;
@@ -223,9 +206,9 @@ static int refuse(int value, const char *last, struct err *e)
 		       shown);
 }
 
-/* *chosen is the command so far, or NULL. */
-static int choose(struct opts *o, const struct settings_row **chosen,
-		  const struct settings_row *row, struct err *e)
+/* Takes a command. *chosen is the one so far, or NULL. */
+static int choose_command(struct opts *o, const struct settings_row **chosen,
+			  const struct settings_row *row, struct err *e)
 {
 	bool is_last = row->normal == OPTS_HELP || row->normal == OPTS_VERSION;
 
@@ -246,8 +229,8 @@ static int set_option(struct opts *o, const struct settings_row *row, bool own, 
 		     settings_set(&o->settings, row, called, optarg, e);
 }
 
-/* Options of argv[0..argc). */
-static int options(int argc, char *argv[], struct opts *o, struct err *e)
+/* Takes the options of argv[0..argc). */
+static int parse_options(int argc, char *argv[], struct opts *o, struct err *e)
 {
 	char letters[2 * ROWS_MAX + 2];
 	struct option longs[ROWS_MAX + 1];
@@ -262,9 +245,10 @@ static int options(int argc, char *argv[], struct opts *o, struct err *e)
 	while ((value = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		row = value == '?' || value == ':' ? NULL : find_row(value, &i);
 		if (!row)
-			return refuse(value, argv[optind - 1], e);
+			return refuse_option(value, argv[optind - 1], e);
 		given[i] = true;
-		if (row->places ? set_option(o, row, i < OWN_ROWS, e) : choose(o, &chosen, row, e))
+		if (row->places ? set_option(o, row, i < OWN_ROWS, e) :
+				  choose_command(o, &chosen, row, e))
 			return -EINVAL;
 		if (o->command == OPTS_HELP || o->command == OPTS_VERSION)
 			return 0;
@@ -289,44 +273,34 @@ int opts_device(const char *operand, unsigned *index, struct err *e)
 			ret = text_nbd_index(real, index);
 		free(real);
 	}
-	if (ret) {
-		text_escape(shown, sizeof(shown), operand, strlen(operand));
-		return err_set(e, ERR_USAGE, EINVAL,
-			       "%s is no nbd device: /dev/nbdN or nbdN is "
-			       "needed, a whole disk",
-			       shown);
-	}
-	return 0;
-}
-
-static int add_uri(struct opts *o, const char *text, struct err *e)
-{
-	struct uri u;
-
-	return uri_parse(&u, text, e) ? -EINVAL : settings_add_server(&o->settings, &u, e);
+	if (!ret)
+		return 0;
+	text_escape(shown, sizeof(shown), operand, strlen(operand));
+	return err_set(e, ERR_USAGE, EINVAL,
+		       "%s is no nbd device: /dev/nbdN or nbdN is needed, a whole disk", shown);
 }
 
 /*
- * Takes the operands that say where the export is. Returns how many these are, or -EINVAL. At most
- * count - after are taken.
+ * Takes the operands that name the export, but for the last ones (after). command is the command
+ * line of the server, or NULL. Returns the number of operands taken, or -EINVAL.
  */
-static int where(struct opts *o, char **command, char **operand, unsigned count, unsigned after,
-		 struct err *e)
+static int take_servers(struct opts *o, char **command, char **operand, unsigned count,
+			unsigned after, struct err *e)
 {
 	unsigned mine = count > after ? count - after : 0, used = 0;
 
 	if (command) {
 		/* [EXPORT] */
 		if (mine > 1)
-			return usage(e, "too many operands before --");
+			return usage_error(e, "too many operands before --");
 		return settings_set_command(&o->settings, command, mine ? operand[0] : "", e) ?
 			       -EINVAL :
 			       (int)mine;
 	}
 	if (!mine)
-		return usage(e, "no HOST or URI is given");
+		return usage_error(e, "no HOST or URI is given");
 	while (used < mine && uri_looks_like(operand[used]) && (!used || o->command == OPTS_ATTACH))
-		if (add_uri(o, operand[used++], e))
+		if (settings_add_uri(&o->settings, operand[used++], e))
 			return -EINVAL;
 	if (used)
 		return (int)used;
@@ -334,7 +308,7 @@ static int where(struct opts *o, char **command, char **operand, unsigned count,
 		return settings_add_host(&o->settings, operand[0], NULL, false, "", e) ? -EINVAL :
 											 1;
 	if (mine < 2)
-		return usage(
+		return usage_error(
 			e,
 			after ? "HOST, EXPORT and DEVICE are needed (\"\" is the default export)" :
 				"HOST and EXPORT are needed (\"\" is the default export)");
@@ -342,71 +316,66 @@ static int where(struct opts *o, char **command, char **operand, unsigned count,
 											 2;
 }
 
-/* A device and nothing else; not a link to one, which would not be in the file. */
-static bool is_device_alone(const struct opts *o, char **operand, unsigned count)
-{
-	unsigned index;
-
-	return count == 1 && !o->has_command && !o->find && !text_nbd_index(operand[0], &index);
-}
-
-/* Operands of a command that connects to a server. Returns how many are not devices, or -EINVAL. */
+/* Takes the operands of a command that connects to a server. Returns as take_servers. */
 static int network_operands(struct opts *o, char **command, char **operand, unsigned count,
 			    struct err *e)
 {
 	unsigned after = o->command == OPTS_ATTACH && !o->find;
-	int used = where(o, command, operand, count, after, e);
+	int used = take_servers(o, command, operand, count, after, e);
 
 	if (used < 0)
 		return used;
 	if (count < (unsigned)used + after)
-		return usage(e, "no DEVICE is given (--find takes any)");
+		return usage_error(e, "no DEVICE is given (--find takes any)");
 	if (count > (unsigned)used + after)
-		return usage(e, o->find ? "--find chooses the device, none may be given" :
-					  "too many operands");
+		return usage_error(e, o->find ? "--find chooses the device, none may be given" :
+						"too many operands");
 	return used;
 }
 
-static int operands(struct opts *o, char **command, char **operand, unsigned count, struct err *e)
+static int parse_operands(struct opts *o, char **command, char **operand, unsigned count,
+			  struct err *e)
 {
 	int used = 0;
 
-	if (o->command == OPTS_ATTACH && is_device_alone(o, operand, count))
+	/* A device alone, but for a link: the nbdtab has none. */
+	if (o->command == OPTS_ATTACH && count == 1 && !command && !o->find &&
+	    !text_nbd_index(operand[0], &o->index))
 		o->command = OPTS_TAB;
 	if (IN(o->command) & NETWORK)
 		used = network_operands(o, command, operand, count, e);
 	else if (o->command == OPTS_ALL && count)
-		return usage(e, "--all takes no operand");
+		return usage_error(e, "--all takes no operand");
 	else if (o->command == OPTS_CHECK && count != 1)
-		return usage(e, "one DEVICE is needed");
+		return usage_error(e, "one DEVICE is needed");
 	else if (o->command != OPTS_ALL && o->command != OPTS_LIST && !count)
-		return usage(e, "no DEVICE is given");
+		return usage_error(e, "no DEVICE is given");
 	if (used < 0)
 		return used;
 	o->devices = operand + used;
 	o->device_count = count - (unsigned)used;
-	/* All are looked at now: a wrong one must not be found when others are detached already. */
+	/* All are checked now: a wrong one must not be found after others were detached. */
 	for (unsigned i = o->device_count; i > 0; i--)
 		if (opts_device(o->devices[i - 1], &o->index, e))
 			return -EINVAL;
 	return 0;
 }
 
-/* What options mean together. */
-static int judge(struct opts *o, struct err *e)
+/* Judges all options together. */
+static int check_options(struct opts *o, struct err *e)
 {
 	struct err inside;
 
 	if (o->show && !o->find && o->command != OPTS_ALL)
-		return usage(e, "--show is for --find and --all");
-	if (settings_complete(&o->settings, "--", &inside))
-		return usage(e, inside.text);
+		return usage_error(e, "--show is for --find and --all");
+	if (settings_complete(&o->settings, true, &inside))
+		return usage_error(e, inside.text);
 	if (o->foreground && o->settings.supervision.none)
-		return usage(
+		return usage_error(
 			e,
 			"--foreground is for a supervisor: --no-supervise and --command have none");
 	if (o->nbdtab && o->command == OPTS_ATTACH)
-		return usage(e, "--nbdtab is for --all and for a DEVICE alone");
+		return usage_error(e, "--nbdtab is for --all and for a DEVICE alone");
 	if (!o->nbdtab)
 		o->nbdtab = NBD_ATTACH_NBDTAB;
 	return 0;
@@ -418,21 +387,21 @@ int opts_parse(int argc, char *argv[], struct opts *o, struct err *e)
 
 	memset(o, 0, sizeof(*o));
 	settings_init(&o->settings);
-	/* getopt forgets where "--" was, and what follows it belongs to --command */
+	/* getopt does not say where "--" was. The words after it belong to --command. */
 	for (int i = 1; i < words; i++)
 		if (!strcmp(argv[i], "--"))
 			words = i;
-	ret = options(words, argv, o, e);
+	ret = parse_options(words, argv, o, e);
 	if (ret || o->command == OPTS_HELP || o->command == OPTS_VERSION)
 		return ret;
 	if (o->has_command && words + 1 >= argc)
-		return usage(e, "--command needs the server's command line after --");
+		return usage_error(e, "--command needs the server's command line after --");
 	if (!o->has_command && words < argc) {
-		/* operands after "--" join those before it */
+		/* Operands after "--" join those before it. */
 		memmove(argv + words, argv + words + 1, sizeof(*argv) * (size_t)(argc - words));
 		words = argc - 1;
 	}
-	ret = operands(o, o->has_command ? argv + words + 1 : NULL, argv + optind,
-		       (unsigned)(words - optind), e);
-	return ret ? ret : judge(o, e);
+	ret = parse_operands(o, o->has_command ? argv + words + 1 : NULL, argv + optind,
+			     (unsigned)(words - optind), e);
+	return ret ? ret : check_options(o, e);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * opts: the command line as a struct, checked as a whole: every option that is given is used by the
- * command it is given to, or refused. What describes the attachment goes into struct settings by the
- * table in policy/settings.c; the rest is here. Touches nothing but argv, and looks at links to
+ * command it is given to, or refused. What describes the attachment goes into struct settings by
+ * the table in policy/settings.c; the rest is here. Touches nothing but argv, and looks at links to
  * devices.
  */
 #ifndef NBD_ATTACH_OPTS_H
@@ -36,8 +36,8 @@ enum opts_command {
 /* What an attach says when it is done. No option sets it. */
 enum opts_client {
 	OPTS_CLIENT_NO,
-	OPTS_CLIENT_NETLINK, /* what scripts expect of nbd-client */
-	OPTS_CLIENT_IOCTL,   /* what scripts expect of nbd-client -nonetlink */
+	OPTS_CLIENT_NETLINK, /* the words that scripts expect of nbd-client */
+	OPTS_CLIENT_IOCTL,   /* the words of nbd-client -nonetlink */
 };
 
 /* Pointers are into argv. */

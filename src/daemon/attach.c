@@ -620,7 +620,7 @@ static int connect_unix(const struct settings *s, unsigned server, int *fds, uns
 /* One server, by the negotiator. */
 static int negotiate(struct attach_ctx *s, unsigned server)
 {
-	const struct settings *l = s->rq->settings;
+	const struct settings *settings = s->rq->settings;
 	struct negotiator *n = &s->k->negotiator;
 	struct pollfd p[2] = {
 		{ .fd = n->fd, .events = POLLIN },
@@ -629,11 +629,11 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
 	unsigned count = 0;
 
-	if (transport_of(&l->servers[server])->by_path)
-		ret = connect_unix(l, server, fds, &count, s->e);
+	if (transport_of(&settings->servers[server])->by_path)
+		ret = connect_unix(settings, server, fds, &count, s->e);
 	if (!ret)
-		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->connect_timeout_ms, fds,
-				     count, s->e);
+		ret = negotiator_ask(n, server, NEG_GOAL_GO, &settings->multi,
+				     settings->connect_timeout_ms, fds, count, s->e);
 	while (count)
 		close(fds[--count]);
 	if (ret)
@@ -651,30 +651,30 @@ static int negotiate(struct attach_ctx *s, unsigned server)
 
 static int get_link(struct attach_ctx *s)
 {
-	const struct settings *l = s->rq->settings;
+	const struct settings *settings = s->rq->settings;
 	int ret;
 
 	/* What fails here is told by whoever needs it, and what is built in needs none. */
-	if (l->servers[0].tls && l->tls.offload != TLS_OFFLOAD_NO)
+	if (settings->servers[0].tls && settings->tls.offload != TLS_OFFLOAD_NO)
 		module_load("tls", &(struct err){ 0 });
-	if (l->command.count)
-		return connect_open(l, NEG_GOAL_GO, s->cancel_fd, NULL, NULL, s->link, s->e);
-	if (!l->supervision.none) {
+	if (settings->command.count)
+		return connect_open(settings, NEG_GOAL_GO, s->cancel_fd, NULL, NULL, s->link, s->e);
+	if (!settings->supervision.none) {
 		s->k->events = nbdevent_open(s->e);
 		if (s->k->events < 0)
 			return s->k->events;
 	}
-	ret = negotiator_start(&s->k->negotiator, l, &s->rq->negotiator, s->e);
+	ret = negotiator_start(&s->k->negotiator, settings, &s->rq->negotiator, s->e);
 	if (ret)
 		return ret;
-	for (unsigned i = 0; i < l->server_count; i++) {
+	for (unsigned i = 0; i < settings->server_count; i++) {
 		ret = negotiate(s, i);
 		s->k->server = i;
 		if (!ret || ret == -ECANCELED || ret == -EPIPE)
 			break;
 	}
-	if (ret && ret != -ECANCELED && l->server_count > 1)
-		err_wrap(s->e, "none of %u servers can be used; the last", l->server_count);
+	if (ret && ret != -ECANCELED && settings->server_count > 1)
+		err_wrap(s->e, "none of %u servers can be used; the last", settings->server_count);
 	return ret;
 }
 

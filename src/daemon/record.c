@@ -14,8 +14,8 @@
 #include "base/text.h"
 
 #define ALIAS_LINE_MAX 511
-#define SETTINGS       "settings." /* before the names of settings */
-/* Encoded, a byte is three, or five of a URI. */
+#define SETTINGS       "settings." /* prefix of keys that are settings */
+/* An encoded byte takes three, or five where it is in a URI. */
 #define FILE_MAX       (4 * (int)(sizeof(struct record) + sizeof(struct settings)))
 
 enum kind { NUMBER, TEXT };
@@ -49,14 +49,14 @@ static const struct {
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
-/* What is to be written: no memory is asked for, since the one who writes may be who the memory waits for. */
+/* Output buffer. No memory is allocated: memory may be waiting for the device of the writer. */
 struct out {
 	int fd, code;
 	size_t used;
 	char buf[1024];
 };
 
-static void flush(struct out *o)
+static void flush_out(struct out *o)
 {
 	for (size_t done = 0; !o->code && done < o->used;) {
 		ssize_t n = write(o->fd, o->buf + done, o->used - done);
@@ -69,20 +69,20 @@ static void flush(struct out *o)
 	o->used = 0;
 }
 
-static void put(struct out *o, char c)
+static void put_char(struct out *o, char c)
 {
 	if (o->used == sizeof(o->buf))
-		flush(o);
+		flush_out(o);
 	o->buf[o->used++] = c;
 }
 
 static void put_plain(struct out *o, const char *s)
 {
 	while (*s)
-		put(o, *s++);
+		put_char(o, *s++);
 }
 
-static void put_text(struct out *o, const char *s)
+static void put_encoded(struct out *o, const char *s)
 {
 	char byte[2] = "", encoded[sizeof("%XX")];
 
@@ -95,14 +95,14 @@ static void put_text(struct out *o, const char *s)
 	}
 }
 
-static int hex(char c)
+static int hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-static bool get_text(const char *s, char *dst, size_t cap)
+static bool get_decoded(const char *s, char *dst, size_t cap)
 {
 	size_t n = 0;
 
@@ -110,7 +110,7 @@ static bool get_text(const char *s, char *dst, size_t cap)
 		char c = *s;
 
 		if (c == '%') {
-			int high = hex(s[1]), low = high < 0 ? -1 : hex(s[2]);
+			int high = hex_digit(s[1]), low = high < 0 ? -1 : hex_digit(s[2]);
 
 			if (low < 0)
 				return false;
@@ -134,15 +134,15 @@ static void put_fields(struct out *o, const struct record *s)
 		const char *member = (const char *)s + fields[i].offset;
 
 		put_plain(o, fields[i].key);
-		put(o, '=');
+		put_char(o, '=');
 		if (fields[i].kind == NUMBER) {
 			memcpy(&number, member, sizeof(number));
 			snprintf(text, sizeof(text), "%d", number);
 			put_plain(o, text);
 		} else {
-			put_text(o, member);
+			put_encoded(o, member);
 		}
-		put(o, '\n');
+		put_char(o, '\n');
 	}
 }
 
@@ -154,9 +154,9 @@ static void put_settings(struct out *o, const struct settings *s)
 		for (unsigned i = 0; settings_get(s, row, i, value, sizeof(value)); i++) {
 			put_plain(o, SETTINGS);
 			put_plain(o, row->name);
-			put(o, '=');
-			put_text(o, value);
-			put(o, '\n');
+			put_char(o, '=');
+			put_encoded(o, value);
+			put_char(o, '\n');
 		}
 	}
 }
@@ -171,7 +171,7 @@ int record_open(const char *dir, struct err *e)
 	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
 }
 
-/* A file that is written under another name first, ".NAME": what a killed process leaves is found by that. */
+/* Opens a file as ".NAME", by which the file of a killed writer is found. */
 static void begin_file(struct out *o, int dirfd, const char *name, char *temporary, size_t cap)
 {
 	snprintf(temporary, cap, ".%s", name);
@@ -181,11 +181,11 @@ static void begin_file(struct out *o, int dirfd, const char *name, char *tempora
 	o->code = o->fd < 0 ? errno : 0;
 }
 
-/* dir is for messages. */
+/* Completes a file by renaming it. Messages name dir. */
 static int end_file(struct out *o, int dirfd, const char *dir, const char *name,
 		    const char *temporary, struct err *e)
 {
-	flush(o);
+	flush_out(o);
 	if (o->fd >= 0 && close(o->fd) && !o->code)
 		o->code = errno;
 	if (!o->code && renameat(dirfd, temporary, dirfd, name))
@@ -201,7 +201,7 @@ static int write_record(int dirfd, const char *dir, unsigned index, const struct
 	char name[32], temporary[sizeof(name) + 1];
 	struct out o;
 
-	/* Only one process can have the device. */
+	/* Only one process at a time attaches a device, so that the temporary name is its own. */
 	snprintf(name, sizeof(name), "nbd%u", index);
 	begin_file(&o, dirfd, name, temporary, sizeof(temporary));
 	put_fields(&o, s);
@@ -243,7 +243,7 @@ int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const cha
 	begin_file(&o, dirfd, name, temporary, sizeof(temporary));
 	put_plain(&o, key);
 	put_plain(&o, alias);
-	put(&o, '\n');
+	put_char(&o, '\n');
 	ret = end_file(&o, dirfd, dir, name, temporary, e);
 	close(dirfd);
 	return ret;
@@ -257,7 +257,7 @@ void record_remove_udev_name(const char *dir, unsigned index, pid_t pid)
 	unlink(path);
 }
 
-/* "nbdN.PID.udev" of any process, with a dot before it or not. */
+/* "nbdN.PID.udev" or ".nbdN.PID.udev", for any PID. */
 static bool is_alias(const char *name, unsigned index)
 {
 	char begin[32];
@@ -286,7 +286,7 @@ static void remove_aliases(int at, unsigned index)
 	closedir(d);
 }
 
-/* One line of a record. What is not known is a later version's, and 0. */
+/* Takes one line into a struct record. An unknown key belongs to a later version: 0. */
 static int parse_field(void *record, const char *key, const char *value)
 {
 	for (size_t i = 0; i < FIELDS; i++) {
@@ -297,7 +297,7 @@ static int parse_field(void *record, const char *key, const char *value)
 		if (strcmp(fields[i].key, key))
 			continue;
 		if (fields[i].kind == TEXT)
-			return get_text(value, member, fields[i].size) ? 0 : -EBADMSG;
+			return get_decoded(value, member, fields[i].size) ? 0 : -EBADMSG;
 		if (text_number(value, false, 0, INT32_MAX, &number))
 			return -EBADMSG;
 		n = (int)number;
@@ -317,14 +317,14 @@ static int parse_setting(void *settings, const char *key, const char *value)
 		row = settings_find(key + strlen(SETTINGS), SETTINGS_RECORD);
 	if (!row)
 		return 0;
-	return !get_text(value, text, sizeof(text)) ||
+	return !get_decoded(value, text, sizeof(text)) ||
 			       settings_set(settings, row, key, text, &ignored) ?
 		       -EBADMSG :
 		       0;
 }
 
-static int parse(char *text, int (*parse_line)(void *to, const char *key, const char *value),
-		 void *to)
+static int parse_lines(char *text, int (*parse_line)(void *to, const char *key, const char *value),
+		       void *to)
 {
 	char *line, *save = NULL;
 
@@ -345,10 +345,10 @@ static int not_a_record(const char *path, struct err *e)
 	return err_set(e, ERR_FAILED, EBADMSG, "read %s: not a record of nbd-attach", path);
 }
 
-/* path, which messages name, is relative to dirfd. */
-static int read_lines(int dirfd, const char *path,
-		      int (*parse_line)(void *to, const char *key, const char *value), void *to,
-		      struct err *e)
+/* Calls parse_line for each line of a file. path is relative to dirfd. */
+static int read_record_lines(int dirfd, const char *path,
+			     int (*parse_line)(void *to, const char *key, const char *value),
+			     void *to, struct err *e)
 {
 	int fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), ret = 0;
 	char *text = fd < 0 ? NULL : malloc(FILE_MAX + 1);
@@ -358,7 +358,7 @@ static int read_lines(int dirfd, const char *path,
 		ret = err_sys(e, ERR_FAILED, errno, "read %s", path);
 	else
 		text[n < FILE_MAX ? n : FILE_MAX] = '\0';
-	if (!ret && (n > FILE_MAX || parse(text, parse_line, to)))
+	if (!ret && (n > FILE_MAX || parse_lines(text, parse_line, to)))
 		ret = not_a_record(path, e);
 	free(text);
 	if (fd >= 0)
@@ -371,7 +371,7 @@ static int read_record(int dirfd, const char *path, struct record *s, struct err
 	int ret;
 
 	memset(s, 0, sizeof(*s));
-	ret = read_lines(dirfd, path, parse_field, s, e);
+	ret = read_record_lines(dirfd, path, parse_field, s, e);
 	return ret || s->pid > 0 ? ret : not_a_record(path, e);
 }
 
@@ -398,13 +398,13 @@ int record_read_settings(const char *dir, unsigned index, struct settings *setti
 
 	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
 	settings_init(settings);
-	ret = read_lines(AT_FDCWD, path, parse_setting, settings, e);
+	ret = read_record_lines(AT_FDCWD, path, parse_setting, settings, e);
 	if (!ret && !settings->server_count)
 		return err_set(e, ERR_FAILED, ENODATA,
 			       "nbd%u: its record, of another version, does not say how it was "
 			       "attached; detach it and attach it again",
 			       index);
-	if (!ret && settings_complete(settings, "", e))
+	if (!ret && settings_complete(settings, false, e))
 		ret = err_wrap(e, "nbd%u: as it was attached", index);
 	return ret;
 }

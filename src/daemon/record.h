@@ -22,7 +22,7 @@
 #include "proto/uri.h"
 
 struct record {
-	pid_t pid; /* that did CONNECT, as in /sys/block/nbdN/pid */
+	pid_t pid; /* process that sent CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
 	int read_only;                      /* 1: the user wants it, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
@@ -32,52 +32,57 @@ struct record {
 	char tls[64];     /* "TLS1.3 AES-128-GCM kernel", "" for none */
 	pid_t supervisor; /* 0: it never had one; control.h tells whether it is alive */
 	unsigned reconnects;
-	unsigned alive;        /* connections, as the supervisor said last */
-	unsigned server_flags; /* as given to the kernel */
-	unsigned timeout_s;
+	unsigned alive;        /* connections that live, as last written by the supervisor */
+	unsigned server_flags; /* NBD_FLAG_*, as in struct plan */
+	unsigned timeout_s;    /* as in struct plan */
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
-	char last_error[512];          /* of an attempt to reconnect, "" for none */
-	char error_time[32];           /* as 2001-02-03T04:05:06Z */
+	char last_error[512]; /* text of the last failed attempt to reconnect, "" for none */
+	char error_time[32];  /* time of last_error, "2001-02-03T04:05:06Z" */
 	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */
 	const struct settings *settings;
 };
 
-/* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
+/*
+ * Opens the directory, and makes it (0755) where it is missing. The descriptor outlives a change of
+ * root.
+ */
 int record_open(const char *dir, struct err *e);
 
 /*
- * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
- * is allocated.
+ * Writes DIR/nbdN with mode 0600 by rename, and makes DIR as above. Texts are encoded, so that they
+ * may have any bytes. No memory is allocated.
  */
 int record_write(const char *dir, unsigned index, const struct record *s, struct err *e);
 int record_write_at(int dirfd, unsigned index, const struct record *s, struct err *e);
 
 /*
- * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's rules, which ask for
- * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias for the rules of udev, which
+ * read it by the pid in sysfs. alias is made by udev_name_of, pid is the process that sends
+ * CONNECT.
  */
 int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias,
 			   struct err *e);
 
-/* Removes it; that there is none is no error. */
+/* Removes this file. A missing one is no error. */
 void record_remove_udev_name(const char *dir, unsigned index, pid_t pid);
 
-/* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
+/* -ENOENT: no record. -EACCES: the caller may not read it. -EBADMSG: the file is no record. */
 int record_read(const char *dir, unsigned index, struct record *s, struct err *e);
 int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e);
 bool record_is_there(int dirfd, unsigned index);
 
 /*
- * How the device was attached, completed (settings_complete). As record_read; -ENODATA (ERR_FAILED): the record does
- * not say it, as it is another version's. The text says what to do.
+ * Reads how the device was attached, and completes it (settings_complete). Errors as record_read,
+ * and -ENODATA (ERR_FAILED): the record is another version's and has no settings; the text says
+ * what to do.
  */
 int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e);
 
-/* Removes the record, and what there is for udev; that there is none is no error. */
+/* Removes the record and the files for udev. Missing ones are no error. */
 void record_remove(const char *dir, unsigned index);
 void record_remove_at(int dirfd, unsigned index);
 
-/* Whether the record is about what is attached there now. */
+/* Whether the record describes the current attachment. */
 bool record_fits(const struct record *s, const struct sysfs_device *d);
 
 #endif

@@ -9,13 +9,13 @@
 
 enum { FIELDS_MAX = SETTINGS_SERVERS_MAX + 3, PORT_MAX = 7 };
 
-/* Options that are no settings. */
 enum own { PORT, UNIX, PERSIST, NO_AUTO, REFUSED };
 
+/* Options that are no settings. */
 static const struct {
 	const char *name;
 	enum own own;
-	const char *why; /* why it is refused */
+	const char *why; /* reason of REFUSED */
 } own_options[] = {
 	{ "port", PORT, NULL },
 	{ "unix", UNIX, NULL },
@@ -29,10 +29,8 @@ enum { OWN_OPTIONS = sizeof(own_options) / sizeof(own_options[0]) };
 
 /* What the options of a line say besides its settings. */
 struct line_options {
-	bool given[OWN_OPTIONS];
-	bool is_unix;
+	const char *own[REFUSED]; /* value, "" where it takes none; NULL: not given */
 	bool has_keyfile;
-	const char *port; /* NULL: none */
 };
 
 static int refuse_line(struct err *e, const char *what, const char *word, const char *why)
@@ -43,7 +41,7 @@ static int refuse_line(struct err *e, const char *what, const char *word, const 
 	return err_set(e, ERR_USAGE, EINVAL, "%s%s: %s", what, shown, why);
 }
 
-/* "name" or "name=value", which is cut in two. */
+/* option is cut in two at equals, which is NULL where there is no "=". */
 static int check_value(char *option, bool takes_value, char *equals, struct err *e)
 {
 	if (!takes_value && equals) {
@@ -55,29 +53,25 @@ static int check_value(char *option, bool takes_value, char *equals, struct err 
 	return 0;
 }
 
-static int take_own_option(struct nbdtab_entry *en, struct line_options *l, unsigned i,
-			   char *option, char *equals, struct err *e)
+static int take_own_option(struct line_options *l, unsigned i, char *option, char *equals,
+			   struct err *e)
 {
 	enum own own = own_options[i].own;
 
 	if (own == REFUSED)
 		return refuse_line(e, "option ", option, own_options[i].why);
-	if (l->given[i])
+	if (l->own[own])
 		return refuse_line(e, "option ", option, "it is given twice");
-	l->given[i] = true;
 	if (check_value(option, own == PORT, equals, e))
 		return -EINVAL;
-	en->persist = en->persist || own == PERSIST;
-	en->no_auto = en->no_auto || own == NO_AUTO;
-	l->is_unix = l->is_unix || own == UNIX;
-	if (own == PORT)
-		l->port = equals + 1;
-	if (own == PORT && strlen(l->port) > PORT_MAX)
+	l->own[own] = equals ? equals + 1 : "";
+	if (own == PORT && strlen(l->own[PORT]) > PORT_MAX)
 		return refuse_line(e, "option ", option, "the port is no number from 1 to 65535");
 	return 0;
 }
 
-static int take_option(struct nbdtab_entry *en, struct line_options *l, char *option, struct err *e)
+static int take_tab_option(struct nbdtab_entry *en, struct line_options *l, char *option,
+			   struct err *e)
 {
 	char *equals = strchr(option, '=');
 	const struct settings_row *row;
@@ -89,7 +83,7 @@ static int take_option(struct nbdtab_entry *en, struct line_options *l, char *op
 		return 0;
 	for (unsigned i = 0; i < OWN_OPTIONS; i++)
 		if (!strcmp(option, own_options[i].name))
-			return take_own_option(en, l, i, option, equals, e);
+			return take_own_option(l, i, option, equals, e);
 	row = settings_find(option, SETTINGS_NBDTAB);
 	if (!row)
 		return refuse_line(e, "option ", option, "there is none of this name");
@@ -113,19 +107,21 @@ static int take_options(struct nbdtab_entry *en, struct line_options *l, char *o
 		if (!len)
 			return refuse_line(e, "options ", options, "one of them is empty");
 		options[len] = '\0';
-		if (take_option(en, l, options, e))
+		if (take_tab_option(en, l, options, e))
 			return -e->code;
 		options = next;
 	}
-	/* nbd-client takes both from one file then */
+	en->persist = l->own[PERSIST];
+	en->no_auto = l->own[NO_AUTO];
+	/* nbd-client reads the certificate from the file of the key then */
 	if (l->has_keyfile && !en->settings.tls.cert[0])
 		return settings_set(&en->settings, settings_find("tls-cert", SETTINGS_NBDTAB),
 				    "option certfile", en->settings.tls.key, e);
 	return 0;
 }
 
-static int take_host(struct nbdtab_entry *en, const struct line_options *l, const char *host,
-		     const char *export, struct err *e)
+static int take_tab_host(struct nbdtab_entry *en, const struct line_options *l, const char *host,
+			 const char *export, struct err *e)
 {
 	const char *colon = strchr(host, ':');
 	bool bare6 = colon && strchr(colon + 1, ':') && host[0] != '[';
@@ -133,17 +129,20 @@ static int take_host(struct nbdtab_entry *en, const struct line_options *l, cons
 	if (uri_looks_like(host))
 		return refuse_line(e, "host ", host,
 				   "a URI is given as uri=URI, and has the export in it");
-	if (l->is_unix && l->port)
+	if (l->own[UNIX] && l->own[PORT])
 		return refuse_line(e, "host ", host, "a Unix socket has no port");
-	if (!l->is_unix && strchr(host, '/'))
+	if (!l->own[UNIX] && strchr(host, '/'))
 		return refuse_line(e, "host ", host, "a path, without the option unix");
-	if (l->port && colon && !bare6 && host[strlen(host) - 1] != ']')
+	if (l->own[PORT] && colon && !bare6 && host[strlen(host) - 1] != ']')
 		return refuse_line(e, "host ", host,
 				   "it has a port already, and there is an option port");
-	return settings_add_host(&en->settings, host, l->port, l->is_unix, export, e);
+	return settings_add_host(&en->settings, host, l->own[PORT], l->own[UNIX], export, e);
 }
 
-/* How many fields a line has, up to its end or a comment; those beyond FIELDS_MAX are counted only. */
+/*
+ * Number of fields up to the end of the line or a comment. Those beyond FIELDS_MAX are only
+ * counted.
+ */
 static unsigned split_line(char *s, char *fields[])
 {
 	unsigned n = 0;
@@ -172,20 +171,18 @@ static int take_device(struct nbdtab_entry *en, const char *name, struct err *e)
 static int take_uris(struct nbdtab_entry *en, char *fields[], unsigned count,
 		     const struct line_options *l, struct err *e)
 {
-	const struct settings_row *server = settings_find("server", SETTINGS_RECORD);
-
-	if (l->is_unix || l->port)
+	if (l->own[UNIX] || l->own[PORT])
 		return err_set(e, ERR_USAGE, EINVAL, "option %s: a URI says it itself",
-			       l->is_unix ? "unix" : "port");
+			       l->own[UNIX] ? "unix" : "port");
 	for (unsigned i = 0; i < count; i++)
-		if (settings_set(&en->settings, server, "", fields[i] + strlen("uri="), e))
+		if (settings_add_uri(&en->settings, fields[i] + strlen("uri="), e))
 			return -e->code;
 	return 0;
 }
 
 static int take_fields(struct nbdtab_entry *en, char *fields[], unsigned count, struct err *e)
 {
-	struct line_options l = { .port = NULL };
+	struct line_options l = { .has_keyfile = false };
 	unsigned uris = 0, where;
 
 	if (take_device(en, fields[0], e))
@@ -205,10 +202,10 @@ static int take_fields(struct nbdtab_entry *en, char *fields[], unsigned count, 
 	if (count > 1 + where && take_options(en, &l, fields[1 + where], e))
 		return -e->code;
 	return uris ? take_uris(en, fields + 1, uris, &l, e) :
-		      take_host(en, &l, fields[1], fields[2], e);
+		      take_tab_host(en, &l, fields[1], fields[2], e);
 }
 
-/* The next line without its newline, 0 at the end. */
+/* Copies the next line without its newline. Returns 1, 0 at the end, or -EINVAL. */
 static int copy_line(struct nbdtab *t, char line[NBDTAB_LINE_MAX + 1], struct err *e)
 {
 	const char *s = t->text + t->at;

@@ -13,12 +13,7 @@ enum {
 	CONNECT_TIMEOUT_DEFAULT_MS = 30000,
 };
 
-static int fail(struct err *e, const char *text)
-{
-	return err_set(e, ERR_USAGE, EINVAL, "%s", text);
-}
-
-/* --- rows with functions of their own ------------------------------------------------------------- */
+/* --- rows with functions of their own --------------------------------------------------------- */
 
 static int read_connections(void *of, const char *text, struct err *e)
 {
@@ -45,78 +40,70 @@ static bool write_connections(const struct settings *s, unsigned i, char *buf, s
 
 static int read_server(void *of, const char *text, struct err *e)
 {
-	struct uri u;
-
-	return uri_parse(&u, text, e) ? -EINVAL : settings_add_server(of, &u, e);
+	return settings_add_uri(of, text, e);
 }
 
 static bool write_server(const struct settings *s, unsigned i, char *buf, size_t cap)
 {
-	if (i >= s->server_count || s->command.count)
-		return false;
-	uri_format(&s->servers[i], buf, cap);
-	return true;
+	bool exists = i < s->server_count && !s->command.count;
+
+	if (exists)
+		uri_format(&s->servers[i], buf, cap);
+	return exists;
 }
 
-/* Where the next word goes. */
-static size_t end_of_words(const struct server_command *c)
+/* Word number i; after the last one, where the next word goes. */
+static const char *word_at(const struct server_command *c, unsigned i)
 {
-	size_t used = 0;
+	const char *word = c->words;
 
-	for (unsigned i = 0; i < c->count; i++)
-		used += strlen(c->words + used) + 1;
-	return used;
+	while (i--)
+		word += strlen(word) + 1;
+	return word;
 }
 
 static int read_word(void *of, const char *text, struct err *e)
 {
 	struct settings *s = of;
-	size_t used = end_of_words(&s->command), len = strlen(text) + 1;
+	struct server_command *c = &s->command;
+	size_t used = (size_t)(word_at(c, c->count) - c->words), len = strlen(text) + 1;
 
-	if (len > sizeof(s->command.words) - used || s->command.count == SETTINGS_WORDS_MAX)
+	if (len > sizeof(c->words) - used || c->count == SETTINGS_WORDS_MAX)
 		return err_set(e, ERR_USAGE, E2BIG,
 			       "the command is longer than %d bytes or %d arguments",
 			       SETTINGS_COMMAND_MAX, SETTINGS_WORDS_MAX);
-	memcpy(s->command.words + used, text, len);
-	s->command.count++;
+	memcpy(c->words + used, text, len);
+	c->count++;
 	s->server_count = 1;
 	return 0;
 }
 
 static bool write_word(const struct settings *s, unsigned i, char *buf, size_t cap)
 {
-	const char *word = s->command.words;
-
-	if (i >= s->command.count)
-		return false;
-	while (i--)
-		word += strlen(word) + 1;
-	snprintf(buf, cap, "%s", word);
-	return true;
+	if (i < s->command.count)
+		snprintf(buf, cap, "%s", word_at(&s->command, i));
+	return i < s->command.count;
 }
 
 static int read_export(void *of, const char *text, struct err *e)
 {
 	struct settings *s = of;
+	struct uri u;
 
-	if (strlen(text) > URI_EXPORT_MAX)
-		return err_set(e, ERR_USAGE, ENAMETOOLONG,
-			       "the export's name has more than %d bytes", URI_EXPORT_MAX);
-	if (!text_is_utf8(text, strlen(text)))
-		return err_set(e, ERR_USAGE, EILSEQ, "the export's name is not UTF-8");
-	memset(s->servers[0].export, 0, sizeof(s->servers[0].export));
-	memcpy(s->servers[0].export, text, strlen(text));
+	if (uri_from_host(&u, "command", text, e))
+		return -e->code;
+	memcpy(s->servers[0].export, u.export, sizeof(u.export));
 	return 0;
 }
 
-/* Other servers have it in their URIs. */
+/* Servers that are no command have their export in the URI. */
 static bool write_export(const struct settings *s, unsigned i, char *buf, size_t cap)
 {
 	snprintf(buf, cap, "%s", s->servers[0].export);
 	return !i && s->command.count && buf[0];
 }
 
-/* --- the table ------------------------------------------------------------------------------------ */
+/* --- the table -------------------------------------------------------------------------------- */
 
 static const char *const offloads[] = {
 	[TLS_OFFLOAD_AUTO] = "auto",
@@ -128,7 +115,8 @@ static const char *const offloads[] = {
 #define BIT(place)           (1U << (place))
 #define RECORD               BIT(SETTINGS_RECORD)
 #define ATTACH               (BIT(SETTINGS_ATTACH) | BIT(SETTINGS_NBDTAB) | RECORD)
-#define NETWORK              (ATTACH | BIT(SETTINGS_EXPORTS) | BIT(SETTINGS_INFO) | BIT(SETTINGS_MAP))
+#define ASKING               (BIT(SETTINGS_EXPORTS) | BIT(SETTINGS_INFO) | BIT(SETTINGS_MAP))
+#define NETWORK              (ATTACH | ASKING)
 #define AT(member)           .offset = offsetof(struct settings, member)
 #define ROOM(member)         (sizeof(((struct settings *)0)->member) - 1)
 #define FLAG(member)         .type = SETTINGS_FLAG, AT(member)
@@ -214,7 +202,7 @@ const struct settings_row settings_rows[] = {
 	{ "tls-priority", 0, "STRING", TEXT(tls.priority), TLS,
 	  .help = "GnuTLS priority string (default: the system's, TLS 1.2 and 1.3)" },
 
-	/* What the operands of a command line and the fields of the nbdtab say. */
+	/* Operands of the command line, fields of the nbdtab */
 	{ "server", 0, "URI", RECORDED(server), AT(servers), .places = RECORD },
 	{ "command", 0, "WORD", RECORDED(word), AT(command), .places = RECORD },
 	{ "export", 0, "NAME", RECORDED(export), AT(servers[0].export), .places = RECORD },
@@ -227,28 +215,25 @@ _Static_assert((int)ROWS <= (int)SETTINGS_ROWS_MAX, "struct settings has a bit f
 const struct settings_row *settings_find(const char *name, enum settings_place place)
 {
 	for (const struct settings_row *row = settings_rows; row->name; row++) {
-		if (place == SETTINGS_NBD_CLIENT) {
-			if (row->client && !strcmp(name, row->client))
-				return row;
-			continue;
-		}
-		if (!(row->places & BIT(place)))
-			continue;
-		if (!strcmp(name, row->name))
-			return row;
-		if (place == SETTINGS_NBDTAB && row->nbdtab && !strcmp(name, row->nbdtab))
+		const char *other = place == SETTINGS_NBDTAB     ? row->nbdtab :
+				    place == SETTINGS_NBD_CLIENT ? row->client :
+								   NULL;
+
+		if ((row->places & BIT(place) && !strcmp(name, row->name)) ||
+		    (other && !strcmp(name, other)))
 			return row;
 	}
 	return NULL;
 }
 
-/* --- one value ------------------------------------------------------------------------------------ */
+/* --- one value -------------------------------------------------------------------------------- */
 
-static int read_number(uint32_t *member, const struct settings_row *row, const char *called,
-		       const char *text, struct err *e)
+static int set_number(uint32_t *member, const struct settings_row *row, const char *called,
+		      const char *text, struct err *e)
 {
+	const bool size = row->type == SETTINGS_SIZE;
+	uint64_t n, min = size ? 0 : row->min;
 	char shown[80];
-	uint64_t n;
 
 	text_escape(shown, sizeof(shown), text, strlen(text));
 	if (row->type == SETTINGS_DURATION) {
@@ -256,20 +241,15 @@ static int read_number(uint32_t *member, const struct settings_row *row, const c
 			return err_set(e, ERR_USAGE, EINVAL,
 				       "%s %s: seconds from %.3g to %llu are needed", called, shown,
 				       (double)row->min / 1e3, (unsigned long long)row->max / 1000);
-	} else if (row->type == SETTINGS_SIZE) {
-		if (text_number(text, true, 0, row->max, &n))
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "%s %s: a number from 0 to %llu is needed", called, shown,
-				       (unsigned long long)row->max);
-		if (n < row->min || n & (n - 1))
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "%s %llu: a power of two of at least %llu is needed", called,
-				       (unsigned long long)n, (unsigned long long)row->min);
-	} else if (text_number(text, false, row->min, row->max, &n)) {
+	} else if (text_number(text, size, min, row->max, &n)) {
 		return err_set(e, ERR_USAGE, EINVAL, "%s %s: a number from %llu to %llu is needed",
-			       called, shown, (unsigned long long)row->min,
+			       called, shown, (unsigned long long)min,
 			       (unsigned long long)row->max);
 	}
+	if (size && (n < row->min || n & (n - 1)))
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "%s %llu: a power of two of at least %llu is needed", called,
+			       (unsigned long long)n, (unsigned long long)row->min);
 	*member = (uint32_t)n;
 	return 0;
 }
@@ -295,8 +275,8 @@ static int read_choice(void *member, const struct settings_row *row, const char 
 	return err_set(e, ERR_USAGE, EINVAL, "%s needs %s", called, names);
 }
 
-static int read_text(char *member, const struct settings_row *row, const char *called,
-		     const char *text, struct err *e)
+static int set_text(char *member, const struct settings_row *row, const char *called,
+		    const char *text, struct err *e)
 {
 	size_t len = strlen(text);
 
@@ -315,7 +295,7 @@ static int read_special(void *of, const struct settings_row *row, const char *ca
 
 	if (!row->read(of, text, e))
 		return 0;
-	/* Operands are no options: their texts speak for themselves. */
+	/* Messages about operands name no option. */
 	if (!row->help)
 		return -e->code;
 	text_escape(shown, sizeof(shown), text, strlen(text));
@@ -336,12 +316,15 @@ int settings_set_member(void *of, const struct settings_row *row, const char *ca
 	case SETTINGS_NUMBER:
 	case SETTINGS_SIZE:
 	case SETTINGS_DURATION:
-		return read_number(member, row, called, text, e);
+		return set_number(member, row, called, text, e);
 	case SETTINGS_TEXT:
 	case SETTINGS_FILE:
-		return read_text(member, row, called, text, e);
+		return set_text(member, row, called, text, e);
 	case SETTINGS_CHOICE:
 		return read_choice(member, row, called, text, e);
+	case SETTINGS_WORD:
+		*(const char **)member = text;
+		return 0;
 	default:
 		return read_special(of, row, called, text, e);
 	}
@@ -377,11 +360,11 @@ bool settings_get(const struct settings *s, const struct settings_row *row, unsi
 	const char *member = (const char *)s + row->offset;
 	uint32_t number;
 
-	if (row->type == SETTINGS_SPECIAL)
-		return row->write(s, i, buf, cap);
-	if (i)
+	if (i && row->type != SETTINGS_SPECIAL)
 		return false;
 	switch (row->type) {
+	case SETTINGS_SPECIAL:
+		return row->write(s, i, buf, cap);
 	case SETTINGS_FLAG:
 		snprintf(buf, cap, "1");
 		return *(const bool *)member;
@@ -401,7 +384,7 @@ bool settings_get(const struct settings *s, const struct settings_row *row, unsi
 	return settings_row_given(s, row) || number != row->normal;
 }
 
-/* --- all of them ---------------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 void settings_init(struct settings *s)
 {
@@ -422,14 +405,22 @@ void settings_override(struct settings *s, const struct settings *over)
 			settings_set(s, row, row->name, value, &never);
 }
 
-int settings_add_server(struct settings *s, const struct uri *u, struct err *e)
+static int add_server(struct settings *s, const struct uri *u, struct err *e)
 {
 	if (s->server_count == SETTINGS_SERVERS_MAX)
 		return err_set(e, ERR_USAGE, EINVAL, "more than %d servers", SETTINGS_SERVERS_MAX);
 	if (s->server_count && u->tls != s->servers[0].tls)
-		return fail(e, "either all servers have TLS or none: nbds and nbd URIs are mixed");
+		return err_set(e, ERR_USAGE, EINVAL,
+			       "either all servers have TLS or none: nbds and nbd URIs are mixed");
 	s->servers[s->server_count++] = *u;
 	return 0;
+}
+
+int settings_add_uri(struct settings *s, const char *text, struct err *e)
+{
+	struct uri u;
+
+	return uri_parse(&u, text, e) ? -EINVAL : add_server(s, &u, e);
 }
 
 int settings_add_host(struct settings *s, const char *host, const char *port, bool is_unix,
@@ -446,9 +437,8 @@ int settings_add_host(struct settings *s, const char *host, const char *port, bo
 	else if (port)
 		n = snprintf(whole, sizeof(whole), bare6 ? "[%s]:%s" : "%s:%s", host, port);
 	if ((size_t)n >= sizeof(whole))
-		return fail(e, "host and port are too long");
-	return uri_from_host(&u, n ? whole : host, export, e) ? -EINVAL :
-								settings_add_server(s, &u, e);
+		return err_set(e, ERR_USAGE, EINVAL, "host and port are too long");
+	return uri_from_host(&u, n ? whole : host, export, e) ? -EINVAL : add_server(s, &u, e);
 }
 
 int settings_set_command(struct settings *s, char *const argv[], const char *export, struct err *e)
@@ -462,43 +452,45 @@ int settings_set_command(struct settings *s, char *const argv[], const char *exp
 }
 
 /* Options that mean nothing together. */
-static int find_contradiction(const struct settings *s, const char *dashes, struct err *e)
+static const char *find_contradiction(const struct settings *s)
 {
 	const struct supervision *v = &s->supervision;
-	const char *d = dashes;
 
 	if (s->dead_timeout_s && !v->none)
-		return err_set(
-			e, ERR_USAGE, EINVAL,
-			"%sdead-timeout is for %sno-supervise: a supervisor lets I/O wait as long as it takes",
-			d, d);
-	if ((v->reconnect_timeout_s || settings_given(s, &v->fence_delay_s)) && v->none)
-		return err_set(e, ERR_USAGE, EINVAL,
-			       "%sreconnect-timeout and %sfence-delay are for a supervisor", d, d);
-	if ((v->root || v->swap || v->keep) && v->none)
-		return err_set(e, ERR_USAGE, EINVAL,
-			       "%sroot, %sswap and %skeep-at-shutdown are for a supervisor", d, d,
-			       d);
+		return "--dead-timeout is for --no-supervise: a supervisor lets I/O wait as long as it takes";
+	if (v->none && (v->reconnect_timeout_s || settings_given(s, &v->fence_delay_s)))
+		return "--reconnect-timeout and --fence-delay are for a supervisor";
+	if (v->none && (v->root || v->swap || v->keep))
+		return "--root, --swap and --keep-at-shutdown are for a supervisor";
 	if (s->command.count && s->multi.wanted > 1)
-		return err_set(e, ERR_USAGE, EINVAL, "a %scommand serves one connection", d);
+		return "a --command serves one connection";
 	if (s->multi.force && s->multi.wanted <= 1 && !s->multi.automatic)
-		return err_set(e, ERR_USAGE, EINVAL, "%sforce-multi-conn is for %sconnections", d,
-			       d);
-	return 0;
+		return "--force-multi-conn is for --connections";
+	return NULL;
 }
 
-int settings_complete(struct settings *s, const char *dashes, struct err *e)
+int settings_complete(struct settings *s, bool dashes, struct err *e)
 {
+	const char *wrong;
+	char text[128] = "";
 	bool tls = false;
 
 	s->multi.read_only = s->read_only;
 	if (s->command.count)
-		s->supervision.none = true; /* nobody could start it again as it was */
+		s->supervision.none = true; /* a command cannot be started again as it was */
 	for (const struct settings_row *row = settings_rows; row->name; row++)
 		tls = tls || (row->group == SETTINGS_GROUP_TLS && settings_row_given(s, row));
 	for (unsigned i = 0; i < s->server_count; i++)
 		s->servers[i].tls = s->servers[i].tls || tls;
-	return find_contradiction(s, dashes, e);
+	wrong = find_contradiction(s);
+	if (!wrong)
+		return 0;
+	for (size_t n = 0; *wrong; wrong++) {
+		if (!dashes && !strncmp(wrong, "--", 2))
+			wrong += 2;
+		text[n++] = *wrong;
+	}
+	return err_set(e, ERR_USAGE, EINVAL, "%s", text);
 }
 
 bool settings_is_vital(const struct settings *s)

@@ -42,16 +42,17 @@ enum tls_offload {
 struct tls_params {
 	bool required; /* --tls, see settings_complete */
 	enum tls_offload offload;
-	uint32_t renew; /* records after which the kernel's connection is replaced; 0: never */
-	bool no_verify; /* take any certificate: no protection against a false server */
-	char directory[TLS_PATH_MAX + 1]; /* of files that are not named below; tls_use_directory */
-	char ca[TLS_PATH_MAX + 1];        /* PEM file of authorities; "": the system's */
-	char crl[TLS_PATH_MAX + 1];       /* PEM file of revoked certificates, up to date */
-	char cert[TLS_PATH_MAX + 1];      /* our certificate, a PEM file or a PKCS#11 URI */
-	char key[TLS_PATH_MAX + 1];       /* the key of it, likewise */
-	char psk_file[TLS_PATH_MAX + 1];  /* lines "user:hexadecimal key", not certificates */
-	char psk_user[TLS_NAME_MAX + 1];  /* name in psk_file; "": the only one */
-	char hostname[TLS_NAME_MAX + 1];  /* expected in the server's certificate */
+	uint32_t renew; /* records until a connection of the kernel is replaced; 0: never */
+	bool no_verify; /* any certificate is accepted: no protection against a false server */
+	char directory[TLS_PATH_MAX +
+		       1];               /* files that are not named below, see tls_use_directory */
+	char ca[TLS_PATH_MAX + 1];       /* PEM file of authorities; "": the system's */
+	char crl[TLS_PATH_MAX + 1];      /* PEM file of revoked certificates, up to date */
+	char cert[TLS_PATH_MAX + 1];     /* our certificate, a PEM file or a PKCS#11 URI */
+	char key[TLS_PATH_MAX + 1];      /* private key, likewise */
+	char psk_file[TLS_PATH_MAX + 1]; /* lines "user:hexadecimal key", instead of certificates */
+	char psk_user[TLS_NAME_MAX + 1]; /* name in psk_file; "": the only one */
+	char hostname[TLS_NAME_MAX + 1]; /* name expected in the server's certificate */
 	char priority[TLS_PRIORITY_MAX + 1]; /* GnuTLS priority string; "": the system's */
 };
 
@@ -61,32 +62,34 @@ struct server_command {
 	char words[SETTINGS_COMMAND_MAX]; /* count strings, each with its NUL */
 };
 
-/* How a device is looked after once it is attached. */
+/* How a device is supervised. */
 struct supervision {
-	bool none; /* no process stays: a lost connection is an I/O error */
-	/* The device has the root file system or swap, see settings_is_vital. */
-	bool root, swap;
+	bool none;                    /* no process stays: a lost connection is an I/O error */
+	bool root, swap;              /* use of the device, see settings_is_vital */
 	bool keep;                    /* systemd spares the processes that stay */
-	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
-	uint32_t fence_delay_s;       /* where given, see settings_fence_delay */
+	uint32_t reconnect_timeout_s; /* without a connection, to the end of the device; 0: none */
+	uint32_t fence_delay_s;       /* see settings_fence_delay */
 };
 
 /* Made by settings_init. Two that were set to the same values are equal under memcmp. */
 struct settings {
 	uint64_t given; /* bit i: settings_rows[i] was set */
-	/* Replicas of one export, in the order in which they are tried. The first one names it. */
-	struct uri servers[SETTINGS_SERVERS_MAX]; /* a command's: only export and tls count */
-	unsigned server_count;                    /* 1 for a command */
+	/*
+	 * Replicas of one export, in the order in which they are tried. The first one names it. A
+	 * command is one server, of which only export and tls count.
+	 */
+	struct uri servers[SETTINGS_SERVERS_MAX];
+	unsigned server_count;
 	struct server_command command;
 	struct tls_params tls;
 	struct plan_multi multi; /* read_only is set by settings_complete */
 	struct supervision supervision;
 	bool read_only;
-	uint32_t block_size;         /* bytes, 0: as the server wants */
-	uint32_t timeout_s;          /* for the answer to one request; 0: no limit */
-	uint32_t dead_timeout_s;     /* for a replacement of a lost connection; 0: error at once */
-	uint32_t peer_timeout_s;     /* a peer that is silent so long is dead; 0: the system's */
-	uint32_t connect_timeout_ms; /* for one attempt to reach a server and its handshake */
+	uint32_t block_size;     /* bytes, 0: as the server wants */
+	uint32_t timeout_s;      /* limit of the answer to one request; 0: none */
+	uint32_t dead_timeout_s; /* how long I/O waits for a replacement; 0: error at once */
+	uint32_t peer_timeout_s; /* silence after which a peer is dead; 0: the system's default */
+	uint32_t connect_timeout_ms; /* limit of look-up, connection and handshake together */
 };
 
 /* Where an option is allowed. The first ones are commands of the command line. */
@@ -109,6 +112,7 @@ enum settings_type {
 	SETTINGS_TEXT,     /* char[max + 1]; 1 to max bytes */
 	SETTINGS_FILE,     /* the same; the name of a file or directory, or a URI of a token */
 	SETTINGS_CHOICE,   /* an enum; the names of its values from 0 on */
+	SETTINGS_WORD,     /* const char *; the text itself, which is not copied */
 	SETTINGS_SPECIAL,  /* its own functions */
 };
 
@@ -133,7 +137,7 @@ struct settings_row {
 	uint32_t normal;           /* the default of a number, a size or a duration */
 	const char *const *choice; /* NULL-terminated */
 	int (*read)(void *of, const char *text, struct err *e);
-	/* Value number i as text, false where there is none. NULL for rows that are not recorded. */
+	/* As settings_get. NULL: not recorded. */
 	bool (*write)(const struct settings *s, unsigned i, char *buf, size_t cap);
 	unsigned places; /* a bit for each enum settings_place */
 	enum settings_group group;
@@ -154,20 +158,21 @@ void settings_init(struct settings *s);
 const struct settings_row *settings_find(const char *name, enum settings_place place);
 
 /*
- * Sets an option from its text, NULL for a flag of a command line. Sets a second time: the last one
- * counts, but for "server" and "command", which add one. called is how the user calls it in
- * messages: "--block-size", "option bs". -EINVAL or -E2BIG (ERR_USAGE).
+ * Sets an option from its text, which may be NULL for a flag. "server" and "command" add one,
+ * others replace an earlier value. called is the name in messages: "--block-size", "option bs". -EINVAL or
+ * -E2BIG (ERR_USAGE), and nothing is set.
  */
 int settings_set(struct settings *s, const struct settings_row *row, const char *called,
 		 const char *text, struct err *e);
 
-/* The same for a table of somebody else's, whose rows' offsets count from of. */
+/* The same for a row of another table, whose offset counts from of. */
 int settings_set_member(void *of, const struct settings_row *row, const char *called,
 			const char *text, struct err *e);
 
 /*
- * Value number i (0 but for "server" and "command") as a text that settings_set takes: what was given, and
- * what is not the default. False where there is none. cap is SETTINGS_VALUE_MAX or more.
+ * Value number i of an option as a text that settings_set takes. False where there is none: all but
+ * "server" and "command" have one value, and none where it is the default and was not given. cap is
+ * SETTINGS_VALUE_MAX or more.
  */
 bool settings_get(const struct settings *s, const struct settings_row *row, unsigned i, char *buf,
 		  size_t cap);
@@ -175,18 +180,18 @@ bool settings_get(const struct settings *s, const struct settings_row *row, unsi
 /* Whether an option was set. */
 bool settings_row_given(const struct settings *s, const struct settings_row *row);
 
-/* The same by its member; member is the address of its member in s. */
+/* The same by the address of its member in s. */
 bool settings_given(const struct settings *s, const void *member);
 
-/* Sets in s what was given in over. Servers and commands of over are left out. */
+/* Sets in s all options that were given in over, but for servers and commands. */
 void settings_override(struct settings *s, const struct settings *over);
 
-/* Adds a replica. -EINVAL (ERR_USAGE): one too many, or one has TLS and another has not. */
-int settings_add_server(struct settings *s, const struct uri *u, struct err *e);
+/* Adds a server by its URI. -EINVAL (ERR_USAGE), also where only some servers have TLS. */
+int settings_add_uri(struct settings *s, const char *text, struct err *e);
 
 /*
- * Adds a server by its host, as uri_from_host takes it, with its port apart (or NULL), or by the
- * path of a Unix socket, with a '/' in it or not. -EINVAL (ERR_USAGE).
+ * Adds a server by its host, as uri_from_host takes it, and a port of its own or NULL; or by the
+ * path of a Unix socket, even where it has no '/'. -EINVAL (ERR_USAGE).
  */
 int settings_add_host(struct settings *s, const char *host, const char *port, bool is_unix,
 		      const char *export, struct err *e);
@@ -195,17 +200,16 @@ int settings_add_host(struct settings *s, const char *host, const char *port, bo
 int settings_set_command(struct settings *s, char *const argv[], const char *export, struct err *e);
 
 /*
- * Judges the whole when all is set, -EINVAL (ERR_USAGE) where options contradict each other, and
- * derives what follows: a command has no supervision, options of TLS require it of all servers.
- * dashes is what stands before the name of an option in messages, "--" or "".
+ * Derives what follows from all options: a command has no supervision, options of TLS require it of
+ * all servers. -EINVAL (ERR_USAGE) where options contradict each other; the text has their names
+ * with dashes, "--root", or as in a file, "root".
  */
-int settings_complete(struct settings *s, const char *dashes, struct err *e);
+int settings_complete(struct settings *s, bool dashes, struct err *e);
 
 /*
- * The device may have our own programs or memory: nothing is done that could wait for it before it
- * is connected again. No memory is allocated then, and no file is opened but by descriptors of sysfs
- * and of the records' directory, so that a change of root, or the loss of what was in it, does not
- * matter.
+ * Whether the device may have our own programs or memory: nothing may wait for it before it is
+ * connected again. No memory is allocated then, and files are opened only by descriptors of sysfs
+ * and of the records' directory, so that a change of root does not matter.
  */
 bool settings_is_vital(const struct settings *s);
 

@@ -184,7 +184,7 @@ START_TEST(file_has_one_key_a_line)
 	set(&settings, "tls-ca", "/etc/my ca.pem");
 	set(&settings, "server", "nbd://server/my%20disk");
 	set(&settings, "server", "nbd+unix:///my%20disk?socket=/run/s");
-	ck_assert_int_eq(settings_complete(&settings, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&settings, false, &e), 0);
 	strcpy(s.export, "my disk=100%\n");
 	ck_assert_int_eq(record_write(path, 0, &s, &e), 0);
 	ck_assert_str_eq(tree_text(fd, "nbd0"),
@@ -255,7 +255,7 @@ START_TEST(settings_round_trip)
 	given.dead_timeout_s = 0;
 	given.given &=
 		~(UINT64_C(1) << (settings_find("dead-timeout", SETTINGS_RECORD) - settings_rows));
-	ck_assert_int_eq(settings_complete(&given, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&given, false, &e), 0);
 	s.settings = &given;
 	ck_assert_msg(!record_write(path, 3, &s, &e), "%s", e.text);
 	memset(&got, 0x5a, sizeof(got));
@@ -283,7 +283,7 @@ START_TEST(settings_of_a_command)
 	ck_assert_int_eq(settings_set_command(&given, (char *[]){ sh, c, script, empty, NULL },
 					      "my disk", &e),
 			 0);
-	ck_assert_int_eq(settings_complete(&given, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&given, false, &e), 0);
 	s.settings = &given;
 	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
 	ck_assert_ptr_nonnull(strstr(tree_text(fd, "nbd3"), "settings.no-supervise=1\n"

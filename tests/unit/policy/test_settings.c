@@ -432,7 +432,7 @@ START_TEST(command_limits)
 	static char word[SETTINGS_COMMAND_MAX + 1], *argv[SETTINGS_WORDS_MAX + 2];
 	static const struct {
 		unsigned args;
-		size_t length; /* of the first one */
+		size_t length; /* length of the first one, bytes */
 		int code;
 	} table[] = {
 		{ 1, SETTINGS_COMMAND_MAX - 1, 0 }, { 1, SETTINGS_COMMAND_MAX, E2BIG },
@@ -537,14 +537,14 @@ START_TEST(contradictions)
 		int ret;
 
 		set_line(&s, table[i].line);
-		ret = settings_complete(&s, "--", &e);
+		ret = settings_complete(&s, true, &e);
 		ck_assert_msg(ret == (table[i].says ? -EINVAL : 0), "%s: %s", table[i].line,
 			      e.text);
 		ck_assert_msg(!table[i].says || strstr(e.text, table[i].says), "%s: %s",
 			      table[i].line, e.text);
 		ck_assert_msg(!ret || e.kind == ERR_USAGE, "%s", table[i].line);
 		/* as a file has it */
-		if (ret && !settings_complete(&s, "", &e))
+		if (ret && !settings_complete(&s, false, &e))
 			ck_abort_msg("%s", table[i].line);
 		ck_assert_ptr_null(strstr(e.text, "--"));
 	}
@@ -565,12 +565,12 @@ START_TEST(tls_is_required)
 			continue;
 		set_line(&s, "server=nbd://a/x server=nbd://b/x");
 		set(&s, row->name, sample(row, text));
-		settings_complete(&s, "", &e);
+		settings_complete(&s, false, &e);
 		ck_assert_msg(s.servers[0].tls == tls && s.servers[1].tls == tls, "%s", row->name);
 		ck_assert_int_eq(!strncmp(row->name, "tls", 3), tls);
 	}
 	set_line(&s, "server=nbds://a/x server=nbds://b/x");
-	ck_assert_int_eq(settings_complete(&s, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&s, false, &e), 0);
 	ck_assert(s.servers[0].tls && s.servers[1].tls);
 }
 END_TEST
@@ -581,10 +581,10 @@ START_TEST(what_follows)
 	struct err e;
 
 	set_line(&s, "read-only command=true");
-	ck_assert_int_eq(settings_complete(&s, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&s, false, &e), 0);
 	ck_assert(s.multi.read_only && s.supervision.none);
 	set_line(&s, "server=nbd://h/x peer-timeout=4");
-	ck_assert_int_eq(settings_complete(&s, "", &e), 0);
+	ck_assert_int_eq(settings_complete(&s, false, &e), 0);
 	ck_assert(!s.multi.read_only && !s.supervision.none);
 	ck_assert_uint_eq(settings_fence_delay(&s), 4);
 	set_line(&s, "peer-timeout=4 fence-delay=0");
