@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Completion for bash, as far as it takes neither a device nor a server: it knows all that --help has, and how. Runs in the
 # build directory; tests/vm/completion.sh has the rest.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Proves from the sources and the compiled objects what the folders of src/ promise: who may include
 # and call whom, which file owns which library, and which folders are memory only. Then it plants a

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # The manual is correct mdoc, and has all that the program has. Runs in the build directory.
 set -u
 dir=${srcdir:-.}/man

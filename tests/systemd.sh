@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # What systemd gets: its own checks of the unit, and the units that the generator asks for. Runs in the build directory.
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Comments in C files keep two rules. A comment behind code can be read alone: it does not go on with
 # the sentence that a name began. A line with a comment has at most 100 columns, which clang-format

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * asan: SANITIZED, 1 in a program built with AddressSanitizer by gcc or clang, else 0. Such a
  * program maps more memory than any limit permits and makes system calls that no other build

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * bytes: big-endian numbers read from and written to a buffer, never past its end. A cursor asked
  * for more than it has turns bad and stays bad: a bad reader returns zeros, a bad writer writes

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * err: one error, set where the failure is known, given context on the way up and printed by the
  * command line only. A struct err belongs to the caller, is flat and may be sent through a pipe. No

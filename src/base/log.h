@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * log: one line at a time about what happens in a process that nobody waits for. The layers below
  * the command line use only this; the caller decides who writes the lines, and where. Never

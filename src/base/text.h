@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * text: characters from people and from servers. A server's text is hostile until text_escape has
  * made it safe for a terminal, a log or an error message; a user's numbers go through one strict

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * cmd: the commands of nbd-attach, one function each. They print results on stdout and notes on
  * stderr; a failure is returned with its text in e for main to print.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* nbd-attach: attach a network block device export to the kernel. */
 #include <errno.h>
 #include <fcntl.h>
@@ -70,6 +71,13 @@ static int run_generator(int argc, char *argv[])
 	return cmd_generator(argc, argv, &e) ? status_of(&e) : 0;
 }
 
+static void print_version(void)
+{
+	printf("nbd-attach %s\n", PACKAGE_VERSION);
+	if (NBD_ATTACH_URL[0])
+		printf("Home page: <%s>\n", NBD_ATTACH_URL);
+}
+
 int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
@@ -87,7 +95,7 @@ int main(int argc, char *argv[])
 	if (!ret && o.command == OPTS_HELP)
 		opts_help(stdout);
 	else if (!ret && o.command == OPTS_VERSION)
-		printf("nbd-attach %s\n", PACKAGE_VERSION);
+		print_version();
 	else if (!ret)
 		ret = commands[o.command](&o, &e);
 	if (!ret && (fflush(stdout) || ferror(stdout)))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbd_client: the command line of nbd-client 3.24, for whoever calls this program by that name: it
  * becomes options as opts_parse makes them, or is refused with the reason. Touches nothing but

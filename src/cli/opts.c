@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/opts.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "config.h"
 
 /* Argument of --map, NULL where it has none. */
 static int read_contexts(void *of, const char *text, struct err *e)
@@ -150,6 +152,8 @@ void opts_help(FILE *f)
 		"URI is nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or\n"
 		"nbd+vsock://CID[:PORT]/EXPORT, with nbds for TLS.\n"
 		"DEVICE is /dev/nbdN or nbdN. Exit statuses and examples are in nbd-attach(8).\n");
+	if (NBD_ATTACH_BUG_URL[0])
+		fprintf(f, "Report bugs to <%s>.\n", NBD_ATTACH_BUG_URL);
 }
 
 static int usage_error(struct err *e, const char *text)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * opts: the command line as a struct, checked as a whole: every option that is given is used by the
  * command it is given to, or refused. What describes the attachment goes into struct settings by

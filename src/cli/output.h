@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * output: tables, lists of properties and JSON on a stream, through libsmartcols. Cells may be a
  * server's text: each format escapes it in its own way. Prints nothing before output_print.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * attach: one export to one device, from the check of the kernel to a device that can be used, and
  * back again when something fails on the way. Runs in the process that shall be named by

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * control: how a command reaches the supervisor of a device: a Unix socket beside the record, one
  * request and one answer a connection, both flat. Only for root, by the mode of the socket and by

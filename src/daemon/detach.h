@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * detach: the end of an attachment, without loss of data unless forced, and never waiting for ever
  * for a server that is silent.

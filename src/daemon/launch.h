@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * worker: the processes around an attach. A child does the work, the caller waits for its report;
  * either notices the death of the other and takes back what is half done, so that no kill at any

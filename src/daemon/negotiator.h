@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * negotiator: a child process that does for a supervisor all that has to do with strangers. It
  * resolves names, connects, does the handshake and TLS (connect), and hands the finished sockets

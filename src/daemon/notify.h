@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * notify: reports to the service manager that started us, by the datagrams of sd_notify(3).
  * libsystemd would bring its libraries for compression and cryptography along, into every initramfs

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * record: what is known of one attached device, in a file of a directory of their own
  * (/run/nbd-attach), one "key=value" a line: the state as fields of struct record, and the settings

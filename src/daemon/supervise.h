@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * supervise: the life of an attached device: notices the death of its connections, has new ones made by
  * the negotiator, gives them to the kernel and sees that it has taken them, while the I/O waits. Never waits for a

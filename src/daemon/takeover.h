@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * adopt: what a supervisor needs to know to go on where another one has ended, was killed, or is asked to
  * make room: from the record, from sysfs and from the other one. Changes nothing of the device.

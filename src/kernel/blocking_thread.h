@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * blocking_thread: runs kernel commands that can hang (netlink behind a dead server, sysfs behind a
  * frozen queue) in a thread, one at a time, for a loop that must not wait. blocking_child does the

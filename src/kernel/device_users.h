@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * device_users: finds who uses an nbd device, so that a refusal to detach can say it: mounts,
  * swap, holders, loop devices and open descriptors, of the disk and its partitions. It only

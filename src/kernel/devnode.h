@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * devnode: opens and closes a device's node for what the kernel does at an open and at no other
  * time: it reads the partition table of a new disk, and removes the partitions of a disk that has

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * module: loads a kernel module as modprobe does it (aliases, dependencies, options and blacklists
  * of modprobe.d), through libkmod. It never prints.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbdevent: the nbd driver's events about connections that have died, as a descriptor for polling
  * (NBD_CMD_LINK_DEAD in the multicast group of linux/nbd-netlink.h). An event names the device and

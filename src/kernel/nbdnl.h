@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbdnl: the nbd driver's generic netlink family (drivers/block/nbd.c and linux/nbd-netlink.h).
  * Messages are built and parsed by functions that never send; only the last group talks to the

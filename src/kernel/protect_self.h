@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * protect_self: makes the calling process fit to stand behind a device that the process itself
  * lives on: root file system or swap. Nothing of it is read from a disk again or written to swap,

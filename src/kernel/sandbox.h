@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * sandbox: takes from the calling process, for good, all that a network client does not need: its
  * user, its capabilities, new privileges, unlimited memory, a view of it by others, and all system

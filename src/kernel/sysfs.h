@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * sysfs: what the kernel says of nbd devices below /sys/block, and the queue limits written there.
  * Everything is relative to a descriptor of a directory that stands for /sys (openat), so that it

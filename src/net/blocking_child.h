@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * blocking_child: a call that can block without limit (a name server, the first open of a device),
  * made in a child process so that the caller keeps its deadline. The child returns one flat result.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * client: a connection in the transmission phase for a client in user space. connect makes it, with
  * all transports and TLS, transmission speaks on it, and client moves the bytes, each request under

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * command: a child process that serves NBD on its standard input and output. Starts it, quotes what
  * it has logged, and ends it. Never moves data, and knows nothing of NBD.

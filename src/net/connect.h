@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * connect: from a server to connections in the transmission phase: look-up, handshakes, relays, all
  * under one deadline. The result is flat, so that it can become a message between processes;

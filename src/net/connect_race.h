@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * connect_race: several handshakes with one server side by side, under one deadline: leads them to
  * the same address, keeps as many as plan_multi permits, and compares their answers. Never resolves

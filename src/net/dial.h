@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * dial: connects a byte stream, as a non-blocking descriptor, to the first of several addresses
  * that answers (RFC 8305 section 5). Never waits, never resolves a name, and knows nothing of NBD.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * handshake: one connection on its way through the handshake: dialled, in plain text, with TLS,
  * done. Never waits: several go on side by side under a caller that polls as handshake_poll says

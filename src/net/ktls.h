@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * ktls: hands the record layer of a TLS session to the kernel (Documentation/networking/tls.rst),
  * so that whoever has the socket reads and writes plain data, the nbd driver too. TCP only. Never

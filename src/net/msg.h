@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * msg: one flat struct, and descriptors beside it (SCM_RIGHTS), over a Unix socket that keeps
  * messages apart (SOCK_SEQPACKET). It trusts neither the length nor the number of descriptors that

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * relay: a process between a descriptor with plain data and a server's connection: for TLS whose
  * records the kernel cannot make, and for sockets that the driver does not take (needs_relay of

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * resolve: the addresses of a host's name, in the order in which to try them: RFC 6724 as the C
  * library sorts, with the families alternating as RFC 8305 section 4 says. A child process does the

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * sockopt: options and state of a connected socket that the kernel's driver reads and writes, or is
  * about to, and of which we keep a descriptor to watch it and to cut it. Never moves data, never

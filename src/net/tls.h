@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * tls: a TLS client session over a connected descriptor, by GnuTLS: handshake, bytes in and out,
  * and at the end the keys of the record layer for the kernel (ktls). Never falls back to anything

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * tls_creds: what TLS sessions are made of, loaded once and shared by all of them: authorities,
  * revocation lists, our certificate and its key (files or a PKCS#11 token) or a pre-shared key, and

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * tls_explain: turns a handshake or a session that has failed into an error that says why, with the
  * names, dates and options that help. Decides nothing. For net/tls*.c only.

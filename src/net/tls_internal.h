@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * tls_internal: the structs that the files net/tls*.c share, and their GnuTLS types. Nobody else
  * includes it.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * tls_verify: whether a server's certificate is good: everything that GnuTLS looks at, and the age
  * of revocation lists, at which it does not look. Never words an error (tls_explain does). For

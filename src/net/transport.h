@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * transport: a table of what differs between the transports of a URI: TCP, Unix sockets, vsock(7).
  * Whoever asks which transport it is asks a row. Adding one is a row and its functions. Never opens

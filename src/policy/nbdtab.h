@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbdtab: the file that says which export belongs on which device, as nbdtab(5) of nbd-client has
  * it, and with URIs. A line becomes settings by the same table as a command line. Memory only.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * plan: decides what to tell the kernel from what the user wants, what the server said and what
  * the kernel can do. Pure functions: no allocation, no I/O, no clock; a random number is an

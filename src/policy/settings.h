@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * settings: what is to be attached and how, as one flat struct, and one table with a row for each
  * option. The command line, the nbdtab, the command line of nbd-client and the record of a device
@@ -159,8 +160,8 @@ const struct settings_row *settings_find(const char *name, enum settings_place p
 
 /*
  * Sets an option from its text, which may be NULL for a flag. "server" and "command" add one,
- * others replace an earlier value. called is the name in messages: "--block-size", "option bs". -EINVAL or
- * -E2BIG (ERR_USAGE), and nothing is set.
+ * others replace an earlier value. called is the name in messages: "--block-size", "option bs".
+ * -EINVAL or -E2BIG (ERR_USAGE), and nothing is set.
  */
 int settings_set(struct settings *s, const struct settings_row *row, const char *called,
 		 const char *text, struct err *e);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * udev_name: the name of an export among udev's links in /dev/disk/by-nbd. udev's rules cannot
  * encode what a user or a server wrote. No allocation and no I/O.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * export: everything that a server said about one export, flat, to be copied between processes as
  * it is. Its texts are hostile: they are NUL-terminated, but must be escaped before anybody reads

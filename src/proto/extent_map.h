@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * extent_map: an export from its beginning to its end in rows of one kind each, put together from
  * a server's answers to NBD_CMD_BLOCK_STATUS. The extents of several meta contexts need not end

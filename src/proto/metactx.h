@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * metactx: a few meta contexts by their names ("Metadata querying" of the NBD specification),
  * with the numbers that a server gives them, and the meaning of the flags of known ones. Flat, to

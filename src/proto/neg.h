@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * neg: one connection's handshake ("Handshake phase" of the NBD specification) as a state machine.
  * The caller asks what is wanted, moves bytes, and says how many:

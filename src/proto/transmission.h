@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * transmission: a client in user space for the transmission phase ("Transmission" of the NBD
  * specification) as a state machine of the same shape as neg. It asks for block status and for

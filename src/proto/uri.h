@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * uri: where an export is, parsed from an NBD URI (the document "The NBD Uniform Resource
  * Indicator (URI) format" of the NBD project) or from HOST and EXPORT of a command line, as one

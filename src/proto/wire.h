@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * wire: the constants of the NBD protocol under the names of its specification ("The NBD
  * protocol", section "Values"), their texts, and the fixed headers as they are on the wire. It

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * A supervisor that does nothing by itself. It holds the connections of one device, and does with
  * them and with the kernel what a script tells it, one command a line. Each is answered by one

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * The input is an nbdtab. Every line becomes settings or an error that can be shown; the settings,
  * written as texts and read again, are the same; and what nbdtab_find says of a device is what its

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * The input is a server: one byte for the goal (bits 0 and 1), the number of meta contexts wanted
  * (bits 3 and 4) and TLS (bit 6: is required), one for the length of the export's name, one for

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * The input is a server in the transmission phase. One byte: structured replies (bit 0), the number
  * of meta contexts (bits 1 and 2, under the numbers 0, 1 and 0xffffffff), the number of requests

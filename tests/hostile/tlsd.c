@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * An NBD server with TLS that sends other things than NBD inside TLS, when it is least expected:
  *

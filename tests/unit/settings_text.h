@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Settings as one line of words, to be compared with what is expected: options in the order of the
  * table, "--read-only --block-size=512", and last the servers by their URIs.

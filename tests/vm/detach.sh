@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A detach loses no data and takes nothing away from anybody, unless it is forced to. Servers that
 # fall silent have a script of their own.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # --find gives everybody a device of his own, however many ask at once, also when the driver was
 # loaded with fewer devices; numbers beyond those can be asked for as well.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # --foreground: one process from the attach to the end, which tells a service manager how it is; whatever
 # becomes of it, nothing is half attached, and the next one goes on where it ended.

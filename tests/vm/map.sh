@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 720
 #
 # --map agrees with nbdinfo about every extent, whatever the server, the context and the transport; and a server that

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Commands that hang in the kernel do not hold up who gave them, and come back when the connection is cut.
 

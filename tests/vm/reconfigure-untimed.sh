@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # One connection without a limit for requests, and a short queue/io_timeout: what was under way is sent again soon
 # after a replacement, a slow server is left alone. No socket shows then whether it was taken.

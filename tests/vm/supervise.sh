@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A lost server is a pause: whatever becomes of the connections and of the processes that look after
 # them, no I/O fails, no data is lost, and a detach leaves nothing.

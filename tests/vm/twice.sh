@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A device that is attached already, or is being attached at the same moment: the same export is
 # success and changes nothing, anything else is refused and changes nothing.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * device_users on the recorded disk of sysfs/partitions (43:0, partitions 43:1 and 43:2) and /proc
  * trees made here. Device nodes cannot be recorded, so descriptors are links to a block device

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* devnode on files that stand for /dev; tests/vm/partitions.sh shows the kernel's part. */
 #include "kernel/devnode.h"
 

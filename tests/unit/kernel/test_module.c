@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * module without loading anything: what is in the kernel already, what no kernel has. That modules
  * are really loaded is for a virtual machine to show.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* Events made in memory, and a netlink group without the driver; tests/vm/reconfigure.sh has it. */
 #include "kernel/nbdevent.h"
 

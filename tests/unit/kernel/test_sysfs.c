@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * sysfs on trees recorded from kernel 6.1 (tests/unit/data/sysfs) and on trees made here.
  * write-zeroes and write-through are what kernel 6.12 and later show after an earlier attachment;

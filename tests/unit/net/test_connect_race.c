@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Several connections to a server, by way of connect_open, and over sockets that are connected
  * already.

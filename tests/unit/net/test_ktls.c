@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * What the kernel is told, by a kernel that this program plays (setsockopt and getsockopt below),
  * and what is done when it does not want it. Where the machine's kernel has TLS it is asked too;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* A relay between a plain descriptor, which the test has, and a TLS server, which it plays. */
 #include "net/relay.h"
 

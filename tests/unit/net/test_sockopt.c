@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* Options and ends of connections over loopback; silent peers are in tests/vm/reconfigure.sh. */
 #include "net/sockopt.h"
 

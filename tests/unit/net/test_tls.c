@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Sessions with a server in the same process, over a socket pair: bytes, ends, and what comes out
  * for the kernel. Each with TLS 1.2 and 1.3.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* Credentials, mistakes in them, and which ciphers they allow. */
 #include "net/tls_creds.h"
 

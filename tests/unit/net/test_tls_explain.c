@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* What is said of servers that refuse, fall silent, or speak something else. */
 #include "net/tls_explain.h"
 

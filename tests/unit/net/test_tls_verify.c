@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* Servers' certificates, good ones and others, each with TLS 1.2 and 1.3. */
 #include "net/tls_verify.h"
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* The table; connecting to its addresses is in test_dial.c, to vsock in tests/vm/vsock.sh. */
 #include "net/transport.h"
 

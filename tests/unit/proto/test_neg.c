@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Handshakes replayed. A case is what the server says, what the client must have said in between,
  * byte for byte, and how it ends. Each is driven as fast as neg asks, byte by byte, and is broken

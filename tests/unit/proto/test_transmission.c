@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Transmission replayed. A case is what is asked for, what the server says, and what comes of it
  * in one line of text. Each is driven as fast as the engine asks, in odd pieces and byte by byte,
