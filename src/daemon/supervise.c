@@ -271,7 +271,7 @@ static long long after_backoff(unsigned rounds, long long now)
 
 	if (getrandom(&number, sizeof(number), GRND_NONBLOCK) < 0)
 		number = (uint32_t)now;
-	return now + plan_backoff_ms(rounds, number);
+	return now + plan_backoff_ms(rounds, true, number);
 }
 
 /* As soon as it is certain that one is dead. */

@@ -735,20 +735,27 @@ END_TEST
 
 START_TEST(backoff)
 {
-	static const unsigned limits[] = { 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000 };
+	static const struct {
+		bool silent;
+		unsigned limits[10];
+	} servers[] = {
+		{ false, { 0, 100, 200, 400, 800, 1600, 2000, 2000, 2000, 2000 } },
+		{ true, { 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000 } },
+	};
 
-	for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-		unsigned most = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		unsigned most = 0, limit = servers[i / 10].limits[i % 10];
 
 		for (uint32_t n = 0; n < 6000; n++) {
-			unsigned ms = plan_backoff_ms(i, n);
+			unsigned ms = plan_backoff_ms(i % 10, servers[i / 10].silent, n);
 
-			ck_assert_uint_le(ms, limits[i]);
+			ck_assert_uint_le(ms, limit);
 			most = ms > most ? ms : most;
 		}
-		ck_assert_uint_eq(most, limits[i]);
+		ck_assert_uint_eq(most, limit);
 	}
-	ck_assert_uint_le(plan_backoff_ms(UINT32_MAX, UINT32_MAX), 5000);
+	ck_assert_uint_eq(plan_backoff_ms(UINT32_MAX, false, 2000), 2000);
+	ck_assert_uint_eq(plan_backoff_ms(UINT32_MAX, true, 5000), 5000);
 }
 END_TEST
 
