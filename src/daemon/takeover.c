@@ -81,7 +81,7 @@ static void fill_plan(const struct attach_request *rq, const struct sysfs_device
 	p->block_size = d->block_size;
 	p->max_sectors_kb = d->max_sectors_kb;
 	p->server_flags = st->server_flags;
-	p->multi_conn = st->connections > 1 && !rq->servers[0].multi.force;
+	p->multi_conn = st->connections > 1 && !rq->settings->multi.force;
 	p->timeout_s = st->timeout_s;
 	p->dead_timeout_s = PLAN_TIMEOUT_MAX;
 	attach_identify(rq, p->backend);
