@@ -689,6 +689,13 @@ void attach_let_go(struct attach_kept *k, bool kernel_has_it)
 	k->events = -1;
 }
 
+void attached_init(struct attached *a)
+{
+	memset(a, 0, sizeof(*a));
+	a->connections.command_log = -1;
+	a->events = -1;
+}
+
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
 	       struct attach_kept *k, struct err *e)
 {

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "net/connect.h"
+#include "daemon/dialer.h"
 #include "daemon/negotiator.h"
 #include "policy/plan.h"
 #include "policy/settings.h"
@@ -39,6 +40,25 @@ struct attach_kept {
 	unsigned server;              /* the one that answered */
 	struct plan plan;
 };
+
+/* What goes on being needed of an attach, by whoever looks after the device. */
+struct attached {
+	struct sysfs_identity identity;
+	struct connections connections;
+	struct dialer dialer; /* open, unless for a command or without supervision */
+	int events;           /* nbdevent_open, from before CONNECT; -1: none */
+	struct plan plan;
+	unsigned server; /* the one that answered */
+};
+
+/* Nothing is open. */
+void attached_init(struct attached *a);
+
+/*
+ * Closes what a holds, also twice. kernel_has_it: of the connections only our descriptors are
+ * closed; else they are ended with the goodbye of the protocol.
+ */
+void attached_close(struct attached *a, bool kernel_has_it);
 
 /* The identifier of what the request is for, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
 void attach_identify(const struct attach_request *rq, char *buf);
