@@ -61,9 +61,6 @@ void cmd_forget(struct cmd_facts *f);
 /* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 
-/* What -C auto wants, where it is safe. */
-uint32_t cmd_automatic_connections(void);
-
 /*
  * What the settings of an attach or a question need from this process: where the credentials are, the number of
  * connections for "auto", and names of files and sockets that do not depend on the working directory. Warns on standard

@@ -30,7 +30,6 @@ enum {
 	 */
 	PLAN_MAX_SECTORS_KB = 4096,
 	PLAN_IO_TIMEOUT_MS = 1000,
-	PLAN_CONNECTIONS_AUTO_MAX = 8,
 };
 
 /* The server's answer to NBD_CMD_CACHE. */

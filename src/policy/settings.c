@@ -161,6 +161,8 @@ const struct settings_row settings_rows[] = {
 	{ "peer-timeout", 0, "SECONDS", NUMBER(peer_timeout_s), .max = SETTINGS_PEER_TIMEOUT_MAX,
 	  .normal = PEER_TIMEOUT_DEFAULT, ATTACHING,
 	  .help = "take a server for dead that is silent so long (default 15, 0: the system's default)" },
+	{ "allow-overlap", 0, NULL, FLAG(allow_overlap), ATTACHING,
+	  .help = "also where another device of this machine has the export for writing" },
 	{ "connect-timeout", 0, "SECONDS", .type = SETTINGS_DURATION, AT(connect_timeout_ms),
 	  .min = 1, .max = SETTINGS_CONNECT_TIMEOUT_MAX_MS, .normal = CONNECT_TIMEOUT_DEFAULT_MS,
 	  .group = SETTINGS_GROUP_ATTACH, .places = NETWORK,
@@ -481,6 +483,16 @@ static int find_contradiction(const struct settings *s, const char *dashes, stru
 			       d);
 	if (s->command.count && s->multi.wanted > 1)
 		return err_set(e, ERR_USAGE, EINVAL, "a %scommand serves one connection", d);
+	/*
+	 * Without a limit the driver shows no sign of having taken a new connection, and one that is
+	 * offered to it twice could get into two slots.
+	 */
+	if (s->multi.wanted > 1 && !s->multi.automatic && !s->timeout_s)
+		return err_set(
+			e, ERR_USAGE, EINVAL,
+			"several %sconnections need a time limit for requests: with %stimeout 0 "
+			"a lost one could not be replaced safely",
+			d, d);
 	if (s->multi.force && s->multi.wanted <= 1 && !s->multi.automatic)
 		return err_set(e, ERR_USAGE, EINVAL, "%sforce-multi-conn is for %sconnections", d,
 			       d);
@@ -499,6 +511,14 @@ int settings_complete(struct settings *s, const char *dashes, struct err *e)
 	for (unsigned i = 0; i < s->server_count; i++)
 		s->servers[i].tls = s->servers[i].tls || tls;
 	return find_contradiction(s, dashes, e);
+}
+
+uint32_t settings_automatic_connections(const struct settings *s, long processors)
+{
+	if (processors < 1 || !s->timeout_s)
+		return 1;
+	return processors > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX :
+							(uint32_t)processors;
 }
 
 bool settings_is_vital(const struct settings *s)

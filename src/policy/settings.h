@@ -82,6 +82,7 @@ struct settings {
 	struct plan_multi multi; /* read_only is set by settings_complete */
 	struct supervision supervision;
 	bool read_only;
+	bool allow_overlap;          /* also where another device has the export for writing */
 	uint32_t block_size;         /* bytes, 0: as the server wants */
 	uint32_t timeout_s;          /* for the answer to one request; 0: no limit */
 	uint32_t dead_timeout_s;     /* for a replacement of a lost connection; 0: error at once */
@@ -200,6 +201,12 @@ int settings_set_command(struct settings *s, char *const argv[], const char *exp
  * dashes is what stands before the name of an option in messages, "--" or "".
  */
 int settings_complete(struct settings *s, const char *dashes, struct err *e);
+
+/*
+ * Number of connections that --connections auto asks for on a machine with so many processors (or
+ * -1): more than that would be spares, and several need a time limit for requests.
+ */
+uint32_t settings_automatic_connections(const struct settings *s, long processors);
 
 /*
  * The device may have our own programs or memory: nothing is done that could wait for it before it
