@@ -16,9 +16,10 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "policy/plan.h"
-#include "policy/settings.h"
 #include "kernel/sysfs.h"
+#include "policy/plan.h"
+#include "policy/reconnect.h"
+#include "policy/settings.h"
 #include "proto/uri.h"
 
 struct record {
@@ -38,23 +39,37 @@ struct record {
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
 	char last_error[512];          /* of an attempt to reconnect, "" for none */
 	char error_time[32];           /* as 2001-02-03T04:05:06Z */
+	struct rc_durable durable;     /* times before the first are written as 0 */
 	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */
 	const struct settings *settings;
 };
 
-/* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
+/*
+ * The directory, which is made where it is missing (0755), as a descriptor that stays good after a
+ * change of root.
+ */
 int record_open(const char *dir, struct err *e);
 
 /*
- * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
- * is allocated.
+ * Makes the calling process the only supervisor of device index, until it ends or closes the
+ * descriptor that this returns (or any other of DIR/nbdN.lock). A child has no part in it. -EBUSY
+ * (ERR_BUSY): another process is, the text names it.
+ */
+int record_lock(int dirfd, unsigned index, struct err *e);
+
+/* Removes the name of the lock and closes lock. */
+void record_unlock(int dirfd, unsigned index, int lock);
+
+/*
+ * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes
+ * may be in them. No memory is allocated.
  */
 int record_write(const char *dir, unsigned index, const struct record *s, struct err *e);
 int record_write_at(int dirfd, unsigned index, const struct record *s, struct err *e);
 
 /*
- * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's rules, which ask for
- * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's
+ * rules, which ask for it by the pid in sysfs. The pid is that of whoever sends CONNECT.
  */
 int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias,
 			   struct err *e);
@@ -68,14 +83,16 @@ int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e);
 bool record_is_there(int dirfd, unsigned index);
 
 /*
- * How the device was attached, completed (settings_complete). As record_read; -ENODATA (ERR_FAILED): the record does
- * not say it, as it is another version's. The text says what to do.
+ * How the device was attached, completed (settings_complete). As record_read; -ENODATA
+ * (ERR_FAILED): the record does not say it, as it is another version's. The text says what to do.
  */
 int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e);
 
 /* Removes the record, and what there is for udev; that there is none is no error. */
-void record_remove(const char *dir, unsigned index);
 void record_remove_at(int dirfd, unsigned index);
+
+/* The same, and what a supervisor that was killed has left. Not for the supervisor itself. */
+void record_remove(const char *dir, unsigned index);
 
 /* Whether the record is about what is attached there now. */
 bool record_fits(const struct record *s, const struct sysfs_device *d);

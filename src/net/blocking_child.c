@@ -12,12 +12,22 @@
 #include <time.h>
 #include <unistd.h>
 
-long long monotonic_ms(void)
+static long long clock_ms(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+long long monotonic_ms(void)
+{
+	return clock_ms(CLOCK_MONOTONIC);
+}
+
+long long boottime_ms(void)
+{
+	return clock_ms(CLOCK_BOOTTIME);
 }
 
 _Noreturn static void run_child(int fd, blocking_child_fn fn, const void *arg, size_t size)
