@@ -184,8 +184,6 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 			       x->payload_max, p->max_sectors_kb);
 	if (x->size <= INT64_MAX)
 		*grown = x->size - x->size % p->block_size;
-	if (*grown < size)
-		*grown = size;
 	return 0;
 }
 

@@ -11,9 +11,10 @@ enum {
 	OFFER_MS = 20,         /* to the next offer of a candidate that was not taken */
 	OFFERS_FAST = 50,      /* after so many the driver has no room, or needs long */
 	OFFER_SLOW_MS = 500,
-	GROW_MS = 3000,     /* requests of a lost connection have been sent again by then */
-	ABORT_MS = 20000,   /* a forced detach is over by then */
-	CLIENT_MS = 30000,  /* a client gets an answer by then */
+	ROOM_S = 5,        /* the driver has marked a dead slot so long after the request timeout */
+	GROW_MS = 3000,    /* requests of a lost connection have been sent again by then */
+	ABORT_MS = 20000,  /* a forced detach is over by then */
+	CLIENT_MS = 30000, /* a client gets an answer by then */
 	COMMAND_MS = 10000, /* a command that takes longer hangs */
 	BUSY_MS = 1000,     /* to the next look whether it is over */
 	NOTE_MS = 60000,    /* between two notes of the same failure */
@@ -80,31 +81,20 @@ static struct rc_action *submit_command(struct reconnect *r, enum rc_action_type
 	return queue_action(r, type);
 }
 
-/* A copy that lives until the next event. */
-static const struct err *keep_error(struct reconnect *r, const struct err *e)
-{
-	if (e != &r->answer)
-		r->answer = *e;
-	return &r->answer;
-}
-
+/* The error is kept until the next event. */
 static void reply_to(struct reconnect *r, unsigned client, const struct err *e)
 {
 	struct rc_action *a = queue_action(r, RC_REPLY);
 
 	a->client = client;
-	if (!e)
-		return;
-	a->ret = -e->code;
-	a->err = keep_error(r, e);
+	a->ret = e ? -e->code : 0;
+	a->err = e;
 }
 
 static void refuse_client(struct reconnect *r, unsigned client, const char *why)
 {
-	struct err e;
-
-	err_set(&e, ERR_BUSY, EBUSY, "%s", why);
-	reply_to(r, client, &e);
+	err_set(&r->refusal, ERR_BUSY, EBUSY, "%s", why);
+	reply_to(r, client, &r->refusal);
 }
 
 static void forget_client(struct reconnect *r)
@@ -113,17 +103,27 @@ static void forget_client(struct reconnect *r)
 	disarm(r, RC_T_CLIENT);
 }
 
+/* The waiting client, if there is one, has what it waits for; or an error. */
 static void answer_client(struct reconnect *r, const struct err *e)
 {
-	if (r->client.waiting)
-		reply_to(r, r->client.id, e);
+	if (!r->client.waiting)
+		return;
+	if (e)
+		r->answer = *e;
+	reply_to(r, r->client.id, e ? &r->answer : NULL);
 	forget_client(r);
 }
 
-static void answer_rescan(struct reconnect *r, const struct err *e)
+static void fail_rescan(struct reconnect *r, const struct err *e)
 {
 	if (r->client.request == RC_ASK_RESCAN)
 		answer_client(r, e);
+}
+
+static void note_reason(struct reconnect *r, struct rc_action *note, const struct err *e)
+{
+	r->reason = *e;
+	note->err = &r->reason;
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -170,7 +170,7 @@ static unsigned index_of(const struct reconnect *r, const struct rc_conn *c)
 static void report_all(struct reconnect *r)
 {
 	for (unsigned i = 0; i < r->config.connections; i++)
-		r->conn[i].reported = is_in(&r->conn[i], GONE);
+		r->conn[i].reported = true;
 }
 
 /* When it is certain that a connection is lost; RC_NEVER: it is already, or none is lost. */
@@ -179,15 +179,14 @@ static long long certain_at(struct reconnect *r)
 	const struct rc_conn *c = find_oldest(r, GONE, true);
 
 	for (unsigned i = 0; i < r->config.connections; i++)
-		if (r->conn[i].reported)
+		if (is_in(&r->conn[i], GONE) && r->conn[i].reported)
 			return RC_NEVER;
 	return c ? c->since + RC_NOTICE_MS : RC_NEVER;
 }
 
-/* Nobody knows what the server has got of a lost connection, and may still carry out. */
+/* Nobody knows what the server in use has got of a lost connection, and may still carry out. */
 static void fence_server(struct reconnect *r)
 {
-	r->durable.fenced_server = r->durable.server;
 	r->durable.fenced_until = r->now + 1000LL * r->config.fence_delay_s;
 	r->changed = true;
 }
@@ -211,8 +210,9 @@ static void mark_down(struct reconnect *r, struct rc_conn *c)
 		queue_action(r, RC_CUT)->conn = index_of(r, c);
 	set_state(r, c, up ? RC_CUTTING : RC_DOWN);
 	if (r->unattributed) {
-		r->unattributed--;
 		c->reported = true;
+		if (!--r->unattributed)
+			disarm(r, RC_T_NOTICE);
 	}
 }
 
@@ -294,6 +294,7 @@ static void install_candidate(struct reconnect *r, struct rc_conn *c)
 	r->rounds = r->tried = 0;
 	r->silent = false;
 	r->changed = true;
+	disarm(r, RC_T_GIVE_UP);
 }
 
 /* The connection that the driver gives a candidate to, as far as is known. */
@@ -304,22 +305,29 @@ static struct rc_conn *offer_target(struct reconnect *r)
 	return c ? c : find_oldest(r, DOUBTFUL, false);
 }
 
+/* Whether a candidate is with the driver, for all that is known. */
+static bool may_be_taken(const struct reconnect *r)
+{
+	return r->offers && (r->busy || !r->config.request_timeout_s);
+}
+
 /*
  * Gives up the first candidate. Where the driver may have taken it, it becomes a connection, which
  * is returned and is to be marked down; else it is dropped, and NULL is returned.
  */
 static struct rc_conn *release_candidate(struct reconnect *r)
 {
-	bool unknown = r->busy || (r->offers && !r->config.request_timeout_s);
-	struct rc_conn *c = unknown ? offer_target(r) : NULL;
+	struct rc_conn *c = may_be_taken(r) ? offer_target(r) : NULL;
+	bool doubtful;
 
 	if (!c) {
 		drop_candidate(r, first_candidate(r));
 		return NULL;
 	}
+	doubtful = c->state == RC_DOUBTFUL;
 	r->target = index_of(r, c);
-	r->target_doubtful = c->state == RC_DOUBTFUL;
 	install_candidate(r, c);
+	c->doubtful = doubtful;
 	return c;
 }
 
@@ -341,7 +349,7 @@ static void abandon_work(struct reconnect *r)
 	r->dialing = false;
 	err_set(&e, ERR_BUSY, EBUSY, "a connection was lost or cut; try again when it is back");
 	if (r->purpose == RC_RESCAN)
-		answer_rescan(r, &e);
+		fail_rescan(r, &e);
 }
 
 /* With nothing due in it. */
@@ -355,19 +363,17 @@ static void enter_phase(struct reconnect *r, enum rc_phase phase)
 	r->phase = phase;
 }
 
-static void end_supervision(struct reconnect *r, int ret)
+/* Returns the last action. */
+static struct rc_action *end_supervision(struct reconnect *r)
 {
-	struct rc_action *a;
 	struct err e;
 
-	enter_phase(r, RC_ENDED);
 	err_set(&e, ERR_ABSENT, ENODEV, "the device is not supervised any more");
 	answer_client(r, &e);
+	enter_phase(r, RC_ENDED);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
-	a = queue_action(r, RC_END);
-	a->ret = ret;
-	a->err = ret ? &r->error : NULL;
+	return queue_action(r, RC_END);
 }
 
 /* The size that the device shall have: what every server has and the kernel has not refused. */
@@ -414,22 +420,19 @@ static void enter_watching(struct reconnect *r)
 		r->timer[RC_T_GROW] = later(r->now, newest + GROW_MS);
 }
 
-/* Full jitter, so that many devices of one server do not come at the same time. */
-static long long backoff_ms(struct reconnect *r)
-{
-	if (r->tried)
-		return 0;
-	r->random = r->random * 1664525 + 1013904223;
-	return later(FIRST_ATTEMPT_MS, plan_backoff_ms(r->rounds + r->flaps, r->silent, r->random));
-}
-
+/* In the middle of a round the next server is asked at once. */
 static void enter_backing_off(struct reconnect *r)
 {
+	unsigned ms;
+
 	enter_phase(r, RC_BACKING_OFF);
 	if (r->lost_unnoted && !is_flapping(r))
 		add_note(r, RC_NOTE_LOST)->number = r->lost_unnoted;
 	r->lost_unnoted = 0;
-	r->timer[RC_T_PHASE] = later(r->now + backoff_ms(r), r->hold_until);
+	r->random = r->random * 1664525 + 1013904223;
+	ms = plan_backoff_ms(r->rounds + r->flaps, r->silent, r->random);
+	arm(r, RC_T_PHASE, r->tried ? 0 : later(FIRST_ATTEMPT_MS, ms));
+	r->timer[RC_T_PHASE] = later(r->timer[RC_T_PHASE], r->hold_until);
 }
 
 /* The connections alone decide what is to be done next. */
@@ -508,7 +511,7 @@ static void fail_attempt(struct reconnect *r, const struct err *e)
 		a->err = &r->error;
 	}
 	r->silent = e->code == ETIMEDOUT;
-	if (r->server == r->durable.fenced_server && is_proof(e))
+	if (r->server == r->durable.server && is_proof(e))
 		r->durable.fenced_until = RC_NEVER;
 	if (++r->tried >= count_choices(r)) {
 		r->tried = 0;
@@ -527,14 +530,6 @@ static void offer_next(struct reconnect *r)
 	arm(r, RC_T_PHASE, 0);
 }
 
-/* The server is in use from the first offer on: nobody may live to see that it was taken. */
-static void start_offering(struct reconnect *r)
-{
-	r->durable.server = r->server;
-	r->changed = true;
-	offer_next(r);
-}
-
 /* --- renewal, growth -------------------------------------------------------------------------- */
 
 static void refuse_renewal(struct reconnect *r, const struct err *e)
@@ -542,26 +537,15 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 	struct rc_action *a = add_note(r, RC_NOTE_NOT_RENEWED);
 
 	a->conn = r->target;
-	a->err = keep_error(r, e);
+	note_reason(r, a, e);
 	r->renew_after = r->now + RENEW_AGAIN_MS;
-	answer_rescan(r, e);
+	fail_rescan(r, e);
 	choose_phase(r);
 }
 
-static void renew_connection(struct reconnect *r, int conn)
+static void look_at_keys(struct reconnect *r)
 {
-	r->target = (unsigned)conn;
-	dial_server(r, RC_RENEW, r->durable.server, 1);
-}
-
-static void start_renewal(struct reconnect *r)
-{
-	int outdated = find_outdated(r);
-
-	if (outdated >= 0)
-		renew_connection(r, outdated);
-	else
-		queue_action(r, RC_READ_TRAFFIC);
+	queue_action(r, RC_READ_TRAFFIC);
 }
 
 static void start_draining(struct reconnect *r, enum rc_purpose purpose, long long limit_ms)
@@ -578,32 +562,23 @@ static void start_growth(struct reconnect *r)
 }
 
 /*
- * The kernel lets no request begin until those in flight are done, and carries out no other command
- * meanwhile: if a connection were lost then, nobody could give the kernel a new one.
+ * To grow, the kernel lets no request begin until those in flight are done, and carries out no other
+ * command meanwhile: if a connection were lost then, nobody could give it a new one. Requests in
+ * flight on a connection that is cut would be sent again only after a second or longer.
  */
-static void grow_device(struct reconnect *r)
-{
-	enter_phase(r, RC_RESIZING);
-	submit_command(r, RC_RESIZE)->size = wanted_size(r);
-}
-
-/* Requests in flight on the connection would be sent again only after a second or longer. */
-static void replace_live(struct reconnect *r)
+static void end_draining(struct reconnect *r)
 {
 	struct rc_conn *c = &r->conn[r->target];
 	bool outdated = c->size < wanted_size(r);
 
+	if (r->purpose == RC_GROW) {
+		enter_phase(r, RC_RESIZING);
+		submit_command(r, RC_RESIZE)->size = wanted_size(r);
+		return;
+	}
 	add_note(r, outdated ? RC_NOTE_RENEWED_SIZE : RC_NOTE_RENEWED)->conn = r->target;
 	mark_down(r, c);
-	start_offering(r);
-}
-
-static void end_draining(struct reconnect *r)
-{
-	if (r->purpose == RC_GROW)
-		grow_device(r);
-	else
-		replace_live(r);
+	offer_next(r);
 }
 
 static void look_at_traffic(struct reconnect *r)
@@ -618,23 +593,26 @@ static void look_at_traffic(struct reconnect *r)
 
 static void traffic_read(struct reconnect *r, const struct rc_event *ev)
 {
-	unsigned look_ms;
-	int worn_out;
+	unsigned look_ms = 0;
+	int conn;
 
 	if (!ev->ret)
 		r->records = plan_records(ev->requests, ev->bytes);
 	if (r->phase == RC_DRAINING) {
-		/* What cannot be read says nothing. */
-		if (ev->ret || renew_is_quiet(&r->quiet, ev->requests, ev->in_flight, r->now))
+		if (!ev->ret && renew_is_quiet(&r->quiet, ev->requests, ev->in_flight, r->now))
 			end_draining(r);
 		else
 			arm(r, RC_T_PHASE, RENEW_LOOK_MS);
 	} else if (r->phase == RC_WATCHING && r->timer[RC_T_RENEW] == RC_NEVER) {
-		worn_out = find_worn_out(r, &look_ms);
-		if (worn_out >= 0)
-			renew_connection(r, worn_out);
-		else if (look_ms)
+		conn = find_outdated(r);
+		if (conn < 0)
+			conn = find_worn_out(r, &look_ms);
+		if (conn >= 0) {
+			r->target = (unsigned)conn;
+			dial_server(r, RC_RENEW, r->durable.server, 1);
+		} else if (look_ms) {
 			arm(r, RC_T_RENEW, look_ms);
+		}
 	}
 }
 
@@ -650,8 +628,8 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 		r->changed = true;
 	} else {
 		r->refused_size = a->size;
-		a->err = keep_error(r, ev->err);
-		answer_rescan(r, ev->err);
+		note_reason(r, a, ev->err);
+		fail_rescan(r, ev->err);
 	}
 	choose_phase(r);
 }
@@ -675,6 +653,10 @@ static void offer_candidate(struct reconnect *r)
 {
 	long long certain = certain_at(r);
 
+	if (r->server != r->durable.server && count_choices(r) == 1) {
+		choose_phase(r);
+		return;
+	}
 	if (count_in(r, CUTTING))
 		return;
 	if (!r->offers && r->now < certain) {
@@ -682,6 +664,9 @@ static void offer_candidate(struct reconnect *r)
 		return;
 	}
 	r->offers++;
+	/* In use from the first offer on: nobody may live to see that it was taken. */
+	r->changed |= r->durable.server != r->server;
+	r->durable.server = r->server;
 	submit_command(r, RC_OFFER)->candidate = first_candidate(r);
 }
 
@@ -692,15 +677,16 @@ static void wake_offer(struct reconnect *r)
 		arm(r, RC_T_PHASE, 0);
 }
 
-static void end_outage(struct reconnect *r)
+static void end_outage(struct reconnect *r, bool noted)
 {
-	long long ms = r->now - r->lost_since;
-
-	if (!is_flapping(r) || ms >= NOTE_MS)
-		add_note(r, RC_NOTE_RECONNECTED)->ms = ms;
+	if (noted) {
+		add_note(r, RC_NOTE_RECONNECTED)->ms = r->now - r->lost_since;
+		memset(r->noted, 0, sizeof(r->noted));
+	}
 	r->lost_since = RC_NEVER;
 	r->lost_unnoted = 0;
-	memset(r->noted, 0, sizeof(r->noted));
+	r->rounds = 0;
+	r->changed = true;
 }
 
 static void candidate_taken(struct reconnect *r)
@@ -712,7 +698,7 @@ static void candidate_taken(struct reconnect *r)
 	if (ended)
 		lose_connection(r, c);
 	if (!count_in(r, LOST))
-		end_outage(r);
+		end_outage(r, !is_flapping(r) || r->now - r->lost_since >= NOTE_MS);
 	offer_next(r);
 }
 
@@ -739,15 +725,25 @@ static void candidate_has_ended(struct reconnect *r)
 		candidate_failed(r, &e);
 }
 
-/* The driver has no room for a candidate: every connection lives. */
-static void trust_doubtful(struct reconnect *r)
+/*
+ * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as long
+ * as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a candidate
+ * may have replaced another one, which is DOWN then without a slot.
+ */
+static bool is_without_room(const struct reconnect *r)
+{
+	uint64_t limit_s = count_in(r, DOWN) ? r->config.request_timeout_s + ROOM_S : 0;
+
+	return r->offers >= OFFERS_FAST + limit_s * 1000 / OFFER_SLOW_MS && !count_in(r, CUTTING);
+}
+
+/* Every connection lives. */
+static void trust_lost(struct reconnect *r)
 {
 	for (unsigned i = 0; i < r->config.connections; i++)
-		if (r->conn[i].state == RC_DOUBTFUL)
+		if (is_in(&r->conn[i], LOST))
 			r->conn[i].state = RC_UNWATCHED;
-	r->lost_since = RC_NEVER;
-	r->rounds = 0;
-	r->changed = true;
+	end_outage(r, false);
 	choose_phase(r);
 }
 
@@ -756,11 +752,12 @@ static void released_offer_done(struct reconnect *r, bool taken)
 {
 	struct rc_conn *c = &r->conn[r->target];
 
-	if (taken)
-		set_state(r, c, c->state);
-	else if (r->target_doubtful)
-		set_state(r, c, RC_DOUBTFUL);
-	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+	c->reported = !taken;
+	if (taken) {
+		c->since = r->now;
+		fence_server(r);
+		arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+	}
 	choose_phase(r);
 }
 
@@ -778,23 +775,25 @@ static void offer_done(struct reconnect *r, const struct rc_event *ev)
 		candidate_has_ended(r);
 	else if (blind && r->offers == BLIND_OFFERS)
 		candidate_taken(r);
-	else if (r->offers == OFFERS_FAST && !count_in(r, GONE))
-		trust_doubtful(r);
 	else if (blind)
 		arm(r, RC_T_PHASE, blind_ms[r->offers - 1]);
+	else if (is_without_room(r))
+		trust_lost(r);
 	else
 		arm(r, RC_T_PHASE, r->offers < OFFERS_FAST ? OFFER_MS : OFFER_SLOW_MS);
 }
 
 static void disconnect_done(struct reconnect *r, const struct rc_event *ev)
 {
+	struct rc_action *a = end_supervision(r);
 	struct err e;
 
 	(void)ev;
 	err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "given up after %u s without a connection: %.400s",
 		r->config.reconnect_timeout_s, r->error.text);
 	set_error(r, &e);
-	end_supervision(r, -ETIMEDOUT);
+	a->ret = -ETIMEDOUT;
+	a->err = &r->error;
 }
 
 static const struct {
@@ -815,10 +814,10 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 	disarm(r, RC_T_COMMAND);
 	if (ev->result == RC_NOT_OURS) {
 		add_note(r, RC_NOTE_DETACHED);
-		end_supervision(r, 0);
+		end_supervision(r);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
-		add_note(r, RC_NOTE_DISCONNECTED)->err = keep_error(r, ev->err);
-		end_supervision(r, 0);
+		note_reason(r, add_note(r, RC_NOTE_DISCONNECTED), ev->err);
+		end_supervision(r);
 	} else {
 		phases[r->phase].command_done(r, ev);
 	}
@@ -832,13 +831,18 @@ static void phase_due(struct reconnect *r)
 }
 
 /*
- * Nobody has seen an end that the driver has reported. It is that of a connection without a
- * descriptor; or, where the driver does not show what it takes, of one that it never took.
+ * The driver has had its time for connections that were cut. An end that it has reported and nobody
+ * has seen is that of a connection without a descriptor; or, where the driver does not show what it
+ * takes, of one that it never took.
  */
-static void attribute_notices(struct reconnect *r)
+static void notice_due(struct reconnect *r)
 {
 	unsigned suspects = r->config.request_timeout_s ? UNKNOWN : UNKNOWN | UP;
 
+	if (r->durable.paused)
+		report_all(r);
+	if (!r->unattributed)
+		return;
 	if (r->config.connections == 1 && is_in(&r->conn[0], suspects))
 		lose_connection(r, &r->conn[0]);
 	else
@@ -846,18 +850,9 @@ static void attribute_notices(struct reconnect *r)
 	r->unattributed = 0;
 }
 
-static void notice_due(struct reconnect *r)
-{
-	/* The driver has had its time for those that were cut. */
-	if (r->durable.paused)
-		report_all(r);
-	if (r->unattributed)
-		attribute_notices(r);
-}
-
 static void give_up(struct reconnect *r)
 {
-	if (r->busy) {
+	if (r->busy || may_be_taken(r)) {
 		arm(r, RC_T_GIVE_UP, BUSY_MS);
 		return;
 	}
@@ -893,7 +888,7 @@ static void command_hangs(struct reconnect *r)
 
 static void (*const timers[RC_TIMERS])(struct reconnect *r) = {
 	[RC_T_PHASE] = phase_due,       [RC_T_NOTICE] = notice_due,
-	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = start_renewal,
+	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = look_at_keys,
 	[RC_T_GROW] = start_growth,     [RC_T_CLIENT] = client_timed_out,
 	[RC_T_COMMAND] = command_hangs,
 };
@@ -931,10 +926,8 @@ static void cut_connections(struct reconnect *r)
 
 static void pause_device(struct reconnect *r, unsigned client)
 {
-	struct err e;
-
-	if (check_known(r, "there is no pause until", &e)) {
-		reply_to(r, client, &e);
+	if (check_known(r, "there is no pause until", &r->refusal)) {
+		reply_to(r, client, &r->refusal);
 		return;
 	}
 	if (r->phase == RC_RESIZING) {
@@ -946,8 +939,8 @@ static void pause_device(struct reconnect *r, unsigned client)
 	r->durable.paused = true;
 	r->changed = true;
 	wait_for_request(r, client, RC_ASK_PAUSE);
-	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
 	cut_connections(r);
+	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
 	choose_phase(r);
 }
 
@@ -1005,7 +998,7 @@ static void rescan_next(struct reconnect *r, int ret, struct err *e)
 	if (!ret && wanted_size(r) > r->durable.size)
 		ret = check_known(r, "the device grows when", e);
 	if (ret)
-		answer_rescan(r, e);
+		fail_rescan(r, e);
 	choose_phase(r);
 }
 
@@ -1020,7 +1013,7 @@ static void abort_connections(struct reconnect *r, unsigned client)
 
 static void hand_over(struct reconnect *r, unsigned client)
 {
-	if (r->busy || count_in(r, CUTTING)) {
+	if (r->busy || may_be_taken(r) || r->unattributed || count_in(r, CUTTING)) {
 		refuse_client(r, client,
 			      "the supervisor waits for the kernel or the end of a connection");
 		return;
@@ -1072,7 +1065,7 @@ static void cut_done(struct reconnect *r, struct rc_conn *c)
 {
 	if (c->state != RC_CUTTING)
 		return;
-	c->state = RC_DOWN;
+	c->state = c->doubtful ? RC_DOUBTFUL : RC_DOWN;
 	wake_offer(r);
 }
 
@@ -1080,6 +1073,7 @@ static void link_dead(struct reconnect *r, bool lost)
 {
 	struct rc_conn *c = find_oldest(r, GONE, true);
 
+	fence_server(r);
 	if (lost)
 		report_all(r);
 	if (lost && r->config.request_timeout_s) {
@@ -1089,6 +1083,7 @@ static void link_dead(struct reconnect *r, bool lost)
 	} else {
 		r->unattributed++;
 		arm(r, RC_T_NOTICE, RC_NOTICE_MS);
+		disarm(r, RC_T_GIVE_UP);
 	}
 	if (r->phase == RC_CONFIRMING)
 		choose_phase(r);
@@ -1113,7 +1108,7 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 
 	r->dialing = false;
 	r->candidates = count ? UINT64_MAX >> (PLAN_CONNECTIONS_MAX - count) : 0;
-	r->kernel_tls = ev->kernel_tls;
+	r->kernel_tls = ev->kernel_tls && r->config.tls_renew;
 	/* nbd-server opens the export only for the transmission phase, and says 0 before. */
 	if (!ev->ret && !r->asked && !ev->export->size) {
 		dial_server(r, r->purpose, r->server, 1);
@@ -1121,27 +1116,19 @@ static void dial_done(struct reconnect *r, const struct rc_event *ev)
 	}
 	ret = judge_answer(r, ev, &e);
 	r->changed = true;
-	if (r->purpose == RC_RESCAN)
+	if (r->purpose == RC_RESCAN) {
 		rescan_next(r, ret, &e);
-	else if (r->purpose == RC_RENEW && ret)
+	} else if (r->purpose == RC_RENEW && ret) {
 		refuse_renewal(r, &e);
-	else if (r->purpose == RC_RENEW)
+	} else if (r->purpose == RC_RENEW) {
 		start_draining(r, RC_RENEW, RENEW_QUIET_MS);
-	else if (ret)
+	} else if (ret) {
 		fail_attempt(r, &e);
-	else
-		start_offering(r);
-}
-
-static void handed_over(struct reconnect *r, int ret)
-{
-	r->busy = false;
-	if (ret) {
-		choose_phase(r);
-		return;
+	} else {
+		if (r->kernel_tls)
+			queue_action(r, RC_READ_TRAFFIC);
+		offer_next(r);
 	}
-	add_note(r, RC_NOTE_SUCCEEDED);
-	end_supervision(r, 0);
 }
 
 static void take_event(struct reconnect *r, const struct rc_event *ev)
@@ -1179,11 +1166,17 @@ static void take_event(struct reconnect *r, const struct rc_event *ev)
 			forget_client(r);
 		break;
 	case RC_HANDED_OVER:
-		handed_over(r, ev->ret);
+		r->busy = false;
+		if (ev->ret) {
+			choose_phase(r);
+			break;
+		}
+		add_note(r, RC_NOTE_SUCCEEDED);
+		end_supervision(r);
 		break;
 	case RC_DETACHED:
 		add_note(r, RC_NOTE_DETACHED);
-		end_supervision(r, 0);
+		end_supervision(r);
 		break;
 	}
 }

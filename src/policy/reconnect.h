@@ -53,6 +53,7 @@ enum rc_conn_state {
 struct rc_conn {
 	enum rc_conn_state state;
 	bool reported; /* CUTTING, DOWN: the death is certain, by the driver's report or a probe */
+	bool doubtful; /* CUTTING: it is DOUBTFUL afterwards, as it may not have been the driver's */
 	bool kernel_tls;  /* the kernel encrypts it, so that its keys wear out */
 	long long since;  /* UP: time of installation; CUTTING, DOWN: time of its end */
 	uint64_t size;    /* export size that the server reported on this connection; bytes */
@@ -82,10 +83,11 @@ enum rc_purpose {
 	RC_GROW,   /* DRAINING: every connection knows the new size */
 };
 
+/* Of those that are due at the same time the first comes first. */
 enum rc_timer {
-	RC_T_PHASE, /* next step of the phase */
 	RC_T_NOTICE, /* end of the wait for the driver's report, or for the socket that it is about */
 	RC_T_GIVE_UP, /* end of --reconnect-timeout */
+	RC_T_PHASE,   /* next step of the phase */
 	RC_T_RENEW,   /* WATCHING: next look at the TLS records, next renewal */
 	RC_T_GROW,    /* WATCHING: next try to grow */
 	RC_T_CLIENT,  /* the waiting client gets an answer by then */
@@ -96,10 +98,10 @@ enum rc_timer {
 /* What survives a supervisor: kept in the record and handed over. */
 struct rc_durable {
 	bool paused;
-	unsigned server;        /* in use, or the last one in use */
-	unsigned fenced_server; /* it may still carry out requests of lost connections */
-	long long fenced_until; /* other servers wait until then; RC_NEVER: no fence */
-	uint64_t size;          /* of the device; bytes */
+	unsigned server; /* in use, or the last one in use */
+	long long
+		fenced_until; /* servers other than that one wait until then; RC_NEVER: no fence */
+	uint64_t size;        /* of the device; bytes */
 	uint64_t server_size[RC_SERVERS_MAX]; /* as each server said last; bytes, 0: it has not */
 };
 
@@ -178,9 +180,10 @@ enum rc_action_type {
 };
 
 /*
- * Two duties of the caller, as they need its eyes:
- * - DIAL: it first looks whether the device is still its own, and tells DETACHED where it is not.
- *   Identity is compared once more in each command, directly before it is sent (result NOT_OURS).
+ * Duties of the caller, as they need its eyes:
+ * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED where
+ *   it is not. Identity is compared once more in each command, directly before it is sent (NOT_OURS).
+ * - COMMAND_DONE: it looks at all sockets before it tells it, and tells those that have ended.
  * - OFFER works on a copy of the descriptor: the candidate may be dropped, or installed and cut,
  *   before COMMAND_DONE.
  */
@@ -248,12 +251,11 @@ struct reconnect {
 	bool silent;          /* the last failure was a server's silence */
 	long long hold_until; /* no attempt before: a forced detach is under way */
 
-	uint64_t candidates;  /* bit i: the caller has candidate i */
-	bool ended;           /* the candidate that is offered has ended */
-	unsigned offers;      /* of the candidate, so far */
-	unsigned target;      /* connection to be renewed, or with a candidate that may be taken */
-	bool target_doubtful; /* before it got that candidate */
-	bool kernel_tls;      /* of the candidates */
+	uint64_t candidates; /* bit i: the caller has candidate i */
+	bool ended;          /* the candidate that is offered has ended */
+	unsigned offers;     /* of the candidate, so far */
+	unsigned target;     /* connection to be renewed, or with a candidate that may be taken */
+	bool kernel_tls;     /* of the candidates */
 
 	bool busy; /* a command or a hand-over is under way: the phase stays until it is done */
 	struct renew_quiet quiet;
@@ -268,8 +270,10 @@ struct reconnect {
 	} client;
 
 	unsigned reconnects, failures;
-	struct err error;  /* the last failure to connect */
-	struct err answer; /* of the last REPLY or NOT_RENEWED, NOT_GROWN */
+	struct err error;   /* the last failure to connect */
+	struct err answer;  /* to the waiting client */
+	struct err refusal; /* to a client that does not wait */
+	struct err reason;  /* of NOT_RENEWED, NOT_GROWN, DISCONNECTED */
 	struct rc_noted {
 		int code;
 		long long again_at; /* no further note of the same failure before */

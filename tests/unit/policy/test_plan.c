@@ -607,6 +607,37 @@ START_TEST(forced_connections_are_permitted_to_the_kernel)
 	rq.connections = 2;
 	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, M | RO);
+	/* and the server of a replacement need not permit them either */
+	ck_assert(!p.multi_conn);
+}
+END_TEST
+
+START_TEST(permitted_connections_need_the_permission_again)
+{
+	struct plan_request rq = { .connections = 2 };
+	struct export x = { .size = MIB, .flags = M };
+	struct plan_kernel k = { .page_size = 4096 };
+	uint64_t grown;
+	struct plan p;
+	struct err e;
+
+	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert(p.multi_conn);
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
+	x.flags = F;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), -ESTALE);
+	ck_assert_int_eq(e.kind, ERR_REFUSED);
+	ck_assert_ptr_nonnull(strstr(e.text, "CAN_MULTI_CONN"));
+	/* without HAS_FLAGS it is not believed */
+	x.flags = NBD_FLAG_CAN_MULTI_CONN;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), -ESTALE);
+	/* one connection never needs it */
+	rq.connections = 1;
+	x.flags = M;
+	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert(!p.multi_conn);
+	x.flags = F;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
 }
 END_TEST
 
@@ -839,6 +870,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, same_export);
 	tcase_add_test(t, flags_of_the_kernel);
 	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
+	tcase_add_test(t, permitted_connections_need_the_permission_again);
 	suite_add_tcase(s, t);
 	t = tcase_create("supervised");
 	tcase_add_loop_test(t, replacement, 0,

@@ -20,13 +20,15 @@
  *	fence=15  fence delay, s     renew=100   TLS records      tls  kernel TLS
  *	conn=UW?DR   up, unwatched, doubtful, down, down and reported
  *	size=16      of the device, in blocks      sizes=16,0  of the servers
+ *	known=16     as told on the connections
  *	server=1  fenced=5000  paused              what an earlier supervisor has left
  *
  * The default is C=1 t=30 S=1 fence=15 conn=UU.. size=16 sizes=16,16,.. A line of the story is "TIME
  * EVENT: ACTIONS; DEADLINE". TIME is absolute, ms; +5 is 5 ms after the last line, and + is the
  * deadline. ACTIONS are all there are, in this order. DEADLINE is absolute, - for none, <200 for a
  * random one from 20 to 200 ms from now; without it none is checked. The first event is the
- * reconnect_init, whatever it is called. What begins with # is a comment.
+ * reconnect_init, whatever it is called. "x9 TIME EVENT, TIME EVENT" repeats events nine times without
+ * a look at actions. What begins with # is a comment.
  */
 static char rules[1 << 17];
 
@@ -222,7 +224,7 @@ static void set_up_connections(struct rc_config *c, const char *words, long long
 		c->conn[i].state = at - letters == 5 ? RC_DOWN : (enum rc_conn_state)(at - letters);
 		c->conn[i].reported = *at == 'R';
 		c->conn[i].since = c->conn[i].state == RC_UP ? now - 100000 : now;
-		c->conn[i].size = c->durable.size;
+		c->conn[i].size = 512 * number_of(words, "known=", 16);
 		c->conn[i].kernel_tls = find_word(words, "tls");
 	}
 }
@@ -403,6 +405,26 @@ static void check_deadline(const struct story *s, const char *text, const char *
 		ck_assert_msg(when == number, "%s: the deadline is %lld", where, when);
 }
 
+/* "x9 TIME EVENT, TIME EVENT" */
+static void repeat_events(struct story *s, const char *line)
+{
+	char *rest;
+	unsigned long times = strtoul(line + 1, &rest, 10);
+	struct rc_action a;
+
+	for (; times; times--)
+		for (const char *p = rest; p; p = strchr(p, ',')) {
+			char time[32], event[128];
+
+			p += *p == ',';
+			ck_assert_int_eq(sscanf(p, "%31s %127[^,]", time, event), 2);
+			set_time(s, time);
+			take_event(s, event);
+			while (reconnect_action(&s->r, &a))
+				;
+		}
+}
+
 /* "TIME EVENT: ACTIONS; DEADLINE", without its newline */
 static void tell_line(struct story *s, const char *says, const char *config, const char *line,
 		      bool first)
@@ -411,6 +433,10 @@ static void tell_line(struct story *s, const char *says, const char *config, con
 	const char *deadline = strchr(line, ';');
 	struct rc_action a;
 
+	if (line[0] == 'x') {
+		repeat_events(s, line);
+		return;
+	}
 	ck_assert_int_ge(sscanf(line, "%31s %127[^:;]: %1023[^;]", time, event, actions), 2);
 	snprintf(where, sizeof(where), "%s: %s", says, line);
 	set_time(s, time);
@@ -450,32 +476,172 @@ static bool begins_rule(const char *line)
 START_TEST(rule)
 {
 	struct story *s = calloc(1, sizeof(*s));
-	char *text = rules, *line, *says = NULL, *config;
+	char *copy = strdup(rules), *text = copy, *line, *says = NULL, *config;
 
-	ck_assert_ptr_nonnull(s);
-	for (int i = -1; i < _i; i += begins_rule(says))
+	ck_assert(s && copy);
+	for (int i = -1; i < _i && text; i += begins_rule(says))
 		says = next_line(&text);
 	config = next_line(&text);
 	if (getenv("RECONNECT_TELL"))
 		printf("%s\n%s\n", says, config);
 	for (bool first = true; (line = next_line(&text)) && !begins_rule(line); first = false)
 		tell_line(s, says, config, line, first);
+	free(copy);
 	free(s);
 }
 END_TEST
 
+/* What whoever shows the device is told. */
+START_TEST(status)
+{
+	struct story *s = calloc(1, sizeof(*s));
+	struct rc_status now;
+
+	ck_assert_ptr_nonnull(s);
+	set_up(s, "C=5 conn=UW?DR S=2 sizes=16,20 server=1 fence=2");
+	reconnect_status(&s->r, &now);
+	ck_assert_int_eq(now.phase, RC_BACKING_OFF);
+	ck_assert_uint_eq(now.alive, 2);
+	ck_assert_uint_eq(now.reconnects, 0);
+	ck_assert_uint_eq(now.failures, 0);
+	ck_assert_int_eq(now.last_error->code, 0);
+	ck_assert_uint_eq(reconnect_durable(&s->r)->server, 1);
+	ck_assert_uint_eq(reconnect_durable(&s->r)->server_size[1], 20 * 512);
+	ck_assert_int_eq(reconnect_durable(&s->r)->fenced_until, 2000);
+	repeat_events(s,
+		      "x1 + tick, +5 dialed refused, + tick, +5 dialed 3, +0 taken, +0 closed 1");
+	reconnect_status(&s->r, &now);
+	ck_assert_int_eq(now.phase, RC_OFFERING);
+	ck_assert_uint_eq(now.alive, 3);
+	ck_assert_uint_eq(now.reconnects, 1);
+	ck_assert_uint_eq(now.failures, 1);
+	ck_assert_int_eq(now.last_error->code, ECONNREFUSED);
+	repeat_events(s, "x1 +0 detached");
+	reconnect_status(&s->r, &now);
+	ck_assert_int_eq(now.phase, RC_ENDED);
+	free(s);
+}
+END_TEST
+
+/* The error of each reply says its own thing, also when there are two in one event. */
+START_TEST(errors)
+{
+	static const struct {
+		const char *config, *before, *event;
+		const char *says[3]; /* of each action with an error, in order */
+	} rows[] = {
+		{ "C=2 conn=UW", "x1 +0 tick", "pause 1", { "connection 2 of 2" } },
+		{ "C=1 conn=W t=0",
+		  "x1 +0 tick",
+		  "pause 1",
+		  { "no pause until it has been lost" } },
+		{ "C=2 conn=W? S=2", "x1 +0 tick", "rescan 1", { "paused or reconnecting" } },
+		{ "S=2",
+		  "x1 +0 rescan 1, +0 dialed 0",
+		  "dialed refused",
+		  { "server 2 of 2: refused" } },
+		{ "S=1", "x1 +0 rescan 1", "dialed refused", { "refused" } },
+		{ "C=2 conn=UW", "x1 +0 rescan 1", "dialed 0 size=32", { "device grows when it" } },
+		{ "S=1", "x1 +0 rescan 1", "ended 0", { "lost or cut" } },
+		{ "S=1", "x1 +0 rescan 1", "detached", { "not supervised" } },
+		{ "conn=R", "x1 +0 resume 1", "detached", { "not supervised any more" } },
+		{ "conn=R",
+		  "x1 +0 resume 1, + tick, +0 dialed refused, +30000 tick",
+		  "tick",
+		  { 0 } },
+		{ "S=1", "x1 +0 pause 1", "pause 2", { "for somebody else" } },
+		{ "S=1", "x1 +0 leave 1", "pause 2", { "about to end" } },
+		{ "S=1", "x1 +0 dead", "leave 2", { "waits for the kernel" } },
+		/* a client that has waited for too long, by the event that refuses another one */
+		{ "conn=R",
+		  "x1 +0 resume 1, + tick, +0 dialed local",
+		  "pause 2 late",
+		  { "for somebody else", "trying: local" } },
+		{ "S=1",
+		  "x1 +0 pause 1, +300 tick",
+		  "rescan 2 late",
+		  { "for somebody else", "may still reach the server" } },
+		{ "conn=R give-up=60",
+		  "x1 + tick, +0 dialed unfit, +60000 tick",
+		  "done",
+		  { "given up after 60 s without a connection: unfit" } },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct story *s = calloc(1, sizeof(*s));
+		struct rc_action a;
+		unsigned n = 0;
+
+		ck_assert_ptr_nonnull(s);
+		set_up(s, rows[i].config);
+		while (reconnect_action(&s->r, &a))
+			;
+		repeat_events(s, rows[i].before);
+		s->now += strstr(rows[i].event, "late") ? 40000 : 0;
+		take_event(s, rows[i].event);
+		while (reconnect_action(&s->r, &a)) {
+			if (!a.err)
+				continue;
+			ck_assert_msg(n < 3 && rows[i].says[n] &&
+					      strstr(a.err->text, rows[i].says[n]),
+				      "%s, %s: %s", rows[i].before, rows[i].event, a.err->text);
+			n++;
+		}
+		ck_assert_msg(!rows[i].says[n], "%s: %s", rows[i].event, rows[i].says[n]);
+		free(s);
+	}
+}
+END_TEST
+
+/* The most that one event leads to. */
+START_TEST(many)
+{
+	static const char *const configs[] = {
+		"C=64 conn=RRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR",
+		"C=64 conn=URRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRRR",
+	};
+
+	for (size_t i = 0; i < 2; i++) {
+		struct story *s = calloc(1, sizeof(*s));
+		unsigned dropped = 0, cut = 0, others = 0;
+		struct rc_action a;
+
+		ck_assert_ptr_nonnull(s);
+		set_up(s, configs[i]);
+		while (reconnect_action(&s->r, &a))
+			;
+		repeat_events(s, "x1 + tick, +0 dialed 64, +0 resume 1");
+		take_event(s, "abort 2");
+		while (reconnect_action(&s->r, &a)) {
+			dropped += a.type == RC_DROP;
+			cut += a.type == RC_CUT;
+			others += a.type != RC_DROP && a.type != RC_CUT;
+		}
+		/* the candidate that was offered has been installed, and cut */
+		ck_assert_uint_eq(dropped, 63);
+		ck_assert_uint_eq(cut, i + 1);
+		ck_assert_uint_eq(others, 3);
+		free(s);
+	}
+}
+END_TEST
+
+/* Before any test runs, as each rule is one: 0 rules are none, which fails. */
 static int read_rules(void)
 {
-	char path[4096], *text = rules;
+	const char *srcdir = getenv("srcdir");
+	char path[4096];
 	int count = 0;
 	FILE *f;
 
-	unit_data(path, sizeof(path), "reconnect.rules");
+	snprintf(path, sizeof(path), "%s/tests/unit/data/reconnect.rules", srcdir ? srcdir : ".");
 	f = fopen(path, "re");
-	if (!f || fread(rules, 1, sizeof(rules) - 1, f) == sizeof(rules) - 1)
-		abort();
+	if (!f || fread(rules, 1, sizeof(rules), f) == sizeof(rules)) {
+		printf("# %s cannot be read, or is too long\n", path);
+		return 0;
+	}
 	fclose(f);
-	for (const char *p = text; (p = strstr(p, "\n== ")); p++)
+	for (const char *p = rules; (p = strstr(p, "\n== ")); p++)
 		count++;
 	return count;
 }
@@ -486,6 +652,11 @@ Suite *unit_suite(void)
 	TCase *t = tcase_create("rules");
 
 	tcase_add_loop_test(t, rule, 0, read_rules());
+	suite_add_tcase(s, t);
+	t = tcase_create("caller");
+	tcase_add_test(t, status);
+	tcase_add_test(t, errors);
+	tcase_add_test(t, many);
 	suite_add_tcase(s, t);
 	return s;
 }
