@@ -73,13 +73,13 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 }
 
 /* fd goes along; -1: none. */
-static void send_text(const struct notify *n, const char *text, size_t len, int fd)
+static void send_text(const struct notify *n, char *text, size_t len, int fd)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
-	struct iovec iov = { .iov_base = (char *)text, .iov_len = len };
+	struct iovec iov = { .iov_base = text, .iov_len = len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
 	if (fd >= 0) {
