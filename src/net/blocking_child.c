@@ -30,13 +30,16 @@ long long boottime_ms(void)
 	return clock_ms(CLOCK_BOOTTIME);
 }
 
-_Noreturn static void run_child(int fd, blocking_child_fn fn, const void *arg, size_t size)
+_Noreturn static void run_child(int fd, pid_t parent, blocking_child_fn fn, const void *arg,
+				size_t size)
 {
 	_Alignas(max_align_t) char out[BLOCKING_CHILD_RESULT_MAX];
 	ssize_t n;
 
-	/* If the caller is killed, its child must not go on opening devices. */
+	/* If the caller is killed, also by now, its child must not go on opening devices. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
 	memset(out, 0, sizeof(out));
 	fn(arg, out);
 	n = write(fd, out, size);
@@ -46,6 +49,7 @@ _Noreturn static void run_child(int fd, blocking_child_fn fn, const void *arg, s
 int blocking_child_start(struct blocking_child *c, blocking_child_fn fn, const void *arg,
 			 size_t size, struct err *e)
 {
+	const pid_t parent = getpid();
 	int fds[2], code;
 
 	c->pid = -1;
@@ -64,7 +68,7 @@ int blocking_child_start(struct blocking_child *c, blocking_child_fn fn, const v
 	}
 	if (!c->pid) {
 		close(fds[0]);
-		run_child(fds[1], fn, arg, size);
+		run_child(fds[1], parent, fn, arg, size);
 	}
 	close(fds[1]);
 	c->fd = fds[0];
