@@ -65,6 +65,17 @@ static int send_command(struct work *w)
 	}
 }
 
+/* A detach may have been under way when it was looked at; the error stays what it is. */
+static bool is_ours_still(struct work *w)
+{
+	struct err e = w->c.err;
+	bool ours = check_identity(w);
+
+	if (ours)
+		w->c.err = e;
+	return ours;
+}
+
 static void run_work(void *block)
 {
 	struct work *w = block;
@@ -74,11 +85,12 @@ static void run_work(void *block)
 	if (!check_identity(w))
 		return;
 	ret = send_command(w);
+	if (!ret)
+		return;
+	w->c.result = RC_FAILED;
 	/* Of a size EINVAL means that the driver does not want it. */
-	if (ret == -EINVAL && w->c.type != RC_RESIZE)
+	if (ret == -EINVAL && w->c.type != RC_RESIZE && is_ours_still(w))
 		w->c.result = RC_DISCONNECTED;
-	else if (ret)
-		w->c.result = RC_FAILED;
 }
 
 int driver_submit(struct driver *d, const struct sysfs_identity *id, const struct driver_command *c,

@@ -38,8 +38,10 @@ static const struct {
 };
 
 void publish_collect(struct publication *p, const struct rc_status *status,
-		     const struct rc_durable *durable, int64_t now)
+		     const struct rc_durable *durable, const char *peer, int64_t now)
 {
+	if (p->reconnects != p->earlier + status->reconnects)
+		snprintf(p->peer, sizeof(p->peer), "%s", peer);
 	if (p->failures != status->failures) {
 		p->error_time = now;
 		snprintf(p->last_error, sizeof(p->last_error), "%.*s",

@@ -31,9 +31,12 @@ struct publication {
 	struct rc_durable durable;
 };
 
-/* now is the time of day in seconds since 1970. */
+/*
+ * peer is the server of connections that are replaced from now on; now is the time of day in
+ * seconds since 1970.
+ */
 void publish_collect(struct publication *p, const struct rc_status *status,
-		     const struct rc_durable *durable, int64_t now);
+		     const struct rc_durable *durable, const char *peer, int64_t now);
 
 /* One line for a service manager; text has PUBLISH_TEXT_MAX bytes. */
 void publish_status(const struct publication *p, char *text);

@@ -2,7 +2,6 @@
 #include "daemon/supervise.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,16 +9,15 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "config.h"
 #include "daemon/control.h"
-#include "daemon/detach.h"
 #include "daemon/driver.h"
 #include "daemon/publish.h"
 #include "daemon/record.h"
+#include "daemon/stopper.h"
 #include "kernel/nbdevent.h"
 #include "kernel/sockdiag.h"
 #include "kernel/sysfs.h"
@@ -28,11 +26,9 @@
 #include "policy/reconnect.h"
 
 enum {
-	CUT_LOOK_MS = 50,     /* between two looks whether a cut connection is drained */
-	REOPEN_MS = 1000,     /* to the next try to open the socket for the driver's events */
-	STOP_AGAIN_MS = 1000, /* to the next detach, after one that was refused */
-	SILENCE_MS = 20000,   /* a detach gives a silent server up */
-	LOCK_MS = 5000,       /* an earlier supervisor of this device ends within this time */
+	CUT_LOOK_MS = 50, /* between two looks whether a cut connection is drained */
+	REOPEN_MS = 1000, /* to the next try to open the socket for the driver's events */
+	LOCK_MS = 5000,   /* an earlier supervisor of this device ends within this time */
 };
 
 /* Places of the descriptors that are polled; the connections and the candidates come behind. */
@@ -67,10 +63,7 @@ struct supervisor {
 	unsigned results;           /* events that an action has led to at once; bits by type */
 	long long cut_look, reopen_at, watchdog_at;
 
-	pid_t detacher; /* child that detaches the device, 0: none */
-	bool refused;   /* the detach was, and that has been logged */
-	long long stop_at;
-
+	struct stopper stopper;
 	bool over;
 	int result;
 	struct err err; /* of the event that is told */
@@ -110,7 +103,8 @@ static void collect_state(struct supervisor *s)
 	struct rc_status status;
 
 	reconnect_status(&s->core, &status);
-	publish_collect(&s->told, &status, reconnect_durable(&s->core), time(NULL));
+	publish_collect(&s->told, &status, reconnect_durable(&s->core), s->offered.peer,
+			time(NULL));
 }
 
 /* A record that was taken away is not made again: a detach is under way. */
@@ -237,7 +231,6 @@ static void carry_out_install(struct supervisor *s, const struct rc_action *a)
 
 	s->a->connections.fds[a->conn] = *candidate;
 	*candidate = -1;
-	memcpy(s->told.peer, s->offered.peer, sizeof(s->told.peer));
 	store_connection(s, a->conn);
 }
 
@@ -466,55 +459,16 @@ static bool next_request(struct supervisor *s, struct rc_event *ev)
 	return false;
 }
 
-/* --- signals, watchdog, the end ------------------------------------------------------------------ */
-
-/* A manager that has asked for the end waits for it; whoever else asks looks at the answer. */
-static bool is_managed(const struct supervisor *s)
-{
-	return s->rq->notify && s->rq->notify->fd >= 0;
-}
-
-_Noreturn static void detach_in_child(const struct supervisor *s)
-{
-	const struct detach_request rq = { .index = s->told.index, .silence_ms = SILENCE_MS };
-	struct detach_result r;
-	struct err e;
-	int ret = detach_run(&rq, &r, &e);
-
-	if (ret && !s->refused)
-		SAY(s, LOG_LEVEL_ERROR, "not detached%s: %s", is_managed(s) ? " yet" : "", e.text);
-	_exit(ret ? 1 : 0);
-}
-
-static void start_detach(struct supervisor *s)
-{
-	s->stop_at = -1;
-	if (s->detacher)
-		return;
-	if (!s->refused)
-		SAY(s, LOG_LEVEL_NOTICE, "asked to stop, detaching");
-	s->detacher = fork();
-	if (!s->detacher)
-		detach_in_child(s);
-	if (s->detacher > 0)
-		return;
-	SAY(s, LOG_LEVEL_ERROR, "cannot start the detach, trying again: %s", strerror(errno));
-	s->detacher = 0;
-	s->refused = true;
-	s->stop_at = boottime_ms() + STOP_AGAIN_MS;
-}
+/* --- signals, the end --------------------------------------------------------------------------- */
 
 static void reap_detacher(struct supervisor *s)
 {
-	if (!s->detacher || waitpid(s->detacher, NULL, WNOHANG) != s->detacher)
+	if (!stopper_reap(&s->stopper))
 		return;
-	s->detacher = 0;
-	if (!is_ours(s)) {
+	if (is_ours(s))
+		stopper_refused(&s->stopper);
+	else
 		s->results |= 1U << RC_DETACHED;
-	} else if (is_managed(s)) {
-		s->refused = true;
-		s->stop_at = boottime_ms() + STOP_AGAIN_MS;
-	}
 }
 
 static void take_signals(struct supervisor *s)
@@ -528,7 +482,7 @@ static void take_signals(struct supervisor *s)
 			SAY(s, LOG_LEVEL_NOTICE,
 			    "asked to stop by a signal, and stays: --detach ends it");
 		else
-			start_detach(s);
+			stopper_start(&s->stopper);
 	}
 }
 
@@ -582,8 +536,8 @@ static void attend_process(struct supervisor *s)
 	if (is_ready(s, POLL_SIGNALS))
 		take_signals(s);
 	set_ready(s, POLL_SIGNALS, false);
-	if (is_due(s->stop_at, now))
-		start_detach(s);
+	if (is_due(s->stopper.due_ms, now))
+		stopper_start(&s->stopper);
 	if (is_due(s->reopen_at, now))
 		reopen_events(s);
 	if (is_due(s->watchdog_at, now)) {
@@ -600,7 +554,7 @@ static int poll_timeout(const struct supervisor *s)
 		s->cutting ? s->cut_look : -1,
 		s->reopen_at,
 		s->watchdog_at,
-		s->stop_at,
+		s->stopper.due_ms,
 	};
 	long long now = boottime_ms(), dial = dialer_deadline(&s->a->dialer);
 	long long left = s->results ? 0 : dial < 0 ? INT_MAX : dial - monotonic_ms();
@@ -816,15 +770,25 @@ int supervise_run(const struct supervise_request *rq, struct attached *a, struct
 	s->e = e;
 	s->sysfd = s->dirfd = s->signals = s->diag = s->driver.sysfd = -1;
 	s->control.listener = s->control.epoll = -1;
-	s->reopen_at = s->watchdog_at = s->stop_at = -1;
+	s->reopen_at = s->watchdog_at = -1;
+	/* A manager that has asked for the end waits for it; whoever else asks looks at the answer. */
+	s->stopper = (struct stopper){
+		.index = a->identity.index,
+		.persistent = rq->notify && rq->notify->fd >= 0,
+		.log = rq->log,
+		.due_ms = -1,
+	};
 	s->told = (struct publication){
 		.index = a->identity.index,
 		.connections = a->connections.count,
 		.pid = getpid(),
 		.earlier = rq->adopted ? rq->adopted->reconnects : 0,
+		.reconnects = rq->adopted ? rq->adopted->reconnects : 0,
 	};
 	memcpy(s->told.peer, a->connections.peer, sizeof(s->told.peer));
 	ret = open_all(s);
+	if (!ret && rq->started)
+		ret = rq->started(rq->ctx, e);
 	if (!ret) {
 		start_core(s);
 		notify_say(rq->notify, "READY=1");

@@ -27,6 +27,12 @@ struct supervise_request {
 	 * STOPPING=1 at the end; keeps duplicates of the connections. May be NULL.
 	 */
 	const struct notify *notify;
+	/*
+	 * Called once, with ctx, when nothing can fail any more, before READY=1: an error is the
+	 * end, with nothing done to the device. May be NULL.
+	 */
+	int (*started)(void *ctx, struct err *e);
+	void *ctx;
 };
 
 /*

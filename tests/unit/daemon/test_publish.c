@@ -35,25 +35,44 @@ START_TEST(a_new_error_has_its_time)
 	struct rc_status st = { .alive = 2, .reconnects = 3, .last_error = &e };
 	struct rc_durable d = { .paused = true, .size = 4096 };
 
-	publish_collect(&p, &st, &d, 1000);
+	publish_collect(&p, &st, &d, "h:1", 1000);
 	ck_assert_uint_eq(p.alive, 2);
 	ck_assert_uint_eq(p.reconnects, 8);
+	ck_assert_str_eq(p.peer, "h:1");
 	ck_assert_str_eq(p.last_error, "");
 	ck_assert_int_eq(p.error_time, 0);
 	ck_assert(p.durable.paused);
 	ck_assert_uint_eq(p.durable.size, 4096);
 	st.failures = 1;
-	publish_collect(&p, &st, &d, 1001);
+	publish_collect(&p, &st, &d, "h:1", 1001);
 	ck_assert_str_eq(p.last_error, "refused");
 	ck_assert_int_eq(p.error_time, 1001);
-	publish_collect(&p, &st, &d, 1002);
+	publish_collect(&p, &st, &d, "h:1", 1002);
 	ck_assert_int_eq(p.error_time, 1001);
 	/* The same text again is another error; a long one is cut. */
 	memset(e.text, 'x', sizeof(e.text) - 1);
 	st.failures = 2;
-	publish_collect(&p, &st, &d, 1003);
+	publish_collect(&p, &st, &d, "h:1", 1003);
 	ck_assert_int_eq(p.error_time, 1003);
 	ck_assert_uint_eq(strlen(p.last_error), sizeof(p.last_error) - 1);
+}
+END_TEST
+
+/* The server that is asked is not in use before a connection to it is. */
+START_TEST(the_peer_comes_with_a_connection)
+{
+	struct publication p = sample();
+	struct err e = { 0 };
+	struct rc_status st = { .reconnects = 2, .last_error = &e };
+	struct rc_durable d = { 0 };
+
+	publish_collect(&p, &st, &d, "h:1", 0);
+	ck_assert_str_eq(p.peer, "192.0.2.1:10809");
+	st.reconnects++;
+	publish_collect(&p, &st, &d, "h:1", 0);
+	ck_assert_str_eq(p.peer, "h:1");
+	publish_collect(&p, &st, &d, "h:2", 0);
+	ck_assert_str_eq(p.peer, "h:1");
 }
 END_TEST
 
@@ -221,6 +240,7 @@ Suite *unit_suite(void)
 	TCase *t = tcase_create("publish");
 
 	tcase_add_test(t, a_new_error_has_its_time);
+	tcase_add_test(t, the_peer_comes_with_a_connection);
 	tcase_add_loop_test(t, status, 0, sizeof(states) / sizeof(states[0]));
 	tcase_add_test(t, record_fields);
 	tcase_add_test(t, answer_fields);
