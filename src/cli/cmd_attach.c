@@ -17,7 +17,7 @@ static void tell(const struct attach_result *r)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (r->already)
+	if (r->outcome != ATTACH_DONE)
 		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n",
 			r->index);
 	if (r->made_read_only)
@@ -27,7 +27,7 @@ static void tell(const struct attach_result *r)
 		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index,
 			r->connections, r->connections == 1 ? "" : "s", r->note);
 	/* The block layer makes one hardware queue for each processor at most, and each has one connection */
-	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
+	if (r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
 		fprintf(stderr,
 			"nbd-attach: there are fewer processors (%ld) than connections: the kernel "
 			"uses the others only when one is lost\n",
@@ -130,6 +130,8 @@ static int stay(struct launch_request *rq, struct err *e)
 
 	if (ret)
 		return ret;
+	notify_take_stored(&n, NOTIFY_STORED_FIRST, getenv("LISTEN_FDS"),
+			   getenv("LISTEN_FDNAMES"), getenv("LISTEN_PID"), getpid());
 	if (rq->log_fd < 0)
 		rq->logger = &here;
 	rq->notify = &n;
