@@ -81,16 +81,6 @@ static int make_paths_absolute(struct settings *s, struct err *e)
 	return ret;
 }
 
-/* The kernel uses one connection for each processor at most. */
-uint32_t cmd_automatic_connections(void)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (cpus < 1)
-		return 1;
-	return cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
-}
-
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap)
 {
 	size_t n = 0;
@@ -181,7 +171,7 @@ void cmd_warn_unverified(const struct settings *s)
 int cmd_prepare_settings(struct settings *s, struct err *e)
 {
 	if (s->multi.automatic)
-		s->multi.wanted = cmd_automatic_connections();
+		s->multi.wanted = settings_automatic_connections(s, sysconf(_SC_NPROCESSORS_ONLN));
 	if (s->servers[0].tls && find_credentials(s, e))
 		return -e->code;
 	cmd_warn_unverified(s);

@@ -60,9 +60,6 @@ void cmd_forget(struct cmd_facts *f);
 /* Names of flags, "READ_ONLY,SEND_FLUSH". A bit without a name has its number. */
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 
-/* Number of connections for -C auto, where several are safe. */
-uint32_t cmd_automatic_connections(void);
-
 /*
  * Adds to complete settings what depends on this process: where the credentials are, the number of
  * connections for "auto", and the working directory, so that all file names are absolute. Warns as

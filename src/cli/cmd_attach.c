@@ -18,7 +18,7 @@ static void print_notes(const struct attach_result *r)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (r->already)
+	if (r->outcome != ATTACH_DONE)
 		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n",
 			r->index);
 	if (r->made_read_only)
@@ -31,7 +31,7 @@ static void print_notes(const struct attach_result *r)
 	 * The block layer has one hardware queue for each processor at most, and each has a
 	 * connection.
 	 */
-	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
+	if (r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
 		fprintf(stderr,
 			"nbd-attach: there are fewer processors (%ld) than connections: the kernel "
 			"uses the others only when one is lost\n",
@@ -134,6 +134,8 @@ static int attach_in_foreground(struct launch_request *rq, struct err *e)
 
 	if (ret)
 		return ret;
+	notify_take_stored(&n, NOTIFY_STORED_FIRST, getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"),
+			   getenv("LISTEN_PID"), getpid());
 	if (rq->log_fd < 0)
 		rq->logger = &here;
 	rq->notify = &n;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/output.h"
 #include "policy/plan.h"
@@ -148,7 +149,10 @@ static enum plan_cache ask_for_cache(const struct settings *settings)
 static void judge_connections(const struct settings *s, const struct export *x, char *text,
 			      size_t cap)
 {
-	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
+	const struct plan_multi m = {
+		.wanted = settings_automatic_connections(s, sysconf(_SC_NPROCESSORS_ONLN)),
+		.automatic = true,
+	};
 	enum plan_verdict v;
 	char why[512];
 

@@ -6,16 +6,17 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "net/blocking_child.h"
 #include "net/msg.h"
 
 enum {
-	CLIENT_MS = 1000, /* limit for a client's request */
 	/* Length of the first version's answer. Later versions add fields behind it. */
 	ANSWER_MIN =
 		offsetof(struct control_answer, peer) + sizeof(((struct control_answer *)0)->peer),
@@ -63,77 +64,191 @@ static int connect_supervisor(const char *dir, unsigned index, struct err *e)
 		       "reach the supervisor of nbd%u", index);
 }
 
-int control_listen(const char *dir, unsigned index, struct err *e)
+static int open_listener(const struct sockaddr_un *a, struct err *e)
+{
+	int fd = open_socket(e), ret;
+	mode_t mask;
+
+	if (fd < 0)
+		return fd;
+	unlink(a->sun_path);
+	mask = umask(0177);
+	ret = bind(fd, (const struct sockaddr *)a, sizeof(*a)) || listen(fd, 8) ? -errno : 0;
+	umask(mask);
+	if (!ret)
+		return fd;
+	close(fd);
+	return err_sys(e, ERR_FAILED, -ret, "listen on %s", a->sun_path);
+}
+
+/* The place of the listener among the clients, for epoll. */
+enum { LISTENER = CONTROL_CLIENTS_MAX };
+
+static int watch_fd(struct control_server *s, int fd, unsigned place)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.u32 = place };
+
+	return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+int control_open(struct control_server *s, const char *dir, unsigned index, struct err *e)
 {
 	struct sockaddr_un a;
-	mode_t mask;
-	int fd, ret;
+	int ret;
 
+	*s = (struct control_server){ .listener = -1, .epoll = -1 };
 	ret = make_address(dir, index, &a, e);
 	if (ret)
 		return ret;
-	if (mkdir(dir, 0755) && errno != EEXIST)
-		return err_sys(e, ERR_FAILED, errno, "make directory %s", dir);
-	fd = connect_supervisor(dir, index, e);
-	if (fd >= 0)
-		close(fd);
-	if (fd >= 0 || fd == -EAGAIN)
-		return err_set(e, ERR_BUSY, EADDRINUSE, "nbd%u has a supervisor", index);
-	if (fd != -ENOENT)
-		return fd;
-	/* A supervisor that was killed has left its name. */
-	unlink(a.sun_path);
-	fd = open_socket(e);
-	if (fd < 0)
-		return fd;
-	mask = umask(0177);
-	ret = bind(fd, (struct sockaddr *)&a, sizeof(a)) || listen(fd, 8) ? -errno : 0;
-	umask(mask);
-	if (ret) {
-		close(fd);
-		return err_sys(e, ERR_FAILED, -ret, "listen on %s", a.sun_path);
-	}
-	return fd;
+	s->listener = open_listener(&a, e);
+	if (s->listener < 0)
+		return s->listener;
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll < 0 || watch_fd(s, s->listener, LISTENER))
+		return err_sys(e, ERR_FAILED, errno, "watch the control socket");
+	return 0;
 }
 
-void control_remove(int dirfd, unsigned index)
+static void forget_client(struct control_server *s, unsigned client)
+{
+	if (s->clients[client].state == CONTROL_CLIENT_NONE)
+		return;
+	/* A child may still have it open, so that its close is not enough. */
+	epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->clients[client].fd, NULL);
+	close(s->clients[client].fd);
+	s->clients[client].state = CONTROL_CLIENT_NONE;
+}
+
+void control_close(struct control_server *s, int dirfd, unsigned index)
 {
 	char name[32];
 
-	snprintf(name, sizeof(name), "nbd%u.ctl", index);
-	unlinkat(dirfd, name, 0);
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		forget_client(s, i);
+	if (s->listener >= 0) {
+		snprintf(name, sizeof(name), "nbd%u.ctl", index);
+		unlinkat(dirfd, name, 0);
+		close(s->listener);
+	}
+	if (s->epoll >= 0)
+		close(s->epoll);
+	s->listener = s->epoll = -1;
 }
 
-int control_accept(int listener, enum control_command *command)
+int control_fd(const struct control_server *s)
 {
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	return s->epoll;
+}
+
+long long control_deadline(const struct control_server *s)
+{
+	long long when = -1;
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if ((s->clients[i].state == CONTROL_CLIENT_ASKING ||
+		     s->clients[i].state == CONTROL_CLIENT_RECEIVING) &&
+		    (when < 0 || s->clients[i].until < when))
+			when = s->clients[i].until;
+	return when;
+}
+
+static bool may_ask(int fd)
+{
 	struct ucred who;
 	socklen_t len = sizeof(who);
-	uint32_t word;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) &&
+	       (!who.uid || who.uid == geteuid());
+}
+
+static void accept_client(struct control_server *s)
+{
+	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	unsigned i = 0;
+
+	while (i < CONTROL_CLIENTS_MAX && s->clients[i].state != CONTROL_CLIENT_NONE)
+		i++;
+	if (fd < 0)
+		return;
+	if (i == CONTROL_CLIENTS_MAX || !may_ask(fd) || watch_fd(s, fd, i)) {
+		close(fd);
+		return;
+	}
+	s->clients[i].fd = fd;
+	s->clients[i].state = CONTROL_CLIENT_ASKING;
+	s->clients[i].until = boottime_ms() + CONTROL_REQUEST_MS;
+}
+
+/* The next word of a client; -errno where none comes, or it is none. */
+static int read_word(int fd, uint32_t *word)
+{
 	struct msg_in in = {
-		.data = &word,
-		.size = sizeof(word),
-		.min = sizeof(word),
+		.data = word,
+		.size = sizeof(*word),
+		.min = sizeof(*word),
 		.max = SIZE_MAX,
 	};
 
-	if (fd < 0)
-		return -EAGAIN;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
-	    (who.uid && who.uid != geteuid()) || msg_receive(fd, &in, CLIENT_MS) ||
-	    word >= CONTROL_COMMANDS) {
-		close(fd);
-		return -EAGAIN;
-	}
-	*command = (enum control_command)word;
-	return fd;
+	return msg_receive(fd, &in, 0);
 }
 
-void control_reply(int client, const struct control_answer *a, const int *fds, unsigned count)
+/* A client that can be read from, or whose time is over; false: that concerns nobody. */
+static bool hear_client(struct control_server *s, unsigned client, struct control_event *ev)
 {
-	/* A client that has gone does not need the answer. */
-	msg_send(client, a, sizeof(*a), fds, count, 0);
-	close(client);
+	enum control_client_state state = s->clients[client].state;
+	uint32_t word = 0;
+	int ret = read_word(s->clients[client].fd, &word);
+
+	*ev = (struct control_event){ .client = client };
+	if (state == CONTROL_CLIENT_ASKING && !ret && word < CONTROL_COMMANDS) {
+		s->clients[client].state = CONTROL_CLIENT_WAITING;
+		ev->type = CONTROL_ASKED;
+		ev->command = (enum control_command)word;
+		return true;
+	}
+	/* No client says more. */
+	if (state == CONTROL_CLIENT_WAITING && !ret)
+		return false;
+	forget_client(s, client);
+	ev->type = state == CONTROL_CLIENT_RECEIVING ? CONTROL_RECEIVED : CONTROL_GONE;
+	ev->ret = ret == -EAGAIN ? -ETIMEDOUT : ret;
+	return state != CONTROL_CLIENT_ASKING;
+}
+
+bool control_next(struct control_server *s, struct control_event *ev)
+{
+	long long now = boottime_ms();
+	struct epoll_event ready;
+
+	while (epoll_wait(s->epoll, &ready, 1, 0) > 0) {
+		if (ready.data.u32 == LISTENER)
+			accept_client(s);
+		else if (hear_client(s, ready.data.u32, ev))
+			return true;
+	}
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if ((s->clients[i].state == CONTROL_CLIENT_ASKING ||
+		     s->clients[i].state == CONTROL_CLIENT_RECEIVING) &&
+		    now >= s->clients[i].until && hear_client(s, i, ev))
+			return true;
+	return false;
+}
+
+void control_reply(struct control_server *s, unsigned client, const struct control_answer *a)
+{
+	if (s->clients[client].state != CONTROL_CLIENT_WAITING)
+		return;
+	msg_send(s->clients[client].fd, a, sizeof(*a), NULL, 0, 0);
+	forget_client(s, client);
+}
+
+void control_hand_over(struct control_server *s, unsigned client, const struct control_answer *a,
+		       const int *fds, unsigned count)
+{
+	/* A client that has gone shows by its hang-up. */
+	msg_send(s->clients[client].fd, a, sizeof(*a), fds, count, 0);
+	s->clients[client].state = CONTROL_CLIENT_RECEIVING;
+	s->clients[client].until = boottime_ms() + CONTROL_RECEIVE_MS;
 }
 
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
@@ -158,6 +273,8 @@ int control_ask(const char *dir, unsigned index, enum control_command command, u
 		return fd;
 	ret = msg_send(fd, &word, sizeof(word), NULL, 0, 0) ? -EAGAIN :
 							      msg_receive(fd, &in, (int)timeout_ms);
+	if (!ret && command == CONTROL_HAND_OVER && !a->ret)
+		msg_send(fd, &word, sizeof(word), NULL, 0, 0);
 	close(fd);
 	if (ret == -EAGAIN)
 		return err_set(e, ERR_FAILED, ETIMEDOUT,

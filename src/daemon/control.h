@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "policy/reconnect.h"
 
 enum control_command {
 	CONTROL_STATUS,  /* answered at once */
@@ -29,7 +30,12 @@ enum control_command {
 	CONTROL_COMMANDS,
 };
 
-enum { CONTROL_FDS_MAX = 64 };
+enum {
+	CONTROL_FDS_MAX = 64,
+	CONTROL_CLIENTS_MAX = 8, /* at a time; another one is hung up on */
+	CONTROL_REQUEST_MS = 1000,
+	CONTROL_RECEIVE_MS = 2000,
+};
 
 struct control_answer {
 	int ret; /* 0 or -errno, err says why */
@@ -43,29 +49,74 @@ struct control_answer {
 	int64_t error_time; /* time of last_error, seconds since 1970; 0: none */
 	char last_error[512];
 	char peer[80]; /* server in use */
+	struct rc_durable durable;
+};
+
+/* A client of a supervisor. It is known by its place in struct control_server. */
+enum control_client_state {
+	CONTROL_CLIENT_NONE,
+	CONTROL_CLIENT_ASKING,    /* its request has not come yet */
+	CONTROL_CLIENT_WAITING,   /* for control_reply */
+	CONTROL_CLIENT_RECEIVING, /* it has been given descriptors and has not confirmed that yet */
+};
+
+/* A supervisor's side. The members are the module's. */
+struct control_server {
+	int listener;
+	int epoll; /* of the listener and the clients */
+	struct {
+		int fd;
+		enum control_client_state state;
+		long long until; /* ASKING, RECEIVING: then it is given up; boottime_ms */
+	} clients[CONTROL_CLIENTS_MAX];
+};
+
+/* What a client has done. */
+struct control_event {
+	enum {
+		CONTROL_ASKED,    /* command; an answer is due */
+		CONTROL_GONE,     /* it hung up before it was answered */
+		CONTROL_RECEIVED, /* ret: 0, it has the descriptors; else it has not */
+	} type;
+	unsigned client;
+	enum control_command command;
+	int ret;
 };
 
 /*
- * Listens, as the calling process, for device index below dir; a non-blocking descriptor.
- * -EADDRINUSE (ERR_BUSY): it has a supervisor.
+ * Serves device index below dir, as its only supervisor (record_lock): a name that is there is of
+ * one that was killed.
  */
-int control_listen(const char *dir, unsigned index, struct err *e);
-
-/* Removes the socket's name; dirfd is the directory. */
-void control_remove(int dirfd, unsigned index);
+int control_open(struct control_server *s, const char *dir, unsigned index, struct err *e);
 
 /*
- * Accepts one client and its request, which must come within a second: a descriptor for
- * control_reply, or -EAGAIN when there is no client, or none that may ask.
+ * Hangs up, and removes the socket's name; dirfd is the directory. Also after a failed open, and
+ * twice.
  */
-int control_accept(int listener, enum control_command *command);
+void control_close(struct control_server *s, int dirfd, unsigned index);
 
-/* Answers, with count descriptors, and closes the client. Never waits. */
-void control_reply(int client, const struct control_answer *a, const int *fds, unsigned count);
+/* Descriptor for polling (POLLIN). */
+int control_fd(const struct control_server *s);
+
+/* When control_next has something to do without it; boottime_ms, -1: never. */
+long long control_deadline(const struct control_server *s);
+
+/* Takes what the clients have done, one thing at a time; false: nothing. Never waits. */
+bool control_next(struct control_server *s, struct control_event *ev);
+
+/* Answers and forgets a client. Never waits: one that does not read its answer loses it. */
+void control_reply(struct control_server *s, unsigned client, const struct control_answer *a);
+
+/*
+ * Answers with count descriptors. CONTROL_RECEIVED follows: when the client has confirmed them,
+ * when it hangs up, or after CONTROL_RECEIVE_MS.
+ */
+void control_hand_over(struct control_server *s, unsigned client, const struct control_answer *a,
+		       const int *fds, unsigned count);
 
 /*
  * Asks the supervisor of device index. fds (room for CONTROL_FDS_MAX, or NULL) and *count (or NULL)
- * are the answer's descriptors. -ENOENT (ERR_ABSENT): the device has no supervisor. -ETIMEDOUT: no
+ * are the answer's descriptors; those of a hand-over are confirmed, so that the supervisor ends. -ENOENT (ERR_ABSENT): the device has no supervisor. -ETIMEDOUT: no
  * answer within timeout_ms. -EPROTO: it has ended, or the answer is too short or has too many
  * descriptors. Otherwise the answer's own result, its text in e.
  */

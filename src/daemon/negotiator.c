@@ -3,281 +3,23 @@
 #include "daemon/negotiator.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <malloc.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernel/sandbox.h"
-#include "net/ktls.h"
-#include "net/transport.h"
-#include "net/blocking_child.h"
-#include "net/msg.h"
 #include "base/text.h"
+#include "net/msg.h"
 
-enum {
-	START_MS = 30000,  /* limit for the child's start, in which it reads its keys */
-	OVERDUE_MS = 5000, /* patience beyond the timeout of an attempt */
-	STOP_MS = 1000,    /* limit for the child's end; then it is killed */
-	DROP_MAX = 16,     /* stale answers read by one call */
-	CHILD_FD = 3,
-};
-
-#define DIED UINT32_MAX /* number of the message that reports the death of a child's child */
-
-/*
- * Messages are whole structs, since both ends are one program: another length is an error. The
- * supervisor's:
- */
-struct question {
-	bool cancel;
-	uint32_t number;
-	uint32_t server;
-	uint32_t goal;
-	uint32_t timeout_ms;
-	struct plan_multi multi;
-};
-
-/* The child's. The first one has number 0 and reports its start. */
-struct answer {
-	uint32_t number;
-	int32_t ret;
-	struct sandbox_result confined;
-	struct err err;
-	struct connections rs;
-};
-
-/* fds has room for NEGOTIATOR_CONNECTED_MAX descriptors. */
-static struct msg_in exact_message(void *data, size_t size, int *fds)
-{
-	return (struct msg_in){
-		.data = data,
-		.size = size,
-		.min = size,
-		.max = size,
-		.fds = fds,
-		.fds_max = NEGOTIATOR_CONNECTED_MAX,
-	};
-}
-
-/* --- the child -------------------------------------------------------------------------------- */
-
-struct child {
-	const struct settings *settings;
-	struct connector *links[NEGOTIATOR_SERVERS_MAX];
-	/* Why a server has no address for good; code 0: it has one, or is looked up each time. */
-	struct err unresolved[NEGOTIATOR_SERVERS_MAX];
-};
-
-/* Carries out one attempt. fds are used up. */
-static int run_attempt(struct child *c, const struct question *q, const int *fds, unsigned count,
-		       struct connections *rs, struct err *e)
-{
-	const struct connect_attempt a = {
-		.goal = (enum neg_goal)q->goal,
-		.timeout_ms = q->timeout_ms,
-		.multi = q->multi,
-		.locked = settings_is_vital(c->settings),
-		/* The supervisor's next message can only cancel this attempt. */
-		.cancel_fd = CHILD_FD,
-		.connected = count,
-		.fds = fds,
-	};
-	int ret;
-
-	if (c->unresolved[q->server].code) {
-		msg_close_fds(fds, count);
-		*e = c->unresolved[q->server];
-		return -e->code;
-	}
-	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
-	/* By the next attempt the name may have other addresses. */
-	if (ret && ret != -ECANCELED && !settings_is_vital(c->settings))
-		connect_refresh(c->links[q->server]);
-	return ret;
-}
-
-/* Answers questions until the supervisor closes its end. */
-static void answer_questions(struct child *c)
-{
-	int fds[NEGOTIATOR_CONNECTED_MAX];
-	struct question q;
-	struct answer a;
-	struct msg_in in = exact_message(&q, sizeof(q), fds);
-
-	while (!msg_receive(CHILD_FD, &in, -1)) {
-		if (q.cancel || q.server >= c->settings->server_count) {
-			msg_close_fds(fds, in.count);
-			continue;
-		}
-		memset(&a, 0, sizeof(a));
-		a.number = q.number;
-		a.ret = run_attempt(c, &q, fds, in.count, &a.rs, &a.err);
-		if (msg_send(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, -1)) {
-			connections_close(&a.rs, false);
-			break;
-		}
-		connections_close(&a.rs, true);
-		/*
-		 * A TLS session takes as much memory as all the rest, and there may have been
-		 * many.
-		 */
-		malloc_trim(0);
-	}
-	/* Whoever waits for the end of this process waits for the end of its look-ups too. */
-	for (unsigned i = 0; i < c->settings->server_count; i++)
-		connect_forget_refresh(c->links[i]);
-}
-
-/*
- * Where no file can be read any more, the process that has the keys and addresses talks to nobody.
- * It forks one that does, and another one when that is killed, until that one ends by itself
- * because the supervisor is gone.
- */
-static void answer_by_forks(struct child *c)
-{
-	const struct answer died = { .number = DIED };
-	int status;
-	pid_t pid;
-
-	for (;;) {
-		signal(SIGCHLD, SIG_DFL);
-		pid = fork();
-		if (pid < 0)
-			return;
-		if (!pid) {
-			signal(SIGCHLD, SIG_IGN);
-			/*
-			 * A fork does not inherit memory locks, mlockall(2). Where they are not
-			 * permitted, this process is no worse off than others.
-			 */
-			mlockall(MCL_CURRENT | MCL_FUTURE);
-			answer_questions(c);
-			_exit(0);
-		}
-		while (waitpid(pid, &status, 0) < 0)
-			if (errno != EINTR)
-				return;
-		if (!WIFSIGNALED(status) || msg_send(CHILD_FD, &died, sizeof(died), NULL, 0, -1))
-			return;
-	}
-}
-
-static bool has_token(const struct settings *s)
-{
-	return s->servers[0].tls &&
-	       (!strncmp(s->tls.key, "pkcs11:", 7) || !strncmp(s->tls.cert, "pkcs11:", 7));
-}
-
-/* Reads the servers' credentials and, where they are never looked up again, their addresses. */
-static int prepare_servers(struct child *c, struct err *e)
-{
-	const struct settings *s = c->settings;
-	const bool vital = settings_is_vital(s);
-	bool found = !vital;
-	int ret;
-
-	if (vital && has_token(s))
-		return err_set(e, ERR_USAGE, EOPNOTSUPP,
-			       "a key in a token may need files at each handshake, which a device "
-			       "that has them cannot wait for: use a key file");
-	for (unsigned i = 0; i < s->server_count; i++) {
-		ret = connect_prepare(&c->links[i], s, i, e);
-		if (ret)
-			return ret;
-	}
-	/* The kernel loads its TLS module for root only. */
-	if (s->servers[0].tls && s->tls.offload != TLS_OFFLOAD_NO)
-		ktls_available();
-	for (unsigned i = 0; vital && i < s->server_count; i++)
-		if (!connect_resolve(c->links[i], s->connect_timeout_ms, -1, &c->unresolved[i]))
-			found = true;
-	if (found)
-		return 0;
-	*e = c->unresolved[0];
-	return -e->code;
-}
-
-/* Keeps nothing of the process that this one was forked from but its socket, as CHILD_FD. */
-static int drop_inheritance(int fd, struct err *e)
-{
-	static const int reset[] = { SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
-	/*
-	 * A service manager sends the first three to every process of a service, but only the
-	 * supervisor knows when to end.
-	 */
-	static const int ignored[] = { SIGHUP, SIGINT, SIGTERM, SIGPIPE };
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	sigset_t none;
-
-	if (null < 0)
-		return err_sys(e, ERR_FAILED, errno, "/dev/null");
-	for (size_t i = 0; i < sizeof(reset) / sizeof(reset[0]); i++)
-		signal(reset[i], SIG_DFL);
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-		signal(ignored[i], SIG_IGN);
-	/* Relays are nobody's to wait for. */
-	signal(SIGCHLD, SIG_IGN);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setsid();
-	prctl(PR_SET_NAME, "nbd-negotiator");
-	if (chdir("/"))
-		return err_sys(e, ERR_FAILED, errno, "chdir /");
-	for (int i = 0; i < CHILD_FD; i++)
-		if (dup2(null, i) < 0)
-			return err_sys(e, ERR_FAILED, errno, "descriptors");
-	if (fd != CHILD_FD && dup2(fd, CHILD_FD) < 0)
-		return err_sys(e, ERR_FAILED, errno, "descriptors");
-	fcntl(CHILD_FD, F_SETFD, FD_CLOEXEC);
-	close_range(CHILD_FD + 1, ~0U, 0);
-	return 0;
-}
-
-_Noreturn static void child_main(int fd, const struct settings *settings,
-				 const struct negotiator_params *p)
-{
-	const bool vital = settings_is_vital(settings);
-	struct sandbox sandbox = {
-		.user = p->user,
-		.lookups = !vital,
-		.locked = vital,
-		.token = has_token(settings),
-		.lenient = p->lenient,
-	};
-	struct child c = { .settings = settings };
-	struct answer a = { 0 };
-
-	a.ret = drop_inheritance(fd, &a.err);
-	if (!a.ret) {
-		fd = CHILD_FD;
-		a.ret = prepare_servers(&c, &a.err);
-	}
-	/* Gives back what reading keys and certificates has needed. */
-	malloc_trim(0);
-	if (!a.ret)
-		a.ret = sandbox_enter(&sandbox, &a.confined, &a.err);
-	if (!msg_send(fd, &a, sizeof(a), NULL, 0, -1) && !a.ret) {
-		if (vital)
-			answer_by_forks(&c);
-		else
-			answer_questions(&c);
-	}
-	_exit(a.ret ? 1 : 0);
-}
-
-/* --- the supervisor's end --------------------------------------------------------------------- */
+enum { DROP_MAX = 16 }; /* stale answers read by one call */
 
 static int child_failed(struct err *e, const char *how)
 {
 	return err_set(e, ERR_FAILED, EPIPE, "the process that talks to servers %s", how);
 }
+
+/* --- what it says ----------------------------------------------------------------------------- */
 
 /* Anybody may have put anything into a bool. */
 static bool is_bool(const bool *b)
@@ -320,144 +62,234 @@ static bool has_end(const char *text, size_t cap)
 	return strnlen(text, cap) < cap;
 }
 
-static bool sanitize_failure(struct answer *a)
+static bool get_option(int fd, int option, void *value, socklen_t size)
+{
+	socklen_t len = size;
+
+	return !getsockopt(fd, SOL_SOCKET, option, value, &len) && len == size;
+}
+
+/* Whether such a socket can be the result of a connection to the server. */
+static bool is_socket_of(int fd, const struct negotiator_server *server, bool relayed)
+{
+	int domain, type, protocol, listens;
+
+	if (!get_option(fd, SO_DOMAIN, &domain, sizeof(domain)) ||
+	    !get_option(fd, SO_TYPE, &type, sizeof(type)) ||
+	    !get_option(fd, SO_PROTOCOL, &protocol, sizeof(protocol)) ||
+	    !get_option(fd, SO_ACCEPTCONN, &listens, sizeof(listens)))
+		return false;
+	if (type != SOCK_STREAM || listens)
+		return false;
+	if (domain == AF_UNIX)
+		return server->connected || relayed;
+	return protocol == IPPROTO_TCP && !server->connected &&
+	       transport_of_family((sa_family_t)domain) == server->transport;
+}
+
+static bool has_duplicates(const int *fds, unsigned count)
+{
+	uint64_t cookies[NEGOTIATOR_CONNECTED_MAX];
+
+	for (unsigned i = 0; i < count; i++) {
+		if (!get_option(fds[i], SO_COOKIE, &cookies[i], sizeof(cookies[i])))
+			return true;
+		for (unsigned k = 0; k < i; k++)
+			if (cookies[k] == cookies[i])
+				return true;
+	}
+	return false;
+}
+
+static bool are_sockets_good(const int *fds, unsigned count, const struct negotiator_server *server,
+			     bool relayed)
+{
+	static const struct linger none = { 0 };
+
+	for (unsigned i = 0; i < count; i++)
+		/* A close must not wait for what the child may have put into a socket. */
+		if (!is_socket_of(fds[i], server, relayed) ||
+		    setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &none, sizeof(none)))
+			return false;
+	return !has_duplicates(fds, count);
+}
+
+/* A server may have closed a connection meanwhile, at which nobody is to blame. */
+static bool are_connected(const int *fds, unsigned count)
+{
+	struct sockaddr_storage peer;
+
+	for (unsigned i = 0; i < count; i++) {
+		socklen_t len = sizeof(peer);
+
+		if (getpeername(fds[i], (struct sockaddr *)&peer, &len))
+			return false;
+	}
+	return true;
+}
+
+/* False for what a good child does not send as the result of the last question. */
+static bool sanitize_result(const struct negotiator *n, struct connections *c, const int *fds,
+			    unsigned count)
+{
+	const struct negotiator_server *server = &n->servers[n->server];
+	const struct export *x = &c->export;
+
+	if (c->count != count || count > n->wanted || (n->wanted && !count))
+		return false;
+	if (!is_bool(&c->encrypted) || !is_bool(&c->relayed) || !is_bool(&x->has_block_size) ||
+	    !is_bool(&x->has_name) || !is_bool(&x->has_description) ||
+	    !is_bool(&x->by_export_name) || !is_bool(&x->structured) ||
+	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
+		return false;
+	if (c->encrypted != server->tls ||
+	    (c->relayed && !c->encrypted && !server->transport->needs_relay))
+		return false;
+	if (!are_sockets_good(fds, count, server, c->relayed))
+		return false;
+	if (!has_end(x->name, sizeof(x->name)) || !has_end(x->description, sizeof(x->description)))
+		return false;
+	memset(c->fds, 0, sizeof(c->fds));
+	memcpy(c->fds, fds, count * sizeof(fds[0]));
+	c->command = 0;
+	c->command_log = -1;
+	return SANITIZE_TEXT(c->peer) && SANITIZE_TEXT(c->tls.version) &&
+	       SANITIZE_TEXT(c->tls.cipher) && SANITIZE_TEXT(c->tls.peer) && SANITIZE_TEXT(c->note);
+}
+
+static bool sanitize_failure(struct negotiator_answer *a)
 {
 	return a->ret < 0 && a->ret >= -4095 && a->err.code == -a->ret && a->err.kind > ERR_NONE &&
 	       a->err.kind <= ERR_MULTI && SANITIZE_TEXT(a->err.text);
 }
 
-static bool is_stream(int fd)
+static bool sanitize_start(const struct sandbox_result *confined)
 {
-	int domain, type;
-	socklen_t len = sizeof(int);
-
-	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
-	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM &&
-	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX);
+	return is_bool(&confined->filtered) && is_bool(&confined->locked);
 }
 
-/* False for what a good child does not send as the result of the last question. */
-static bool sanitize_result(const struct negotiator *n, struct connections *rs, const int *fds,
+/*
+ * For the answer to the last question, or the report of the start. False for what a good child does
+ * not send.
+ */
+static bool sanitize_answer(const struct negotiator *n, struct negotiator_answer *a, const int *fds,
 			    unsigned count)
 {
-	const struct negotiator_server *server = &n->servers[n->server];
-	const struct export *x = &rs->export;
-
-	if (rs->count != count || count > n->wanted || (n->wanted && !count))
-		return false;
-	for (unsigned i = 0; i < count; i++)
-		if (!is_stream(fds[i]))
-			return false;
-	if (!is_bool(&rs->encrypted) || !is_bool(&rs->relayed) || !is_bool(&x->has_block_size) ||
-	    !is_bool(&x->has_name) || !is_bool(&x->has_description) ||
-	    !is_bool(&x->by_export_name) || !is_bool(&x->structured) ||
-	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
-		return false;
-	if (rs->encrypted != server->tls ||
-	    (rs->relayed && !rs->encrypted && !server->transport->needs_relay))
-		return false;
-	if (!has_end(x->name, sizeof(x->name)) || !has_end(x->description, sizeof(x->description)))
-		return false;
-	memset(rs->fds, 0, sizeof(rs->fds));
-	memcpy(rs->fds, fds, count * sizeof(fds[0]));
-	rs->command = 0;
-	rs->command_log = -1;
-	return SANITIZE_TEXT(rs->peer) && SANITIZE_TEXT(rs->tls.version) &&
-	       SANITIZE_TEXT(rs->tls.cipher) && SANITIZE_TEXT(rs->tls.peer) &&
-	       SANITIZE_TEXT(rs->note);
-}
-
-/*
- * For the answer to the last question, or the report of the start. Closes fds that are not taken.
- */
-static int check_answer(const struct negotiator *n, struct answer *a, const int *fds,
-			unsigned count, struct err *e)
-{
-	bool good;
-
 	if (a->ret)
-		good = !count && sanitize_failure(a);
-	else if (!a->number)
-		good = !count;
-	else
-		good = sanitize_result(n, &a->rs, fds, count);
-	if (good)
-		return 0;
-	msg_close_fds(fds, count);
-	return child_failed(e, "talks nonsense (contents)");
+		return !count && sanitize_failure(a);
+	if (n->state == NEGOTIATOR_STARTING)
+		return !count && sanitize_start(&a->confined);
+	return sanitize_result(n, &a->connections, fds, count);
+}
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+static enum negotiator_event break_off(struct err *e, const char *how)
+{
+	child_failed(e, how);
+	return NEGOTIATOR_BROKEN;
+}
+
+static enum negotiator_event take_start(struct negotiator *n, const struct negotiator_answer *a)
+{
+	n->state = NEGOTIATOR_IDLE;
+	n->confined = a->confined.filtered;
+	n->locked = a->confined.locked;
+	return NEGOTIATOR_STARTED;
+}
+
+static enum negotiator_event take_result(struct negotiator *n, const struct negotiator_answer *a,
+					 struct connections *c, int *ret, struct err *e)
+{
+	n->state = NEGOTIATOR_IDLE;
+	if (!*ret && !are_connected(a->connections.fds, a->connections.count)) {
+		msg_close_fds(a->connections.fds, a->connections.count);
+		*ret = err_set(e, ERR_UNREACHABLE, ECONNRESET,
+			       "the server closed the connection right after the handshake");
+	}
+	if (!*ret)
+		*c = a->connections;
+	return NEGOTIATOR_ANSWERED;
 }
 
 /*
- * The child's child has died. Nobody knows whether it or the next one has read the question: an
- * answer may still come.
+ * The process that talked for a vital device has died. Nobody knows whether it or the next one has
+ * read the question: an answer may still come.
  */
-static void answer_for_the_dead(struct negotiator *n, struct answer *a)
+static enum negotiator_event answer_for_the_dead(struct negotiator *n, int *ret, struct err *e)
 {
-	n->busy = false;
+	n->state = NEGOTIATOR_IDLE;
 	n->stale++;
-	a->ret = err_set(&a->err, ERR_FAILED, ECHILD,
-			 "the process that talks to servers died and was started again");
+	*ret = err_set(e, ERR_FAILED, ECHILD,
+		       "the process that talks to servers died and was started again");
+	return NEGOTIATOR_ANSWERED;
 }
 
-/*
- * Reads the answer to the last question; returns as negotiator_answer, without the answer's own
- * error.
- */
-static int read_answer(struct negotiator *n, struct answer *a, struct err *e)
+static bool is_expected(const struct negotiator *n, const struct negotiator_answer *a)
 {
-	int fds[NEGOTIATOR_CONNECTED_MAX], ret;
-	struct msg_in in = exact_message(a, sizeof(*a), fds);
+	return (n->state == NEGOTIATOR_STARTING && !a->number) ||
+	       (n->state == NEGOTIATOR_BUSY && a->number == n->number);
+}
 
-	for (unsigned i = 0; i <= DROP_MAX; i++) {
-		ret = msg_receive(n->fd, &in, 0);
-		if (ret == -EAGAIN)
+enum negotiator_event negotiator_read(struct negotiator *n, struct connections *c, int *ret,
+				      struct err *e)
+{
+	int fds[NEGOTIATOR_CONNECTED_MAX], code;
+	struct negotiator_answer a;
+	struct msg_in in = {
+		.data = &a,
+		.size = sizeof(a),
+		.min = sizeof(a),
+		.max = sizeof(a),
+		.fds = fds,
+		.fds_max = NEGOTIATOR_CONNECTED_MAX,
+	};
+
+	for (unsigned i = 0; n->state != NEGOTIATOR_NONE && i <= DROP_MAX; i++) {
+		code = msg_receive(n->fd, &in, 0);
+		if (code == -EAGAIN)
 			break;
-		if (ret)
-			return child_failed(e,
-					    ret == -EMSGSIZE ? "talks nonsense (size)" : "is gone");
-		if (n->busy && a->number == n->number) {
-			n->busy = false;
-			return check_answer(n, a, fds, in.count, e);
+		if (code)
+			return break_off(e,
+					 code == -EMSGSIZE ? "talks nonsense (size)" : "is gone");
+		if (is_expected(n, &a)) {
+			if (!sanitize_answer(n, &a, fds, in.count)) {
+				msg_close_fds(fds, in.count);
+				return break_off(e, "talks nonsense (contents)");
+			}
+			*ret = a.ret;
+			if (a.ret)
+				*e = a.err;
+			return n->state == NEGOTIATOR_STARTING ? take_start(n, &a) :
+								 take_result(n, &a, c, ret, e);
 		}
 		msg_close_fds(fds, in.count);
-		if (n->forks && a->number == DIED) {
-			if (!n->busy)
-				continue;
-			answer_for_the_dead(n, a);
-			return 0;
+		if (n->forks && a.number == NEGOTIATOR_DIED && n->state != NEGOTIATOR_STARTING) {
+			if (n->state == NEGOTIATOR_BUSY)
+				return answer_for_the_dead(n, ret, e);
+		} else if (!n->stale) {
+			return break_off(e, "talks without being asked");
+		} else {
+			n->stale--;
 		}
-		if (!n->stale)
-			return child_failed(e, "talks without being asked");
-		n->stale--;
 	}
-	if (n->busy && monotonic_ms() > n->due_ms)
-		return child_failed(e, "does not answer");
-	return -EAGAIN;
+	return NEGOTIATOR_NOTHING;
 }
 
-int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e)
-{
-	struct answer a;
-	int ret;
+/* --- questions -------------------------------------------------------------------------------- */
 
-	if (n->fd < 0)
-		return child_failed(e, "is gone");
-	ret = read_answer(n, &a, e);
-	if (ret)
-		return ret;
-	if (a.ret) {
-		*e = a.err;
-		return a.ret;
-	}
-	*rs = a.rs;
-	return 0;
+static bool can_ask(const struct negotiator *n, unsigned server, enum neg_goal goal, unsigned count)
+{
+	return n->state == NEGOTIATOR_IDLE && server < n->server_count &&
+	       (goal == NEG_GOAL_GO || goal == NEG_GOAL_INFO) &&
+	       count <= NEGOTIATOR_CONNECTED_MAX && (count > 0) == n->servers[server].connected;
 }
 
 int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		   const struct plan_multi *m, unsigned timeout_ms, const int *connected,
 		   unsigned count, struct err *e)
 {
-	struct question q = {
+	struct negotiator_question q = {
 		.number = n->number + 1,
 		.server = server,
 		.goal = goal,
@@ -465,13 +297,7 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 	};
 	int ret;
 
-	if (n->fd < 0)
-		return child_failed(e, "is gone");
-	if (n->busy)
-		return err_set(e, ERR_FAILED, EBUSY, "the process that talks to servers is busy");
-	if (server >= n->server_count || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
-	    count > NEGOTIATOR_CONNECTED_MAX ||
-	    (count > 0) != n->servers[server].transport->by_path)
+	if (!can_ask(n, server, goal, count))
 		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked",
 			       server);
 	if (m)
@@ -484,97 +310,44 @@ int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 	if (ret)
 		return err_sys(e, ERR_FAILED, -ret, "ask the process that talks to servers");
 	n->number++;
-	n->busy = true;
+	n->state = NEGOTIATOR_BUSY;
 	n->server = server;
 	n->wanted = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
 	if (n->wanted > PLAN_CONNECTIONS_MAX)
 		n->wanted = PLAN_CONNECTIONS_MAX;
-	n->due_ms = monotonic_ms() + timeout_ms + OVERDUE_MS;
 	return 0;
 }
 
 void negotiator_cancel(struct negotiator *n)
 {
-	const struct question q = { .cancel = true, .number = n->number };
+	const struct negotiator_question q = { .cancel = true, .number = n->number };
 
-	if (!n->busy)
+	if (n->state != NEGOTIATOR_BUSY)
 		return;
-	n->busy = false;
+	n->state = NEGOTIATOR_IDLE;
 	n->stale++;
 	/* The next question finds out about a child that does not get this. */
 	msg_send(n->fd, &q, sizeof(q), NULL, 0, 0);
 }
 
-void negotiator_stop(struct negotiator *n)
-{
-	const long long end = monotonic_ms() + STOP_MS;
+/* --- its life --------------------------------------------------------------------------------- */
 
-	if (n->fd >= 0)
-		close(n->fd);
-	n->fd = -1;
-	n->busy = false;
-	if (n->pid <= 0)
-		return;
-	while (!waitpid(n->pid, NULL, WNOHANG)) {
-		poll(NULL, 0, 1);
-		if (monotonic_ms() > end)
-			kill(n->pid, SIGKILL);
-	}
-	/*
-	 * Ends a look-up that nobody waits for any more; relays have process groups of their own.
-	 */
-	kill(-n->pid, SIGKILL);
-	n->pid = -1;
-}
-
-/* Waits for the child's report of its start. */
-static int await_start(struct negotiator *n, struct err *e)
-{
-	struct pollfd p = { .fd = n->fd, .events = POLLIN };
-	struct answer a;
-	int ret;
-
-	do {
-		long long left = n->due_ms - monotonic_ms();
-
-		poll(&p, 1, left > 0 ? (int)left + 1 : 0);
-		ret = read_answer(n, &a, e);
-	} while (ret == -EAGAIN);
-	if (ret)
-		return ret;
-	if (a.ret) {
-		*e = a.err;
-		return a.ret;
-	}
-	if (!is_bool(&a.confined.filtered) || !is_bool(&a.confined.locked))
-		return child_failed(e, "talks nonsense (start)");
-	n->confined = a.confined.filtered;
-	n->locked = a.confined.locked;
-	return 0;
-}
-
-int negotiator_start(struct negotiator *n, const struct settings *settings,
-		     const struct negotiator_params *p, struct err *e)
+int negotiator_spawn(struct negotiator *n, const struct settings *settings,
+		     const struct negotiator_params *params, struct err *e)
 {
 	int pair[2], ret;
 
 	memset(n, 0, sizeof(*n));
-	n->pid = -1;
-	n->fd = -1;
-	if (!settings->server_count || settings->server_count > NEGOTIATOR_SERVERS_MAX)
+	if (!settings->server_count || settings->server_count > SETTINGS_SERVERS_MAX)
 		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible",
-			       settings->server_count, NEGOTIATOR_SERVERS_MAX);
-	if (settings->command.count)
-		return err_set(e, ERR_USAGE, EINVAL, "a command cannot be started again by itself");
+			       settings->server_count, SETTINGS_SERVERS_MAX);
 	n->server_count = settings->server_count;
 	n->forks = settings_is_vital(settings);
-	n->busy = true;
-	n->due_ms = monotonic_ms() + START_MS;
 	for (unsigned i = 0; i < n->server_count; i++) {
 		n->servers[i].transport = transport_of(&settings->servers[i]);
+		n->servers[i].connected = settings->command.count ||
+					  n->servers[i].transport->by_path;
 		n->servers[i].tls = settings->servers[i].tls;
-		if (n->forks)
-			n->due_ms += settings->connect_timeout_ms;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "socket pair");
@@ -586,11 +359,30 @@ int negotiator_start(struct negotiator *n, const struct settings *settings,
 		return ret;
 	}
 	if (!n->pid)
-		child_main(pair[1], settings, p);
+		negotiator_child_run(pair[1], settings, params);
 	close(pair[1]);
 	n->fd = pair[0];
-	ret = await_start(n, e);
-	if (ret)
-		negotiator_stop(n);
-	return ret;
+	n->state = NEGOTIATOR_STARTING;
+	return 0;
+}
+
+bool negotiator_replace(struct negotiator *n)
+{
+	if (!n->forks || n->state < NEGOTIATOR_IDLE)
+		return false;
+	negotiator_cancel(n);
+	/* The process that keeps the keys ignores SIGALRM. One that is stopped takes it later. */
+	kill(-n->pid, SIGALRM);
+	kill(-n->pid, SIGCONT);
+	return true;
+}
+
+pid_t negotiator_hang_up(struct negotiator *n)
+{
+	if (n->state == NEGOTIATOR_NONE)
+		return 0;
+	close(n->fd);
+	n->fd = -1;
+	n->state = NEGOTIATOR_NONE;
+	return n->pid;
 }

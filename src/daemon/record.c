@@ -47,10 +47,25 @@ static const struct {
 	FIELD("name", TEXT, name),
 	FIELD("last-error", TEXT, last_error),
 	FIELD("error-time", TEXT, error_time),
+	FIELD("paused", NUMBER, durable.paused),
+	FIELD("server", NUMBER, durable.server),
+	FIELD("fenced-until", NUMBER, durable.fenced_until),
+	FIELD("size", NUMBER, durable.size),
+	FIELD("server-size.0", NUMBER, durable.server_size[0]),
+	FIELD("server-size.1", NUMBER, durable.server_size[1]),
+	FIELD("server-size.2", NUMBER, durable.server_size[2]),
+	FIELD("server-size.3", NUMBER, durable.server_size[3]),
+	FIELD("server-size.4", NUMBER, durable.server_size[4]),
+	FIELD("server-size.5", NUMBER, durable.server_size[5]),
+	FIELD("server-size.6", NUMBER, durable.server_size[6]),
+	FIELD("server-size.7", NUMBER, durable.server_size[7]),
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
 
-/* Output buffer. No memory is allocated: memory may be waiting for the device of the writer. */
+/*
+ * A file that is being written. No memory is asked for: the writer may be the one that the memory
+ * waits for.
+ */
 struct out {
 	int fd, code;
 	size_t used;
@@ -126,10 +141,44 @@ static bool get_decoded(const char *s, char *dst, size_t cap)
 	return true;
 }
 
+/* A number is a bool, an int or 64 bits, and none of those here is below 0 but RC_NEVER. */
+static uint64_t get_number(const char *member, size_t size)
+{
+	int64_t number = 0;
+	int word;
+
+	if (size == sizeof(number)) {
+		memcpy(&number, member, sizeof(number));
+	} else if (size == sizeof(word)) {
+		memcpy(&word, member, sizeof(word));
+		number = word;
+	} else {
+		number = *member;
+	}
+	return number < 0 ? 0 : (uint64_t)number;
+}
+
+static int set_number(const char *text, char *member, size_t size)
+{
+	uint64_t max = size == sizeof(uint64_t) ? INT64_MAX : size == sizeof(int) ? INT32_MAX : 1;
+	uint64_t number;
+	int word;
+
+	if (text_number(text, false, 0, max, &number))
+		return -EBADMSG;
+	word = (int)number;
+	if (size == sizeof(number))
+		memcpy(member, &number, size);
+	else if (size == sizeof(word))
+		memcpy(member, &word, size);
+	else
+		*member = (char)number;
+	return 0;
+}
+
 static void put_fields(struct out *o, const struct record *s)
 {
-	char text[16];
-	int number;
+	char text[24];
 
 	for (size_t i = 0; i < FIELDS; i++) {
 		const char *member = (const char *)s + fields[i].offset;
@@ -137,8 +186,8 @@ static void put_fields(struct out *o, const struct record *s)
 		put_plain(o, fields[i].key);
 		put_char(o, '=');
 		if (fields[i].kind == NUMBER) {
-			memcpy(&number, member, sizeof(number));
-			snprintf(text, sizeof(text), "%d", number);
+			snprintf(text, sizeof(text), "%llu",
+				 (unsigned long long)get_number(member, fields[i].size));
 			put_plain(o, text);
 		} else {
 			put_encoded(o, member);
@@ -194,6 +243,49 @@ static int end_file(struct out *o, int dirfd, const char *dir, const char *name,
 	if (o->code)
 		unlinkat(dirfd, temporary, 0);
 	return o->code ? err_sys(e, ERR_FAILED, o->code, "write %s/%s", dir, name) : 0;
+}
+
+static bool is_same_file(int fd, int dirfd, const char *name)
+{
+	struct stat open_one, named;
+
+	return !fstat(fd, &open_one) && !fstatat(dirfd, name, &named, AT_SYMLINK_NOFOLLOW) &&
+	       open_one.st_dev == named.st_dev && open_one.st_ino == named.st_ino;
+}
+
+int record_lock(int dirfd, unsigned index, struct err *e)
+{
+	struct flock lock;
+	char name[32];
+	int fd;
+
+	snprintf(name, sizeof(name), "nbd%u.lock", index);
+	for (;;) {
+		fd = openat(dirfd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return err_sys(e, ERR_FAILED, errno, "open the lock of nbd%u", index);
+		lock = (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET };
+		if (fcntl(fd, F_SETLK, &lock))
+			break;
+		/* Who had the lock before may have removed its name meanwhile. */
+		if (is_same_file(fd, dirfd, name))
+			return fd;
+		close(fd);
+	}
+	if (fcntl(fd, F_GETLK, &lock) || lock.l_type == F_UNLCK)
+		lock.l_pid = 0;
+	close(fd);
+	return err_set(e, ERR_BUSY, EBUSY, "nbd%u is supervised by process %d", index,
+		       (int)lock.l_pid);
+}
+
+void record_unlock(int dirfd, unsigned index, int lock)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "nbd%u.lock", index);
+	unlinkat(dirfd, name, 0);
+	close(lock);
 }
 
 static int write_record(int dirfd, const char *dir, unsigned index, const struct record *s,
@@ -292,18 +384,12 @@ static int parse_field(void *record, const char *key, const char *value)
 {
 	for (size_t i = 0; i < FIELDS; i++) {
 		char *member = (char *)record + fields[i].offset;
-		uint64_t number;
-		int n;
 
 		if (strcmp(fields[i].key, key))
 			continue;
 		if (fields[i].kind == TEXT)
 			return get_decoded(value, member, fields[i].size) ? 0 : -EBADMSG;
-		if (text_number(value, false, 0, INT32_MAX, &number))
-			return -EBADMSG;
-		n = (int)number;
-		memcpy(member, &n, sizeof(n));
-		return 0;
+		return set_number(value, member, fields[i].size);
 	}
 	return 0;
 }
@@ -428,6 +514,24 @@ void record_remove_at(int dirfd, unsigned index)
 	remove_aliases(dirfd, index);
 }
 
+/* What a supervisor that was killed has left: its socket and its lock. */
+static void remove_leftovers(int dirfd, unsigned index)
+{
+	struct err ignored;
+	char name[32];
+	int lock;
+
+	snprintf(name, sizeof(name), "nbd%u.lock", index);
+	if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		return;
+	lock = record_lock(dirfd, index, &ignored);
+	if (lock < 0)
+		return;
+	snprintf(name, sizeof(name), "nbd%u.ctl", index);
+	unlinkat(dirfd, name, 0);
+	record_unlock(dirfd, index, lock);
+}
+
 void record_remove(const char *dir, unsigned index)
 {
 	int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -435,6 +539,7 @@ void record_remove(const char *dir, unsigned index)
 	if (dirfd < 0)
 		return;
 	record_remove_at(dirfd, index);
+	remove_leftovers(dirfd, index);
 	close(dirfd);
 }
 

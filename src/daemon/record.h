@@ -17,9 +17,10 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "policy/plan.h"
-#include "policy/settings.h"
 #include "kernel/sysfs.h"
+#include "policy/plan.h"
+#include "policy/reconnect.h"
+#include "policy/settings.h"
 #include "proto/uri.h"
 
 struct record {
@@ -37,8 +38,9 @@ struct record {
 	unsigned server_flags; /* NBD_FLAG_*, as in struct plan */
 	unsigned timeout_s;    /* as in struct plan */
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
-	char last_error[512]; /* text of the last failed attempt to reconnect, "" for none */
-	char error_time[32];  /* time of last_error, "2001-02-03T04:05:06Z" */
+	char last_error[512];      /* text of the last failed attempt to reconnect, "" for none */
+	char error_time[32];       /* time of last_error, "2001-02-03T04:05:06Z" */
+	struct rc_durable durable; /* times before the first are written as 0 */
 	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */
 	const struct settings *settings;
 };
@@ -48,6 +50,16 @@ struct record {
  * root.
  */
 int record_open(const char *dir, struct err *e);
+
+/*
+ * Makes the calling process the only supervisor of device index, until it ends or closes the
+ * descriptor that this returns (or any other of DIR/nbdN.lock). A child has no part in it. -EBUSY
+ * (ERR_BUSY): another process is, the text names it.
+ */
+int record_lock(int dirfd, unsigned index, struct err *e);
+
+/* Removes the name of the lock and closes lock. */
+void record_unlock(int dirfd, unsigned index, int lock);
 
 /*
  * Writes DIR/nbdN with mode 0600 by rename, and makes DIR as above. Texts are encoded, so that they
@@ -80,8 +92,10 @@ bool record_is_there(int dirfd, unsigned index);
 int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e);
 
 /* Removes the record and the files for udev. Missing ones are no error. */
-void record_remove(const char *dir, unsigned index);
 void record_remove_at(int dirfd, unsigned index);
+
+/* The same, and what a supervisor that was killed has left. Not for the supervisor itself. */
+void record_remove(const char *dir, unsigned index);
 
 /* Whether the record describes the current attachment. */
 bool record_fits(const struct record *s, const struct sysfs_device *d);

@@ -102,22 +102,23 @@ int blocking_thread_open(struct blocking_thread **out, struct err *e)
 	return 0;
 }
 
-void blocking_thread_close(struct blocking_thread *k)
+bool blocking_thread_close(struct blocking_thread *k)
 {
 	pthread_t thread;
 
 	if (!k)
-		return;
+		return true;
 	thread = k->thread;
 	k->orphan = k->busy && !atomic_load_explicit(&k->done, memory_order_acquire);
 	if (k->orphan) {
 		pthread_detach(thread);
 		sem_post(&k->start);
-		return;
+		return false;
 	}
 	sem_post(&k->start);
 	pthread_join(thread, NULL);
 	free_thread(k);
+	return true;
 }
 
 int blocking_thread_fd(const struct blocking_thread *k)

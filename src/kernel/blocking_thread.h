@@ -11,6 +11,7 @@
 #ifndef NBD_ATTACH_BLOCKING_THREAD_H
 #define NBD_ATTACH_BLOCKING_THREAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -36,10 +37,11 @@ typedef void (*blocking_thread_fn)(void *block);
 int blocking_thread_open(struct blocking_thread **k, struct err *e);
 
 /*
- * Ends the thread. One that hangs is left behind with its block and descriptors: it ends when its
- * call does, and the process ends completely only then.
+ * Ends the thread. One that hangs is left behind with its block: it ends when its call does, and
+ * the process ends completely only then. False: it was left behind, and may still use what the
+ * block points to. k may be NULL.
  */
-void blocking_thread_close(struct blocking_thread *k);
+bool blocking_thread_close(struct blocking_thread *k);
 
 /* Descriptor for polling: readable when a call has returned and is not collected. */
 int blocking_thread_fd(const struct blocking_thread *k);

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,6 +221,31 @@ static bool is_ioctl_server(const struct search *s, int pidfd)
 	return !faccessat(pidfd, task, F_OK, 0);
 }
 
+/*
+ * A process that was killed uses nothing any more. It can be there as long as the kernel waits for
+ * the device's server in it, and what it has open is closed when it ends: nobody can do anything
+ * about it.
+ */
+static bool was_killed(int pidfd)
+{
+	static const char field[] = "\nSigPnd:\t";
+	char status[4096];
+	const char *pending;
+	ssize_t n = -1;
+	int fd;
+
+	fd = openat(pidfd, "status", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, status, sizeof(status) - 1);
+		close(fd);
+	}
+	if (n < 0)
+		return false;
+	status[n] = '\0';
+	pending = strstr(status, field);
+	return pending && strtoull(pending + strlen(field), NULL, 16) >> (SIGKILL - 1) & 1;
+}
+
 static int search_processes(struct search *s, int procfd, struct err *e)
 {
 	char self[32] = "";
@@ -244,7 +270,7 @@ static int search_processes(struct search *s, int procfd, struct err *e)
 		}
 		r = has_disk_open(s, pidfd);
 		if (r > 0) {
-			if (!is_ioctl_server(s, pidfd))
+			if (!is_ioctl_server(s, pidfd) && !was_killed(pidfd))
 				add_process(s, pidfd, entry->d_name);
 			r = 0;
 		}

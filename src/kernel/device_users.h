@@ -28,7 +28,8 @@ struct device_users {
  * descriptors of all processes in PROC except the calling one. Processes that end meanwhile, or
  * whose descriptors may not be read, are passed over. A descriptor counts when it is a block device
  * with the number of the disk or of one of its partitions. The process that serves a device set up
- * by ioctl is no user of it. An absent device has no users. 0 or -errno.
+ * by ioctl is no user of it, nor is one that was killed and has not ended yet. An absent device has
+ * no users. 0 or -errno.
  */
 int device_users_find(int procfd, int sysfd, unsigned index, struct device_users *u, struct err *e);
 

@@ -247,6 +247,31 @@ int sysfs_attachment(int sysfd, unsigned index, struct sysfs_device *d, struct e
 	return read_device(sysfd, index, false, d, e);
 }
 
+void sysfs_identify(const struct sysfs_device *d, struct sysfs_identity *id)
+{
+	memset(id, 0, sizeof(*id));
+	id->index = d->index;
+	id->pid = d->pid;
+	memcpy(id->backend, d->backend, sizeof(id->backend) - 1);
+}
+
+int sysfs_check_identity(int sysfd, const struct sysfs_identity *id, struct err *e)
+{
+	struct sysfs_device d;
+	int r = sysfs_attachment(sysfd, id->index, &d, e);
+
+	if (r)
+		return r;
+	if (!d.attached)
+		return err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached any more", id->index);
+	/* A backend that was cut is compared as far as it goes. */
+	if (d.pid != id->pid || strncmp(d.backend, id->backend, sizeof(id->backend) - 1))
+		return err_set(e, ERR_BUSY, ESTALE,
+			       "nbd%u is another attachment by now, made by process %d", id->index,
+			       (int)d.pid);
+	return 0;
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
 	unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "policy/plan.h"
 
 #define SYSFS_BACKEND_MAX 4095 /* one page, the most that the attribute can show */
 
@@ -35,6 +36,16 @@ struct sysfs_device {
 	uint64_t write_zeroes_max; /* bytes */
 };
 
+/*
+ * One attachment. Whoever commands a device later compares it directly before: the driver looks at
+ * nothing but the index, and by then the index may be somebody else's.
+ */
+struct sysfs_identity {
+	unsigned index;
+	pid_t pid;                          /* process that sent CONNECT, as sysfs shows it */
+	char backend[PLAN_BACKEND_MAX + 1]; /* "" where CONNECT gave none; a longer one is cut */
+};
+
 /* The directory /sys (or a recorded one) as a descriptor that the caller closes, or -errno. */
 int sysfs_open(const char *path, struct err *e);
 
@@ -50,6 +61,16 @@ int sysfs_device(int sysfd, unsigned index, struct sysfs_device *d, struct err *
  * readers wait behind the writer (queue_attr_show, sysfs_lock).
  */
 int sysfs_attachment(int sysfd, unsigned index, struct sysfs_device *d, struct err *e);
+
+/* Fills id from what sysfs_attachment has said. */
+void sysfs_identify(const struct sysfs_device *d, struct sysfs_identity *id);
+
+/*
+ * Whether the attachment is still the one that id describes. 0; -ENODEV (ERR_ABSENT): not attached;
+ * -ESTALE (ERR_BUSY): attached anew, or by somebody else; another -errno: cannot be read, so that
+ * nobody knows. Reads nothing of queue/.
+ */
+int sysfs_check_identity(int sysfd, const struct sysfs_identity *id, struct err *e);
 
 /* The numbers of all nbd disks (no partitions), ascending; *indices is malloc'ed for the caller. */
 int sysfs_indices(int sysfd, unsigned **indices, size_t *count, struct err *e);

@@ -13,21 +13,34 @@
 #include <time.h>
 #include <unistd.h>
 
-long long monotonic_ms(void)
+static long long clock_ms(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (long long)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-_Noreturn static void run_child(int fd, blocking_child_fn fn, const void *arg, size_t size)
+long long monotonic_ms(void)
+{
+	return clock_ms(CLOCK_MONOTONIC);
+}
+
+long long boottime_ms(void)
+{
+	return clock_ms(CLOCK_BOOTTIME);
+}
+
+_Noreturn static void run_child(int fd, pid_t parent, blocking_child_fn fn, const void *arg,
+				size_t size)
 {
 	_Alignas(max_align_t) char out[BLOCKING_CHILD_RESULT_MAX];
 	ssize_t n;
 
-	/* If the caller is killed, its child must not go on opening devices. */
+	/* If the caller is killed, also by now, its child must not go on opening devices. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
 	memset(out, 0, sizeof(out));
 	fn(arg, out);
 	n = write(fd, out, size);
@@ -37,6 +50,7 @@ _Noreturn static void run_child(int fd, blocking_child_fn fn, const void *arg, s
 int blocking_child_start(struct blocking_child *c, blocking_child_fn fn, const void *arg,
 			 size_t size, struct err *e)
 {
+	const pid_t parent = getpid();
 	int fds[2], code;
 
 	c->pid = -1;
@@ -55,7 +69,7 @@ int blocking_child_start(struct blocking_child *c, blocking_child_fn fn, const v
 	}
 	if (!c->pid) {
 		close(fds[0]);
-		run_child(fds[1], fn, arg, size);
+		run_child(fds[1], parent, fn, arg, size);
 	}
 	close(fds[1]);
 	c->fd = fds[0];

@@ -56,4 +56,7 @@ int blocking_child_run(blocking_child_fn fn, const void *arg, void *out, size_t 
 /* Milliseconds of CLOCK_MONOTONIC, for deadlines. */
 long long monotonic_ms(void);
 
+/* The same with the time that the machine was suspended; it means the same to all processes. */
+long long boottime_ms(void);
+
 #endif

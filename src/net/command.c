@@ -100,6 +100,22 @@ int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
 	return fds[0];
 }
 
+int command_start_server(const struct server_command *command, pid_t *pid, int *log, struct err *e)
+{
+	char copy[SETTINGS_COMMAND_MAX];
+	char *argv[SETTINGS_WORDS_MAX + 1];
+	char *arg = copy;
+
+	/* execvp() wants writable strings. */
+	memcpy(copy, command->words, sizeof(copy));
+	for (unsigned i = 0; i < command->count; i++) {
+		argv[i] = arg;
+		arg += strlen(arg) + 1;
+	}
+	argv[command->count] = NULL;
+	return command_start(argv, pid, log, e);
+}
+
 void command_quote(int log, struct err *e)
 {
 	char raw[400], shown[400];

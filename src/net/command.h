@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "policy/settings.h"
 
 /*
  * Starts argv (NULL-terminated, looked up in PATH) with one end of a socket pair as its standard
@@ -19,6 +20,9 @@
  * and *pid and *log are as they were.
  */
 int command_start(char *const argv[], pid_t *pid, int *log, struct err *e);
+
+/* The same with the words of the settings. */
+int command_start_server(const struct server_command *command, pid_t *pid, int *log, struct err *e);
 
 /*
  * Appends the last words of a command that has failed to an error text: they are the best

@@ -107,23 +107,6 @@ int connect_resolve(struct connector *c, unsigned timeout_ms, int cancel_fd, str
 	return 0;
 }
 
-static int start_command(const struct server_command *command, struct connections *result,
-			 struct err *e)
-{
-	char copy[SETTINGS_COMMAND_MAX];
-	char *argv[SETTINGS_WORDS_MAX + 1];
-	char *arg = copy;
-
-	/* execvp() wants writable strings. */
-	memcpy(copy, command->words, sizeof(copy));
-	for (unsigned i = 0; i < command->count; i++) {
-		argv[i] = arg;
-		arg += strlen(arg) + 1;
-	}
-	argv[command->count] = NULL;
-	return command_start(argv, &result->command, &result->command_log, e);
-}
-
 int connections_explain(const struct settings *settings, unsigned server,
 			struct connections *result, struct err *e)
 {
@@ -345,8 +328,9 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 	memcpy(neg.export, c->where->export, sizeof(neg.export));
 	memset(result, 0, sizeof(*result));
 	result->command_log = -1;
-	if (is_command(c)) {
-		command = start_command(&c->settings->command, result, e);
+	if (is_command(c) && !a->connected) {
+		command = command_start_server(&c->settings->command, &result->command,
+					       &result->command_log, e);
 		if (command < 0)
 			return add_endpoint(c->settings, c->server, e);
 		params.fds = &command;

@@ -3,11 +3,14 @@
 #include "net/sockopt.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 static bool is_tcp(int fd)
 {
@@ -93,17 +96,33 @@ bool sockopt_was_silent(int fd, unsigned seconds)
 int sockopt_cut(int fd, struct err *e)
 {
 	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
-	static const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 
-	if (is_tcp(fd)) {
-		if (!connect(fd, &nobody, sizeof(nobody)))
-			return 0;
-		/* Makes the last close of the socket drop what is not sent. */
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	}
+	if (is_tcp(fd) && !connect(fd, &nobody, sizeof(nobody)))
+		return 0;
 	if (shutdown(fd, SHUT_RDWR) && errno != ENOTCONN)
 		return err_sys(e, ERR_FAILED, errno, "cut a connection");
 	return 0;
+}
+
+bool sockopt_is_drained(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	int queued = 0;
+
+	if (!is_tcp(fd))
+		return true;
+	if (!getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE)
+		return true;
+	return ioctl(fd, SIOCOUTQ, &queued) || !queued;
+}
+
+void sockopt_close(int fd)
+{
+	static const struct linger none = { .l_onoff = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	close(fd);
 }
 
 int sockopt_send_timeout_ms(int fd)

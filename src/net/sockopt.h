@@ -52,13 +52,25 @@ bool sockopt_was_silent(int fd, unsigned seconds);
 
 /*
  * Ends the connection at once, for every holder of the socket; who waits in it wakes up. What a
- * TCP connection has not sent is thrown away, so that it cannot reach the server later: at once,
- * by a reset (connect(2), AF_UNSPEC). Where the kernel refuses that (kernel TLS), it happens when
- * the last descriptor is closed: close yours before the driver is offered another socket, for
- * which it closes its own. Such a close can raise SIGPIPE, because the kernel tries once more to
- * send: ignore it. Other sockets are shut down. A connection that has ended already is no error.
+ * TCP connection has not sent is thrown away, so that it cannot reach the server later, by a reset
+ * (connect(2), AF_UNSPEC). Where the kernel refuses that (kernel TLS), the connection is shut down,
+ * and what it has not sent is sent still: sockopt_is_drained tells when that is over. Other sockets
+ * are shut down. A connection that has ended already is no error.
  */
 int sockopt_cut(int fd, struct err *e);
+
+/*
+ * Whether all that a TCP connection has sent has been acknowledged or thrown away, so that nothing
+ * of it reaches the server later. True for every other socket.
+ */
+bool sockopt_is_drained(int fd);
+
+/*
+ * Closes a socket that another process has made, or had. It may have set SO_LINGER, by which the
+ * last close would wait. Of kernel TLS such a close can raise SIGPIPE, because the kernel tries
+ * once more to send: ignore it.
+ */
+void sockopt_close(int fd);
 
 /*
  * SO_SNDTIMEO in milliseconds, 0 for none, or -errno. The driver sets it to the device's time limit

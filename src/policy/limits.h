@@ -13,6 +13,7 @@
 enum {
 	PLAN_BLOCK_SIZE_MIN = 512, /* bytes; a sector of the block layer */
 	PLAN_CONNECTIONS_MAX = 64,
+	PLAN_CONNECTIONS_AUTO_MAX = 8,
 	PLAN_TIMEOUT_DEFAULT = 30, /* seconds */
 	/* Ten years. nbd.c multiplies the seconds by HZ, which does not overflow with this. */
 	PLAN_TIMEOUT_MAX = 300000000,

@@ -17,7 +17,8 @@ static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | N
 
 enum {
 	BACKOFF_MIN_MS = 100,
-	BACKOFF_MAX_MS = 5000,
+	BACKOFF_MAX_MS = 2000,
+	BACKOFF_SILENT_MS = 5000,
 	RECORD_MAX = 16384,       /* bytes */
 	RECORDS_PER_MS_MAX = 500, /* more than any processor encrypts */
 	RENEWAL_MIN_MS = 100,
@@ -113,6 +114,7 @@ int plan_attach(const struct settings *s, unsigned connections, const struct exp
 	/* Without this flag the driver takes one connection only; the user may have forced more. */
 	if (connections > 1)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
+	p->multi_conn = connections > 1 && plan_kernel_flags(x) & NBD_FLAG_CAN_MULTI_CONN;
 	p->server_flags = flags;
 	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
@@ -156,6 +158,10 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 			       "\"%s\" now",
 			       one, other);
 	}
+	if (p->multi_conn && !(plan_kernel_flags(x) & NBD_FLAG_CAN_MULTI_CONN))
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the server does not permit several connections any more (it does "
+			       "not say CAN_MULTI_CONN)");
 	if (writable && x->flags & NBD_FLAG_READ_ONLY)
 		return err_set(e, ERR_REFUSED, ESTALE, "the export has become read-only");
 	for (unsigned bit = 0; writable && bit < 16; bit++)
@@ -179,8 +185,6 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 			       x->payload_max, p->max_sectors_kb);
 	if (x->size <= INT64_MAX)
 		*grown = x->size - x->size % p->block_size;
-	if (*grown < size)
-		*grown = size;
 	return 0;
 }
 
@@ -198,15 +202,15 @@ unsigned plan_renewal_ms(uint64_t left)
 				     (unsigned)ms;
 }
 
-unsigned plan_backoff_ms(unsigned attempt, uint32_t random)
+unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random)
 {
-	uint32_t limit = BACKOFF_MAX_MS;
+	uint32_t max = silent ? BACKOFF_SILENT_MS : BACKOFF_MAX_MS, limit = BACKOFF_MIN_MS;
 
 	if (!attempt)
 		return 0;
-	if (attempt < 7 && (uint32_t)BACKOFF_MIN_MS << (attempt - 1) < limit)
-		limit = (uint32_t)BACKOFF_MIN_MS << (attempt - 1);
-	return random % (limit + 1);
+	while (--attempt && limit < max)
+		limit *= 2;
+	return random % ((limit < max ? limit : max) + 1);
 }
 
 enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,

@@ -31,7 +31,6 @@ enum {
 	 */
 	PLAN_MAX_SECTORS_KB = 4096,
 	PLAN_IO_TIMEOUT_MS = 1000,
-	PLAN_CONNECTIONS_AUTO_MAX = 8,
 };
 
 /* The server's answer to NBD_CMD_CACHE. */
@@ -62,8 +61,9 @@ struct plan {
 	uint32_t io_timeout_ms; /* value of queue/io_timeout; 0: as timeout_s sets it */
 	bool write_back;        /* the server has a cache that has to be flushed */
 	bool rotational;
-	bool write_zeroes;                  /* the server takes NBD_CMD_WRITE_ZEROES */
-	bool made_read_only;                /* the server made it read-only, not the user */
+	bool write_zeroes;   /* the server takes NBD_CMD_WRITE_ZEROES */
+	bool made_read_only; /* the server made it read-only, not the user */
+	bool multi_conn;     /* several connections, which the server has permitted */
 	char backend[PLAN_BACKEND_MAX + 1]; /* identifier of the export, see plan_backend */
 };
 
@@ -117,19 +117,21 @@ int plan_same_export(const struct export *a, const struct export *b, struct err 
 /*
  * Whether a connection to the export x may replace a lost one, on a device that was attached by p
  * and has size bytes now: the server has to know everything that the kernel sends, must not need
- * what the kernel does not send, and must have all the data. name: the canonical name known so
- * far, or "". *grown: size for the device, in whole blocks, above size when the export has grown.
- * -ESTALE (ERR_REFUSED): the text names the difference.
+ * what the kernel does not send, must have all the data, and several connections need
+ * NBD_FLAG_CAN_MULTI_CONN, unless the attach did without. name: the canonical name known so far, or
+ * "". *grown: size that the device may have with this export, in whole blocks; size where it is
+ * refused. -ESTALE (ERR_REFUSED): the text names the difference.
  */
 int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
 		     uint64_t *grown, struct err *e);
 
 /*
  * Pause before attempt number attempt (from 0 on) to reach a server again, ms: none before the
- * first, then a random part of a limit that doubles from 100 ms to 5 s, so that the clients of one
- * server do not come all at the same time. random is any number.
+ * first, then a random part of a limit that doubles from 100 ms, so that the clients of one server
+ * do not come all at the same time. The limit ends at 2 s, as a SYN every other second costs nobody;
+ * where the server is silent, at 5 s. random is any number.
  */
-unsigned plan_backoff_ms(unsigned attempt, uint32_t random);
+unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random);
 
 /*
  * Largest number of TLS records that requests with so many bytes of data have taken in either

@@ -150,6 +150,8 @@ const struct settings_row settings_rows[] = {
 	{ "peer-timeout", 0, "SECONDS", NUMBER(peer_timeout_s), .max = SETTINGS_PEER_TIMEOUT_MAX,
 	  .normal = PEER_TIMEOUT_DEFAULT, ATTACHING,
 	  .help = "take a server for dead that is silent so long (default 15, 0: the system's default)" },
+	{ "allow-overlap", 0, NULL, FLAG(allow_overlap), ATTACHING,
+	  .help = "also where another device of this machine has the export for writing" },
 	{ "connect-timeout", 0, "SECONDS", .type = SETTINGS_DURATION, AT(connect_timeout_ms),
 	  .min = 1, .max = SETTINGS_CONNECT_TIMEOUT_MAX_MS, .normal = CONNECT_TIMEOUT_DEFAULT_MS,
 	  .group = SETTINGS_GROUP_ATTACH, .places = NETWORK,
@@ -465,6 +467,12 @@ static const char *find_contradiction(const struct settings *s)
 		return "--root, --swap and --keep-at-shutdown are for a supervisor";
 	if (s->command.count && s->multi.wanted > 1)
 		return "a --command serves one connection";
+	/*
+	 * Without a limit the driver shows no sign of having taken a new connection, and one that is
+	 * offered to it twice could get into two slots.
+	 */
+	if (s->multi.wanted > 1 && !s->multi.automatic && !s->timeout_s)
+		return "several --connections need a time limit for requests: with --timeout 0 a lost one could not be replaced safely";
 	if (s->multi.force && s->multi.wanted <= 1 && !s->multi.automatic)
 		return "--force-multi-conn is for --connections";
 	return NULL;
@@ -473,7 +481,7 @@ static const char *find_contradiction(const struct settings *s)
 int settings_complete(struct settings *s, bool dashes, struct err *e)
 {
 	const char *wrong;
-	char text[128] = "";
+	char text[160] = "";
 	bool tls = false;
 
 	s->multi.read_only = s->read_only;
@@ -492,6 +500,14 @@ int settings_complete(struct settings *s, bool dashes, struct err *e)
 		text[n++] = *wrong;
 	}
 	return err_set(e, ERR_USAGE, EINVAL, "%s", text);
+}
+
+uint32_t settings_automatic_connections(const struct settings *s, long processors)
+{
+	if (processors < 1 || !s->timeout_s)
+		return 1;
+	return processors > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX :
+							(uint32_t)processors;
 }
 
 bool settings_is_vital(const struct settings *s)

@@ -86,8 +86,9 @@ struct settings {
 	struct plan_multi multi; /* read_only is set by settings_complete */
 	struct supervision supervision;
 	bool read_only;
-	uint32_t block_size;     /* bytes, 0: as the server wants */
-	uint32_t timeout_s;      /* limit of the answer to one request; 0: none */
+	bool allow_overlap;  /* another device of this machine may have the export for writing */
+	uint32_t block_size; /* bytes, 0: as the server wants */
+	uint32_t timeout_s;  /* limit of the answer to one request; 0: none */
 	uint32_t dead_timeout_s; /* how long I/O waits for a replacement; 0: error at once */
 	uint32_t peer_timeout_s; /* silence after which a peer is dead; 0: the system's default */
 	uint32_t connect_timeout_ms; /* limit of look-up, connection and handshake together */
@@ -206,6 +207,12 @@ int settings_set_command(struct settings *s, char *const argv[], const char *exp
  * with dashes, "--root", or as in a file, "root".
  */
 int settings_complete(struct settings *s, bool dashes, struct err *e);
+
+/*
+ * Number of connections that --connections auto asks for on a machine with so many processors (or
+ * -1): more than that would be spares, and several need a time limit for requests.
+ */
+uint32_t settings_automatic_connections(const struct settings *s, long processors);
 
 /*
  * Whether the device may have our own programs or memory: nothing may wait for it before it is

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../leak.h"
@@ -70,6 +71,13 @@ static void sample(struct record *s)
 	strcpy(s->name, "real disk");
 	strcpy(s->last_error, "it was\nbad");
 	strcpy(s->error_time, "2001-02-03T04:05:06Z");
+	s->durable = (struct rc_durable){
+		.paused = true,
+		.server = 7,
+		.fenced_until = 1LL << 40,
+		.size = UINT64_C(1) << 50,
+		.server_size = { 1, 2, 3, 4, 5, 6, 7, INT64_MAX },
+	};
 }
 
 static void expect_equal(const struct record *a, const struct record *b)
@@ -90,6 +98,12 @@ static void expect_equal(const struct record *a, const struct record *b)
 	ck_assert_str_eq(a->name, b->name);
 	ck_assert_str_eq(a->last_error, b->last_error);
 	ck_assert_str_eq(a->error_time, b->error_time);
+	ck_assert(a->durable.paused == b->durable.paused);
+	ck_assert_uint_eq(a->durable.server, b->durable.server);
+	ck_assert_int_eq(a->durable.fenced_until, b->durable.fenced_until);
+	ck_assert_uint_eq(a->durable.size, b->durable.size);
+	for (int i = 0; i < RC_SERVERS_MAX; i++)
+		ck_assert_uint_eq(a->durable.server_size[i], b->durable.server_size[i]);
 }
 
 /* Written and read again, over memory that has other contents. */
@@ -161,6 +175,191 @@ START_TEST(round_trip_of_the_longest)
 }
 END_TEST
 
+START_TEST(no_fence_is_one_that_is_over)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct record s, got;
+
+	sample(&s);
+	s.durable.fenced_until = RC_NEVER;
+	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
+	ck_assert_int_eq(record_read(path, 3, &got, &e), 0);
+	ck_assert_int_eq(got.durable.fenced_until, 0);
+	close(fd);
+}
+END_TEST
+
+START_TEST(numbers_have_limits)
+{
+	static const struct {
+		const char *text;
+		int ret;
+	} table[] = {
+		{ "pid=1\npaused=1\n", 0 },
+		{ "pid=1\npaused=2\n", -EBADMSG },
+		{ "pid=1\nserver=2147483648\n", -EBADMSG },
+		{ "pid=1\nsize=9223372036854775807\n", 0 },
+		{ "pid=1\nsize=9223372036854775808\n", -EBADMSG },
+		{ "pid=1\nfenced-until=-1\n", -EBADMSG },
+		{ "pid=1\nserver-size.8=1\n", 0 },
+	};
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct record got;
+
+	tree_put(fd, "nbd3", table[_i].text);
+	ck_assert_int_eq(record_read(path, 3, &got, &e), table[_i].ret);
+	close(fd);
+}
+END_TEST
+
+/* --- the lock --------------------------------------------------------------------------------- */
+
+static pid_t start_holder(int fd, int ready[2])
+{
+	struct err e = { 0 };
+	char c = 0;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		close(ready[0]);
+		if (record_lock(fd, 3, &e) >= 0 && write(ready[1], &c, 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	return pid;
+}
+
+/* One that is killed leaves its file, which hinders nobody. */
+START_TEST(lock_has_one_holder)
+{
+	char path[PATH_MAX], text[100];
+	int fd = new_dir(path), ready[2], lock;
+	unsigned before = leak_fds();
+	struct err e = { 0 };
+	pid_t pid;
+
+	pid = start_holder(fd, ready);
+	ck_assert_int_eq(record_lock(fd, 3, &e), -EBUSY);
+	ck_assert_int_eq(e.kind, ERR_BUSY);
+	snprintf(text, sizeof(text), "nbd3 is supervised by process %d", (int)pid);
+	ck_assert_str_eq(e.text, text);
+	/* Another device is another matter. */
+	lock = record_lock(fd, 4, &e);
+	ck_assert_int_ge(lock, 0);
+	record_unlock(fd, 4, lock);
+	ck_assert_str_eq(entries(fd), "nbd3.lock ");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	ck_assert_str_eq(entries(fd), "nbd3.lock ");
+	lock = record_lock(fd, 3, &e);
+	ck_assert_msg(lock >= 0, "%s", e.text);
+	record_unlock(fd, 3, lock);
+	ck_assert_str_eq(entries(fd), "");
+	close(ready[0]);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+/* A child has no part in it, whatever it closes. */
+START_TEST(lock_is_not_a_childs)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), lock, status;
+	struct err e = { 0 };
+	pid_t pid;
+
+	lock = record_lock(fd, 3, &e);
+	ck_assert_int_ge(lock, 0);
+	for (int i = 0; i < 2; i++) {
+		pid = fork();
+		if (!pid) {
+			close(lock);
+			_exit(record_lock(fd, 3, &e) == -EBUSY ? 0 : 1);
+		}
+		waitpid(pid, &status, 0);
+		ck_assert_int_eq(status, 0);
+	}
+	record_unlock(fd, 3, lock);
+	close(fd);
+}
+END_TEST
+
+/* Whoever has the lock removes its name: another one may have opened the file just before. */
+START_TEST(lock_and_unlink_race)
+{
+	enum { PROCESSES = 4, ROUNDS = 300 };
+	char path[PATH_MAX];
+	int fd = new_dir(path), held, status;
+	struct err e;
+	pid_t pid[PROCESSES];
+
+	for (int i = 0; i < PROCESSES; i++) {
+		pid[i] = fork();
+		if (pid[i])
+			continue;
+		for (int taken = 0; taken < ROUNDS;) {
+			int lock = record_lock(fd, 3, &e), mark;
+
+			if (lock == -EBUSY)
+				continue;
+			/* Nobody else is here. */
+			mark = openat(fd, "mark", O_CREAT | O_EXCL | O_WRONLY, 0600);
+			if (lock < 0 || mark < 0)
+				_exit(1);
+			close(mark);
+			unlinkat(fd, "mark", 0);
+			record_unlock(fd, 3, lock);
+			taken++;
+		}
+		_exit(0);
+	}
+	held = 0;
+	for (int i = 0; i < PROCESSES; i++) {
+		waitpid(pid[i], &status, 0);
+		held += status == 0;
+	}
+	ck_assert_int_eq(held, PROCESSES);
+	ck_assert_str_eq(entries(fd), "");
+	close(fd);
+}
+END_TEST
+
+START_TEST(remove_takes_what_the_dead_have_left)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), ready[2];
+	struct err e = { 0 };
+	struct record s;
+	pid_t pid;
+
+	sample(&s);
+	pid = start_holder(fd, ready);
+	tree_put(fd, "nbd3.ctl", "");
+	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
+	record_remove(path, 3);
+	/* Those of one that lives are its own. */
+	ck_assert_ptr_nonnull(strstr(entries(fd), "nbd3.ctl "));
+	ck_assert_ptr_nonnull(strstr(entries(fd), "nbd3.lock "));
+	ck_assert_ptr_null(strstr(entries(fd), "nbd3 "));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	record_remove(path, 3);
+	ck_assert_str_eq(entries(fd), "");
+	close(ready[0]);
+	close(fd);
+}
+END_TEST
+
 static void set(struct settings *s, const char *name, const char *text)
 {
 	const struct settings_row *row = settings_find(name, SETTINGS_RECORD);
@@ -205,6 +404,18 @@ START_TEST(file_has_one_key_a_line)
 			 "name=real%20disk\n"
 			 "last-error=it%20was%0Abad\n"
 			 "error-time=2001-02-03T04:05:06Z\n"
+			 "paused=1\n"
+			 "server=7\n"
+			 "fenced-until=1099511627776\n"
+			 "size=1125899906842624\n"
+			 "server-size.0=1\n"
+			 "server-size.1=2\n"
+			 "server-size.2=3\n"
+			 "server-size.3=4\n"
+			 "server-size.4=5\n"
+			 "server-size.5=6\n"
+			 "server-size.6=7\n"
+			 "server-size.7=9223372036854775807\n"
 			 "settings.block-size=4096\n"
 			 "settings.root=1\n"
 			 "settings.tls-ca=/etc/my%20ca.pem\n"
@@ -765,6 +976,12 @@ Suite *unit_suite(void)
 	tcase_add_test(t, round_trip_of_nothing);
 	tcase_add_test(t, round_trip_of_hostile_bytes);
 	tcase_add_test(t, round_trip_of_the_longest);
+	tcase_add_test(t, no_fence_is_one_that_is_over);
+	tcase_add_loop_test(t, numbers_have_limits, 0, 7);
+	tcase_add_test(t, lock_has_one_holder);
+	tcase_add_test(t, lock_is_not_a_childs);
+	tcase_add_test(t, lock_and_unlink_race);
+	tcase_add_test(t, remove_takes_what_the_dead_have_left);
 	tcase_add_test(t, file_has_one_key_a_line);
 	tcase_add_loop_test(t, settings_round_trip, 0, 5);
 	tcase_add_test(t, settings_of_a_command);

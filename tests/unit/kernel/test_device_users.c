@@ -405,6 +405,36 @@ START_TEST(process_names)
 }
 END_TEST
 
+static const struct {
+	const char *status;
+	unsigned users;
+} pending[] = {
+	{ "Name:\tdd\nSigQ:\t0/7\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000100\n", 0 },
+	{ "Name:\tdd\nSigPnd:\t0000000000004102\n", 0 },
+	{ "Name:\tdd\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n", 1 },
+	/* SIGTERM, SIGUSR1: it may not end by them. */
+	{ "Name:\tdd\nSigPnd:\t0000000000004200\n", 1 },
+	{ "Name:\tSigPnd:\t100\n", 1 },
+	{ "", 1 },
+};
+
+/* One that was killed and waits in the kernel. */
+START_TEST(killed)
+{
+	int proc = new_proc();
+	char path[2][300];
+	dev_t dev[2];
+
+	if (!block_devices(path, dev))
+		return;
+	tree_link(proc, "77/fd/3", path[0]);
+	tree_put(proc, "77/comm", "dd\n");
+	tree_put(proc, "77/status", pending[_i].status);
+	assert_users(proc, sys_with(dev[0], dev[0]), 0, pending[_i].users,
+		     pending[_i].users ? "open in process 77 (dd)" : "");
+}
+END_TEST
+
 /* The kernel's own links: a process that really has it open, seen through its real directory. */
 START_TEST(real_process)
 {
@@ -592,6 +622,7 @@ Suite *unit_suite(void)
 	tcase_add_test(tc, descriptors_not_counted);
 	tcase_add_test(tc, character_device);
 	tcase_add_loop_test(tc, process_names, 0, COUNT(names));
+	tcase_add_loop_test(tc, killed, 0, COUNT(pending));
 	tcase_add_test(tc, real_process);
 	tcase_add_test(tc, unreadable);
 	tcase_add_test(tc, passed_over);

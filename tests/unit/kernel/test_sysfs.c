@@ -195,6 +195,83 @@ START_TEST(device_bare)
 }
 END_TEST
 
+static const struct {
+	const char *name, *pid, *backend; /* pid NULL: not attached; backend NULL: no attribute */
+	int code;
+	enum err_kind kind;
+} identities[] = {
+	{ "the same", "703\n", "nbd://127.0.0.1:10800/disk\n", 0, ERR_NONE },
+	{ "detached", NULL, NULL, ENODEV, ERR_ABSENT },
+	{ "another process", "704\n", "nbd://127.0.0.1:10800/disk\n", ESTALE, ERR_BUSY },
+	{ "another export", "703\n", "nbd://127.0.0.1:10800/disk2\n", ESTALE, ERR_BUSY },
+	{ "an export whose name begins alike", "703\n", "nbd://127.0.0.1:10800/dis\n", ESTALE,
+	  ERR_BUSY },
+	{ "another tool by netlink", "703\n", "\n", ESTALE, ERR_BUSY },
+	{ "another tool by ioctl", "703\n", NULL, ESTALE, ERR_BUSY },
+	{ "unreadable", "what?\n", "nbd://127.0.0.1:10800/disk\n", EINVAL, ERR_KERNEL },
+};
+
+START_TEST(identity)
+{
+	struct sysfs_identity id = { 7, 703, "nbd://127.0.0.1:10800/disk" };
+	int sys = tree_new(), r;
+	struct err e;
+
+	if (identities[_i].pid)
+		tree_put(sys, "block/nbd7/pid", identities[_i].pid);
+	if (identities[_i].backend)
+		tree_put(sys, "block/nbd7/backend", identities[_i].backend);
+	tree_put(sys, "block/nbd7/dev", "43:7\n");
+	/* Nothing of the queue is read: that can hang. */
+	tree_put(sys, "block/nbd7/queue/logical_block_size", "no number\n");
+	err_clear(&e);
+	r = sysfs_check_identity(sys, &id, &e);
+	ck_assert_msg(r == -identities[_i].code, "%s: %d: %s", identities[_i].name, r, e.text);
+	ck_assert_int_eq(e.kind, identities[_i].kind);
+	close(sys);
+}
+END_TEST
+
+/* What sysfs_identify makes of a device is that device, whatever its backend. */
+START_TEST(identity_of)
+{
+	static const struct {
+		size_t len;
+		char other; /* another last byte, 0: the same */
+		int code;
+	} backends[] = {
+		{ 0, 0, 0 },
+		{ 10, 0, 0 },
+		{ 10, 'y', -ESTALE },
+		{ PLAN_BACKEND_MAX, 0, 0 },
+		{ PLAN_BACKEND_MAX, 'y', -ESTALE },
+		{ PLAN_BACKEND_MAX + 1, 'y', 0 }, /* cut before it differs */
+		{ SYSFS_BACKEND_MAX - 1, 0, 0 },
+	};
+	char text[SYSFS_BACKEND_MAX + 1] = "";
+	size_t len = backends[_i].len;
+	struct sysfs_identity id;
+	struct sysfs_device d;
+	int sys = tree_new();
+	struct err e;
+
+	memset(text, 'x', len);
+	tree_put(sys, "block/nbd7/pid", "12\n");
+	tree_put(sys, "block/nbd7/backend", text);
+	tree_put(sys, "block/nbd7/dev", "43:7\n");
+	err_clear(&e);
+	assert_ok(sysfs_attachment(sys, 7, &d, &e), e);
+	sysfs_identify(&d, &id);
+	ck_assert_uint_eq(strlen(id.backend), len < PLAN_BACKEND_MAX ? len : PLAN_BACKEND_MAX);
+	if (backends[_i].other) {
+		text[len - 1] = backends[_i].other;
+		tree_put(sys, "block/nbd7/backend", text);
+	}
+	ck_assert_int_eq(sysfs_check_identity(sys, &id, &e), backends[_i].code);
+	close(sys);
+}
+END_TEST
+
 /* Without /sys/block nothing is known of any device: not the same as none. */
 START_TEST(no_block)
 {
@@ -1076,6 +1153,8 @@ Suite *unit_suite(void)
 	tcase_add_test(read, parse_dev);
 	tcase_add_test(read, strip_deleted);
 	tcase_add_test(read, open_a_directory_as_a_stream);
+	tcase_add_loop_test(read, identity, 0, COUNT(identities));
+	tcase_add_loop_test(read, identity_of, 0, 7);
 	tcase_add_loop_test(read, device_malformed, 0, COUNT(malformed));
 	tcase_add_loop_test(read, device_unreadable, 0, COUNT(attributes));
 	tcase_add_test(read, disk_is_no_directory);

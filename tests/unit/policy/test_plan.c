@@ -608,6 +608,37 @@ START_TEST(forced_connections_are_permitted_to_the_kernel)
 	rq.connections = 2;
 	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, M | RO);
+	/* and the server of a replacement need not permit them either */
+	ck_assert(!p.multi_conn);
+}
+END_TEST
+
+START_TEST(permitted_connections_need_the_permission_again)
+{
+	struct request rq = { .connections = 2 };
+	struct export x = { .size = MIB, .flags = M };
+	struct plan_kernel k = { .page_size = 4096 };
+	uint64_t grown;
+	struct plan p;
+	struct err e;
+
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert(p.multi_conn);
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
+	x.flags = F;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), -ESTALE);
+	ck_assert_int_eq(e.kind, ERR_REFUSED);
+	ck_assert_ptr_nonnull(strstr(e.text, "CAN_MULTI_CONN"));
+	/* without HAS_FLAGS it is not believed */
+	x.flags = NBD_FLAG_CAN_MULTI_CONN;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), -ESTALE);
+	/* one connection never needs it */
+	rq.connections = 1;
+	x.flags = M;
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert(!p.multi_conn);
+	x.flags = F;
+	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
 }
 END_TEST
 
@@ -736,20 +767,27 @@ END_TEST
 
 START_TEST(backoff)
 {
-	static const unsigned limits[] = { 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000 };
+	static const struct {
+		bool silent;
+		unsigned limits[10];
+	} servers[] = {
+		{ false, { 0, 100, 200, 400, 800, 1600, 2000, 2000, 2000, 2000 } },
+		{ true, { 0, 100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000 } },
+	};
 
-	for (unsigned i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-		unsigned most = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		unsigned most = 0, limit = servers[i / 10].limits[i % 10];
 
 		for (uint32_t n = 0; n < 6000; n++) {
-			unsigned ms = plan_backoff_ms(i, n);
+			unsigned ms = plan_backoff_ms(i % 10, servers[i / 10].silent, n);
 
-			ck_assert_uint_le(ms, limits[i]);
+			ck_assert_uint_le(ms, limit);
 			most = ms > most ? ms : most;
 		}
-		ck_assert_uint_eq(most, limits[i]);
+		ck_assert_uint_eq(most, limit);
 	}
-	ck_assert_uint_le(plan_backoff_ms(UINT32_MAX, UINT32_MAX), 5000);
+	ck_assert_uint_eq(plan_backoff_ms(UINT32_MAX, false, 2000), 2000);
+	ck_assert_uint_eq(plan_backoff_ms(UINT32_MAX, true, 5000), 5000);
 }
 END_TEST
 
@@ -833,6 +871,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, same_export);
 	tcase_add_test(t, flags_of_the_kernel);
 	tcase_add_test(t, forced_connections_are_permitted_to_the_kernel);
+	tcase_add_test(t, permitted_connections_need_the_permission_again);
 	suite_add_tcase(s, t);
 	t = tcase_create("supervised");
 	tcase_add_loop_test(t, replacement, 0,

@@ -530,6 +530,16 @@ START_TEST(contradictions)
 		{ "force-multi-conn connections=1", "--force-multi-conn is for --connections" },
 		{ "force-multi-conn connections=2", NULL },
 		{ "force-multi-conn connections=auto", NULL },
+		{ "connections=2 timeout=0",
+		  "several --connections need a time limit for requests" },
+		{ "connections=2 timeout=0 read-only", "with --timeout 0 a lost one could not" },
+		{ "connections=2 timeout=0 no-supervise",
+		  "several --connections need a time limit" },
+		{ "connections=2 timeout=1", NULL },
+		{ "connections=2", NULL },
+		{ "connections=1 timeout=0", NULL },
+		{ "connections=auto timeout=0", NULL },
+		{ "timeout=0", NULL },
 	};
 	static struct settings s;
 
@@ -573,6 +583,31 @@ START_TEST(tls_is_required)
 	set_line(&s, "server=nbds://a/x server=nbds://b/x");
 	ck_assert_int_eq(settings_complete(&s, false, &e), 0);
 	ck_assert(s.servers[0].tls && s.servers[1].tls);
+}
+END_TEST
+
+START_TEST(automatic_connections)
+{
+	static const struct {
+		const char *line;
+		long processors;
+		uint32_t connections;
+	} table[] = {
+		{ "connections=auto", -1, 1 },
+		{ "connections=auto", 1, 1 },
+		{ "connections=auto", 3, 3 },
+		{ "connections=auto", PLAN_CONNECTIONS_AUTO_MAX, PLAN_CONNECTIONS_AUTO_MAX },
+		{ "connections=auto", 1000, PLAN_CONNECTIONS_AUTO_MAX },
+		{ "connections=auto timeout=0", 4, 1 },
+		{ "connections=auto timeout=1", 4, 4 },
+	};
+	static struct settings s;
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		set_line(&s, table[i].line);
+		ck_assert_uint_eq(settings_automatic_connections(&s, table[i].processors),
+				  table[i].connections);
+	}
 }
 END_TEST
 
@@ -650,6 +685,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, contradictions);
 	tcase_add_test(t, tls_is_required);
 	tcase_add_test(t, what_follows);
+	tcase_add_test(t, automatic_connections);
 	tcase_add_test(t, override);
 	suite_add_tcase(s, t);
 	return s;

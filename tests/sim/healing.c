@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
+#include "healing.h"
+
+#include <errno.h>
+
+#include "world.h"
+
+enum {
+	LOOK_MS = 700,
+	STAGE_MS = 240000, /* longest stage */
+	RESUME_MS = 5000,
+	PROMPT_MS = 9000, /* of a back-off of up to 5 s, and the notice of the driver */
+	GONE_MS = 120000, /* until the supervisor of a device that is gone must have seen that */
+};
+
+void healing_begin(struct world *w)
+{
+	w->healing = (struct healing){ .client = -1 };
+}
+
+static void enter(struct world *w, enum healing_stage stage)
+{
+	static const char *const names[] = {
+		[HEALING_NOT_YET] = "",
+		[HEALING_SETTLE] = "all connections come up",
+		[HEALING_RESCAN] = "rescan",
+		[HEALING_READ] = "all blocks are read",
+		[HEALING_REST] = "nothing is due",
+	};
+	struct healing *h = &w->healing;
+
+	STORY(w, "--- to come: %s", names[stage]);
+	h->stage = stage;
+	h->since = w->now;
+	h->client = -1;
+	h->tries = 0;
+	if (stage == HEALING_READ)
+		app_stop(w);
+}
+
+static bool has_answer(const struct world *w, int client)
+{
+	return client < 0 || w->clients.client[client].state != CLIENT_WAITS;
+}
+
+static void settle(struct world *w)
+{
+	struct healing *h = &w->healing;
+
+	if (reconnect_durable(&w->shell.core)->paused) {
+		if (has_answer(w, h->client) && w->now >= h->since + h->tries * RESUME_MS) {
+			h->tries++;
+			h->client = (int)client_ask(w, RC_ASK_RESUME);
+		}
+		return;
+	}
+	if (shell_is_settled(w))
+		return;
+	if (h->prompt && w->now - h->since > PROMPT_MS + 2 * w->set.late_ms)
+		world_fail(w, RULE_PROGRESS, "all connections are up only after %lld ms",
+			   w->now - h->since);
+	/* What is known already must do without a rescan as well. */
+	enter(w, world_chance(w, 2) ? HEALING_RESCAN : HEALING_READ);
+}
+
+/* A connection of a killed supervisor cannot be made to know a new size. */
+static bool may_be_refused(const struct world *w, int ret)
+{
+	for (unsigned i = 0; ret == -EBUSY && i < w->set.connections; i++)
+		if (w->shell.core.conn[i].state == RC_UNWATCHED)
+			return true;
+	return false;
+}
+
+static void rescan(struct world *w)
+{
+	struct healing *h = &w->healing;
+	int ret;
+
+	if (!has_answer(w, h->client))
+		return;
+	if (h->client >= 0) {
+		ret = w->clients.client[h->client].ret;
+		if (!ret || may_be_refused(w, ret)) {
+			enter(w, HEALING_READ);
+			return;
+		}
+	}
+	if (w->now >= h->since + h->tries * RESUME_MS) {
+		h->tries++;
+		h->client = (int)client_ask(w, RC_ASK_RESCAN);
+	}
+}
+
+static void read_all(struct world *w)
+{
+	if (!app_is_idle(w))
+		return;
+	if (!w->app.reading)
+		app_read_all(w);
+	else
+		enter(w, HEALING_REST);
+}
+
+/* Keys wear out also while nothing else happens. */
+static bool may_look_at_keys(const struct world *w)
+{
+	return w->set.kernel_tls && w->set.tls_renew;
+}
+
+static bool is_due_nothing(const struct world *w)
+{
+	return reconnect_deadline(&w->shell.core) == RC_NEVER ||
+	       (may_look_at_keys(w) && w->shell.core.phase == RC_WATCHING);
+}
+
+static bool is_worn_out(const struct world *w)
+{
+	for (unsigned i = 0; may_look_at_keys(w) && i < w->set.connections; i++) {
+		int conn = w->shell.held[i];
+
+		if (conn != SHELL_NONE && w->net.conn[conn].slot >= 0 &&
+		    driver_records(w) - w->net.conn[conn].records_taken >= w->set.tls_renew)
+			return true;
+	}
+	return false;
+}
+
+/* All servers have said more than the device has, and each connection can be made to know it. */
+static bool should_grow(const struct world *w)
+{
+	for (unsigned i = 0; i < w->set.servers; i++)
+		if (w->shell.told[i] <= w->driver.size)
+			return false;
+	for (unsigned i = 0; i < w->set.connections; i++)
+		if (w->shell.held[i] == SHELL_NONE)
+			return false;
+	return true;
+}
+
+static void rest(struct world *w)
+{
+	if (is_worn_out(w) || should_grow(w))
+		return;
+	if (shell_is_settled(w) || client_waiting(w) || w->dialer.busy || w->command.busy)
+		return;
+	w->over = is_due_nothing(w);
+}
+
+/* The device is not ours, or disconnected by us. Whoever has something of it must notice. */
+static void look_at_end(struct world *w)
+{
+	const struct shell *s = &w->shell;
+	bool holds = false;
+
+	if (!s->running) {
+		w->over = true;
+		return;
+	}
+	if (w->now - w->healing.since < GONE_MS)
+		return;
+	/* With timeout 0 it may hold one that the driver never took, and no sign of that. */
+	for (unsigned i = 0; i < SIM_SLOTS; i++)
+		holds |= s->candidate[i] != SHELL_NONE ||
+			 (s->held[i] != SHELL_NONE && w->net.conn[s->held[i]].slot >= 0);
+	if (holds || !is_due_nothing(w))
+		world_fail(w, RULE_PROGRESS, "the device is gone, and its supervisor stays busy");
+	w->over = true;
+}
+
+static void look_at_stage(struct world *w)
+{
+	struct healing *h = &w->healing;
+	const char *why;
+
+	if (!w->shell.running && !w->command.busy)
+		shell_adopt(w, 0, 0);
+	switch (w->shell.running ? h->stage : HEALING_NOT_YET) {
+	case HEALING_NOT_YET:
+		break;
+	case HEALING_SETTLE:
+		settle(w);
+		break;
+	case HEALING_RESCAN:
+		rescan(w);
+		break;
+	case HEALING_READ:
+		read_all(w);
+		break;
+	case HEALING_REST:
+		rest(w);
+		break;
+	}
+	if (w->over || w->now - h->since < STAGE_MS)
+		return;
+	if (w->driver.frozen) {
+		w->excuses[EXCUSE_FROZEN]++;
+		w->over = true;
+		return;
+	}
+	why = shell_is_settled(w);
+	world_fail(w, RULE_PROGRESS, "%s after %d s without any fault (stage %d, phase %d%s)",
+		   why                        ? why :
+		   h->stage == HEALING_RESCAN ? "no rescan succeeds" :
+		   h->stage == HEALING_READ   ? "requests are not done" :
+		   is_worn_out(w)             ? "keys are worn out" :
+		   should_grow(w)             ? "the device does not grow" :
+						"something is still due",
+		   STAGE_MS / 1000, (int)h->stage, (int)w->shell.core.phase,
+		   reconnect_deadline(&w->shell.core) == RC_NEVER ? ", nothing is due" : "");
+}
+
+static void look(struct world *w, unsigned unused, unsigned unused2)
+{
+	(void)unused;
+	(void)unused2;
+	client_check(w, true);
+	shell_check(w);
+	if (w->shell.ended || w->driver.owner != DRIVER_OURS || w->driver.disconnected)
+		look_at_end(w);
+	else
+		look_at_stage(w);
+	if (!w->over)
+		world_after(w, LOOK_MS, look, 0, 0);
+}
+
+/* Whether all connections can be back as soon as they are asked for. */
+static bool is_free(const struct world *w)
+{
+	for (unsigned i = 0; i < w->net.conns; i++)
+		if (w->net.conn[i].lingers)
+			return false;
+	return w->shell.running && !w->jumped && !reconnect_durable(&w->shell.core)->paused &&
+	       !(w->set.adopted || w->shell.life > 1) && !w->set.stalls &&
+	       w->now >= w->command.mutex_free && !w->command.busy && w->clients.aborted_at < 0 &&
+	       !(w->dialer.busy && w->dialer.fault == DIALER_HANGS) && !w->driver.frozen;
+}
+
+void healing_start(struct world *w)
+{
+	enter(w, HEALING_SETTLE);
+	w->healing.prompt = is_free(w);
+	look(w, 0, 0);
+}

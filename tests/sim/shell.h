@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
+/*
+ * shell: the supervisor around the core, that is what daemon/supervise does with the actions of
+ * reconnect.h, and how events get to it: in any order, late, also twice where poll would say so.
+ * It checks the contract of the header on each action. A supervisor may be killed between any two
+ * actions; another one adopts the device then with what was published last, or is handed it over.
+ */
+#ifndef NBD_ATTACH_SIM_SHELL_H
+#define NBD_ATTACH_SIM_SHELL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "policy/reconnect.h"
+
+#include "limits.h"
+
+struct world;
+
+enum { SHELL_EVENTS = 256, SHELL_NONE = -1, SHELL_RATE = 64 };
+
+enum shell_start {
+	SHELL_FRESH,
+	SHELL_ADOPTED,     /* no descriptors */
+	SHELL_FROM_STORE,  /* the service manager had kept the descriptors */
+	SHELL_HANDED_OVER, /* with descriptors and states */
+};
+
+struct shell {
+	struct reconnect core;
+	struct rc_config config;
+	struct rc_durable published;
+	bool running;
+	bool ended;    /* for good: nobody adopts the device again */
+	bool replaced; /* a successor has everything */
+	bool heir;     /* this one was such a successor */
+	bool unseen;   /* the driver uses a connection that was told to be lost */
+	unsigned life; /* number of this supervisor */
+	int kill_in;   /* it is killed after so many more actions; -1: it is not */
+
+	int held[SIM_SLOTS];      /* connections with a descriptor; SHELL_NONE */
+	int candidate[SIM_SLOTS]; /* candidates; SHELL_NONE */
+	int stored[SIM_SLOTS];    /* what the service manager keeps; SHELL_NONE */
+	bool has_store;           /* it keeps the descriptors of a killed supervisor */
+	bool end_told[SIM_SLOTS]; /* candidate: CANDIDATE_ENDED was said */
+	bool cutting[SIM_SLOTS];  /* connection: CUT_DONE has not been said yet */
+
+	bool carrying_out; /* events that come wait for the end of the actions */
+	struct rc_event event[SHELL_EVENTS];
+	unsigned first, count;
+	long long tick_at;
+	unsigned tick_serial, spins;
+
+	/* What the rules need to know. */
+	uint64_t told[SIM_SERVERS]; /* last size of each server; the device's if it was unfit */
+	bool stranger;              /* a command found that the device is not ours */
+	unsigned strange_commands;
+	long long handing_since; /* begin of the last hand-over */
+	long long heard_at;      /* last notice of the driver */
+	bool heard_lost;         /* it was that notices are missing */
+	long long paused_at;     /* last time that it was known to be paused */
+	long long installed_at;  /* last INSTALL */
+	long long drain_since;   /* begin of DRAINING; -1: it is another phase */
+	uint64_t in_flight;      /* requests, as told last */
+	bool traffic_failed;     /* the counters could not be read once */
+	bool shrunk;             /* a server said less than before: a renewal may be needless */
+	struct {
+		int code;
+		long long at;
+	} noted[SIM_SERVERS]; /* last note of a failure to reach each server */
+	long long flap_noted_at;
+	long long dial_times[SHELL_RATE], offer_times[SHELL_RATE];
+	unsigned dials, offers;
+};
+
+void shell_begin(struct world *w);
+
+void shell_start(struct world *w, enum shell_start how);
+
+/* The supervisor is told; nothing happens where there is none. */
+void shell_event(struct world *w, const struct rc_event *ev);
+
+/* A notice of the driver, of one connection or (lost) that notices are missing. */
+void shell_notice(struct world *w, bool lost);
+
+/* poll says that conn has ended, if the supervisor has it still. */
+void shell_poll(struct world *w, unsigned conn, unsigned unused);
+
+/* The same of all that it has, which it looks at before it tells of a command's end. */
+void shell_poll_all(struct world *w);
+
+/* Nothing of conn can reach its server any more. */
+void shell_cut_done(struct world *w, unsigned conn, unsigned index);
+
+void shell_kill(struct world *w);
+
+/* Another supervisor takes over where one was killed, as soon as it can. */
+void shell_adopt(struct world *w, unsigned unused, unsigned unused2);
+
+/* Fails if it should have given the device up by now. */
+void shell_check(struct world *w);
+
+/* Whether all is well by the supervisor's view and by the driver's; else why not. */
+const char *shell_is_settled(struct world *w);
+
+#endif
