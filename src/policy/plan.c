@@ -25,6 +25,11 @@ enum {
 	RENEWAL_MAX_MS = 60000,
 };
 
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
 static int plan_block_size(uint32_t wanted, const struct export *x, const struct plan_kernel *k,
 			   struct plan *p, struct err *e)
 {
@@ -72,9 +77,7 @@ static int plan_max_sectors(const struct export *x, const struct plan_kernel *k,
 			       "the server takes %u bytes in one request at most and the kernel "
 			       "cannot be held below a page of %u; raise the server's maximum",
 			       max, k->page_size);
-	p->max_sectors_kb = max / 1024 / page_kb * page_kb;
-	if (p->max_sectors_kb > PLAN_MAX_SECTORS_KB)
-		p->max_sectors_kb = PLAN_MAX_SECTORS_KB;
+	p->max_sectors_kb = lesser(max / 1024 / page_kb * page_kb, PLAN_MAX_SECTORS_KB);
 	return 0;
 }
 
@@ -120,9 +123,8 @@ int plan_attach(const struct settings *s, unsigned connections, const struct exp
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
 	p->write_zeroes = flags & NBD_FLAG_SEND_WRITE_ZEROES;
 	p->size = x->size;
-	p->timeout_s = s->timeout_s < PLAN_TIMEOUT_MAX ? s->timeout_s : PLAN_TIMEOUT_MAX;
-	p->dead_timeout_s = s->dead_timeout_s < PLAN_TIMEOUT_MAX ? s->dead_timeout_s :
-								   PLAN_TIMEOUT_MAX;
+	p->timeout_s = lesser(s->timeout_s, PLAN_TIMEOUT_MAX);
+	p->dead_timeout_s = lesser(s->dead_timeout_s, PLAN_TIMEOUT_MAX);
 	if (!s->supervision.none) {
 		p->dead_timeout_s = PLAN_TIMEOUT_MAX;
 		if (connections <= 1 && !settings_given(s, &s->timeout_s)) {
@@ -164,12 +166,11 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 			       "not say CAN_MULTI_CONN)");
 	if (writable && x->flags & NBD_FLAG_READ_ONLY)
 		return err_set(e, ERR_REFUSED, ESTALE, "the export has become read-only");
-	for (unsigned bit = 0; writable && bit < 16; bit++)
-		if (missing & 1U << bit)
-			return err_set(e, ERR_REFUSED, ESTALE,
-				       "the server has no %s any more, which the "
-				       "kernel goes on sending",
-				       wire_flag_name(bit));
+	if (writable && missing)
+		return err_set(e, ERR_REFUSED, ESTALE,
+			       "the server has no %s any more, which the "
+			       "kernel goes on sending",
+			       wire_flag_name((unsigned)__builtin_ctz(missing)));
 	if (writable && x->flags & NBD_FLAG_SEND_FLUSH && !(p->server_flags & NBD_FLAG_SEND_FLUSH))
 		return err_set(e, ERR_REFUSED, ESTALE,
 			       "the server has a cache now, which the kernel would never flush");
@@ -210,7 +211,7 @@ unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random)
 		return 0;
 	while (--attempt && limit < max)
 		limit *= 2;
-	return random % ((limit < max ? limit : max) + 1);
+	return random % (lesser(limit, max) + 1);
 }
 
 enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,

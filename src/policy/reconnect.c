@@ -22,8 +22,8 @@ enum {
 };
 
 /*
- * Without a request timeout the driver does not show what it has taken. A socket is offered again at
- * these intervals, which covers a driver that is late; where it was taken, the driver drops it.
+ * Without a request timeout the driver does not show what it has taken. A socket is offered again
+ * at these intervals, which covers a driver that is late; where it was taken, the driver drops it.
  */
 static const unsigned blind_ms[] = { OFFER_MS, 100, 500 };
 enum { BLIND_OFFERS = 1 + sizeof(blind_ms) / sizeof(blind_ms[0]) };
@@ -58,6 +58,15 @@ static struct rc_action *add_note(struct reconnect *r, enum rc_note note)
 
 	a->note = note;
 	return a;
+}
+
+/* Returns what is kept until the next one. */
+static const struct err *set_error(struct reconnect *r, const struct err *e)
+{
+	r->error = *e;
+	r->failures++;
+	r->changed = true;
+	return &r->error;
 }
 
 static void arm(struct reconnect *r, enum rc_timer timer, long long ms)
@@ -119,12 +128,6 @@ static void fail_rescan(struct reconnect *r, const struct err *e)
 {
 	if (r->client.request == RC_ASK_RESCAN)
 		answer_client(r, e);
-}
-
-static void note_reason(struct reconnect *r, struct rc_action *note, const struct err *e)
-{
-	r->reason = *e;
-	note->err = &r->reason;
 }
 
 /* --- connections ------------------------------------------------------------------------------ */
@@ -293,7 +296,6 @@ static void install_candidate(struct reconnect *r, struct rc_conn *c)
 	forget_candidate(r, a->candidate);
 	r->reconnects++;
 	r->rounds = r->tried = 0;
-	r->silent = false;
 	r->changed = true;
 	disarm(r, RC_T_GIVE_UP);
 }
@@ -484,13 +486,6 @@ static void dial_lost(struct reconnect *r)
 		    count_in(r, LOST));
 }
 
-static void set_error(struct reconnect *r, const struct err *e)
-{
-	r->error = *e;
-	r->failures++;
-	r->changed = true;
-}
-
 /* Whether the server is there, but refuses: it has nothing left of lost connections. */
 static bool is_proof(const struct err *e)
 {
@@ -538,7 +533,7 @@ static void refuse_renewal(struct reconnect *r, const struct err *e)
 	struct rc_action *a = add_note(r, RC_NOTE_NOT_RENEWED);
 
 	a->conn = r->target;
-	note_reason(r, a, e);
+	a->err = set_error(r, e);
 	r->renew_after = r->now + RENEW_AGAIN_MS;
 	fail_rescan(r, e);
 	choose_phase(r);
@@ -563,9 +558,9 @@ static void start_growth(struct reconnect *r)
 }
 
 /*
- * To grow, the kernel lets no request begin until those in flight are done, and carries out no other
- * command meanwhile: if a connection were lost then, nobody could give it a new one. Requests in
- * flight on a connection that is cut would be sent again only after a second or longer.
+ * To grow, the kernel lets no request begin until those in flight are done, and carries out no
+ * other command meanwhile: if a connection were lost then, nobody could give it a new one. Requests
+ * in flight on a connection that is cut would be sent again only after a second or longer.
  */
 static void end_draining(struct reconnect *r)
 {
@@ -629,13 +624,13 @@ static void resize_done(struct reconnect *r, const struct rc_event *ev)
 		r->changed = true;
 	} else {
 		r->refused_size = a->size;
-		note_reason(r, a, ev->err);
+		a->err = set_error(r, ev->err);
 		fail_rescan(r, ev->err);
 	}
 	choose_phase(r);
 }
 
-/* --- confirming, offering, giving up ------------------------------------------------------------ */
+/* --- confirming, offering, giving up ---------------------------------------------------------- */
 
 static void probe_device(struct reconnect *r)
 {
@@ -727,9 +722,9 @@ static void candidate_has_ended(struct reconnect *r)
 }
 
 /*
- * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as long
- * as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a candidate
- * may have replaced another one, which is DOWN then without a slot.
+ * The driver takes none where no slot is dead; and one that is dead it may leave unmarked for as
+ * long as the request timeout, while it sends to it (7.2). Where a DOUBTFUL connection lives, a
+ * candidate may have replaced another one, which is DOWN then without a slot.
  */
 static bool is_without_room(const struct reconnect *r)
 {
@@ -792,9 +787,8 @@ static void disconnect_done(struct reconnect *r, const struct rc_event *ev)
 	(void)ev;
 	err_set(&e, ERR_UNREACHABLE, ETIMEDOUT, "given up after %u s without a connection: %.400s",
 		r->config.reconnect_timeout_s, r->error.text);
-	set_error(r, &e);
 	a->ret = -ETIMEDOUT;
-	a->err = &r->error;
+	a->err = set_error(r, &e);
 }
 
 static const struct {
@@ -817,7 +811,7 @@ static void command_done(struct reconnect *r, const struct rc_event *ev)
 		add_note(r, RC_NOTE_DETACHED);
 		end_supervision(r);
 	} else if (ev->result == RC_DISCONNECTED && r->phase != RC_DISCONNECTING) {
-		note_reason(r, add_note(r, RC_NOTE_DISCONNECTED), ev->err);
+		add_note(r, RC_NOTE_DISCONNECTED)->err = set_error(r, ev->err);
 		end_supervision(r);
 	} else {
 		phases[r->phase].command_done(r, ev);
@@ -851,7 +845,7 @@ static void notice_due(struct reconnect *r)
 	r->unattributed = 0;
 }
 
-static void give_up(struct reconnect *r)
+static void give_up_device(struct reconnect *r)
 {
 	if (r->busy || may_be_taken(r)) {
 		arm(r, RC_T_GIVE_UP, BUSY_MS);
@@ -883,14 +877,13 @@ static void command_hangs(struct reconnect *r)
 		"the kernel has not carried out a command for %d s: another one hangs, or requests "
 		"that it waits for do",
 		COMMAND_MS / 1000);
-	set_error(r, &e);
-	add_note(r, RC_NOTE_HANGS)->err = &r->error;
+	add_note(r, RC_NOTE_HANGS)->err = set_error(r, &e);
 }
 
 static void (*const timers[RC_TIMERS])(struct reconnect *r) = {
-	[RC_T_PHASE] = phase_due,       [RC_T_NOTICE] = notice_due,
-	[RC_T_GIVE_UP] = give_up,       [RC_T_RENEW] = look_at_keys,
-	[RC_T_GROW] = start_growth,     [RC_T_CLIENT] = client_timed_out,
+	[RC_T_PHASE] = phase_due,        [RC_T_NOTICE] = notice_due,
+	[RC_T_GIVE_UP] = give_up_device, [RC_T_RENEW] = look_at_keys,
+	[RC_T_GROW] = start_growth,      [RC_T_CLIENT] = client_timed_out,
 	[RC_T_COMMAND] = command_hangs,
 };
 
@@ -1012,7 +1005,7 @@ static void abort_connections(struct reconnect *r, unsigned client)
 	choose_phase(r);
 }
 
-static void hand_over(struct reconnect *r, unsigned client)
+static void hand_device_over(struct reconnect *r, unsigned client)
 {
 	if (r->busy || may_be_taken(r) || r->unattributed || count_in(r, CUTTING)) {
 		refuse_client(r, client,
@@ -1032,7 +1025,7 @@ static const struct {
 	[RC_ASK_RESUME] = { resume_device, is_whole },
 	[RC_ASK_RESCAN] = { rescan_servers, is_rescanned },
 	[RC_ASK_ABORT] = { abort_connections, NULL },
-	[RC_ASK_HAND_OVER] = { hand_over, NULL },
+	[RC_ASK_HAND_OVER] = { hand_device_over, NULL },
 };
 
 static void client_asks(struct reconnect *r, const struct rc_event *ev)
@@ -1091,31 +1084,26 @@ static void link_dead(struct reconnect *r, bool lost)
 	wake_offer(r);
 }
 
-/* A server that is refused counts as one of the device's size, so that nothing grows beyond it. */
-static int judge_answer(struct reconnect *r, const struct rc_event *ev, struct err *e)
-{
-	if (!ev->ret)
-		return plan_replacement(r->config.plan, r->durable.size, r->config.export_name,
-					ev->export, &r->durable.server_size[r->server], e);
-	*e = *ev->err;
-	return ev->ret;
-}
-
 static void dial_done(struct reconnect *r, const struct rc_event *ev)
 {
 	unsigned count = ev->ret ? 0 : ev->count;
+	int ret = ev->ret;
 	struct err e;
-	int ret;
 
 	r->dialing = false;
 	r->candidates = count ? UINT64_MAX >> (PLAN_CONNECTIONS_MAX - count) : 0;
 	r->kernel_tls = ev->kernel_tls && r->config.tls_renew;
 	/* nbd-server opens the export only for the transmission phase, and says 0 before. */
-	if (!ev->ret && !r->asked && !ev->export->size) {
+	if (!ret && !r->asked && !ev->export->size) {
 		dial_server(r, r->purpose, r->server, 1);
 		return;
 	}
-	ret = judge_answer(r, ev, &e);
+	/* The size of a server that is refused counts as the device's: nothing grows beyond it. */
+	if (!ret)
+		ret = plan_replacement(r->config.plan, r->durable.size, r->config.export_name,
+				       ev->export, &r->durable.server_size[r->server], &e);
+	else
+		e = *ev->err;
 	r->changed = true;
 	if (r->purpose == RC_RESCAN) {
 		rescan_next(r, ret, &e);
@@ -1184,19 +1172,14 @@ static void take_event(struct reconnect *r, const struct rc_event *ev)
 
 /* --- the machine ------------------------------------------------------------------------------ */
 
-/* Work that waits while a connection is lost. */
-static bool is_preempted(const struct reconnect *r)
-{
-	return count_in(r, LOST) && (r->phase == RC_WATCHING || r->phase == RC_DRAINING ||
-				     (r->phase == RC_DIALING && r->purpose != RC_REPLACE));
-}
-
 /* What follows from the state, whatever led to it. */
 static void review_state(struct reconnect *r)
 {
+	bool idle = r->phase == RC_WATCHING || r->phase == RC_DRAINING ||
+		    (r->phase == RC_DIALING && r->purpose != RC_REPLACE);
 	uint32_t limit_s = r->config.reconnect_timeout_s;
 
-	if (is_preempted(r))
+	if (idle && count_in(r, LOST))
 		choose_phase(r);
 	if (!limit_s || r->durable.paused || !all_in(r, GONE))
 		disarm(r, RC_T_GIVE_UP);
@@ -1229,9 +1212,6 @@ void reconnect_init(struct reconnect *r, const struct rc_config *config, long lo
 		fence_server(r);
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
-	for (unsigned i = 0; i < config->connections; i++)
-		if (r->conn[i].records > r->records)
-			r->records = r->conn[i].records;
 	if (r->durable.paused)
 		cut_connections(r);
 	choose_phase(r);

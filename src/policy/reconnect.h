@@ -182,8 +182,9 @@ enum rc_action_type {
 
 /*
  * Duties of the caller, as they need its eyes:
- * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED where
- *   it is not. Identity is compared once more in each command, directly before it is sent (NOT_OURS).
+ * - DIAL, READ_TRAFFIC: it first looks whether the device is still its own, and tells DETACHED
+ *   where it is not. Each command compares identity once more, directly before it is sent
+ *   (NOT_OURS).
  * - COMMAND_DONE: it looks at all sockets before it tells it, and tells those that have ended.
  * - OFFER works on a copy of the descriptor: the candidate may be dropped, or installed and cut,
  *   before COMMAND_DONE.
@@ -271,10 +272,9 @@ struct reconnect {
 	} client;
 
 	unsigned reconnects, failures;
-	struct err error;   /* the last failure to connect */
+	struct err error;   /* the last failure */
 	struct err answer;  /* to the waiting client */
 	struct err refusal; /* to a client that does not wait */
-	struct err reason;  /* of NOT_RENEWED, NOT_GROWN, DISCONNECTED */
 	struct rc_noted {
 		int code;
 		long long again_at; /* no further note of the same failure before */

@@ -2,8 +2,8 @@
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * renew: when a connection that lives is to be replaced all the same, and when that hurts least.
- * Keys of kernel TLS do not last for ever, and a server says an export's size once for each connection.
- * Pure functions, memory only; what is done about it is reconnect's.
+ * Keys of kernel TLS do not last for ever, and a server says an export's size once for each
+ * connection. Pure functions, memory only; what is done about it is reconnect's.
  */
 #ifndef NBD_ATTACH_RENEW_H
 #define NBD_ATTACH_RENEW_H

@@ -320,7 +320,7 @@ static void step(struct world *w, unsigned unused, unsigned unused2)
 		}
 	}
 	client_check(w, true);
-	shell_check(w);
+	contract_check(w);
 	world_after_elsewhere(w, 1 + world_random(w, world_chance(w, 6) ? 20000 : c->pace_ms), step,
 			      0, 0);
 }
@@ -351,9 +351,21 @@ static uint64_t largest_size(const struct world *w)
 	uint64_t size = w->driver.size;
 
 	for (unsigned i = 0; i < w->set.servers; i++)
-		if (w->shell.told[i] > size)
-			size = w->shell.told[i];
+		if (w->contract.told[i] > size)
+			size = w->contract.told[i];
 	return size;
+}
+
+/* A server that stays away: its machine stands still, or refuses. */
+static void end_with(struct world *w, unsigned server)
+{
+	if (!w->healing.lame_silent) {
+		server_kill(w, server);
+		return;
+	}
+	server_start(w, server);
+	server_go_on(w, server);
+	server_stop(w, server, true);
 }
 
 void chaos_end(struct world *w)
@@ -370,6 +382,7 @@ void chaos_end(struct world *w)
 		w->app.think_ms = SLOW_MS;
 	if (w->command.mutex_free > w->now + 5000)
 		w->command.mutex_free = w->now + 5000;
+	healing_prepare(w);
 	for (unsigned i = 0; i < w->set.servers; i++)
 		if (w->server[i].size > size)
 			size = w->server[i].size;
@@ -383,9 +396,13 @@ void chaos_end(struct world *w)
 		/* A replica may stay larger, none may stay smaller than the device. */
 		if (world_chance(w, 2) || s->size < least)
 			s->size = size;
+		server_rejoin(w, i);
+		if ((int)i == w->healing.lame) {
+			end_with(w, i);
+			continue;
+		}
 		server_start(w, i);
 		server_go_on(w, i);
-		server_rejoin(w, i);
 	}
 	w->clients.changed_at = w->now;
 	healing_start(w);

@@ -69,6 +69,10 @@ static void check_rescanned(struct world *w, const struct client *c)
 {
 	uint64_t size = UINT64_MAX;
 
+	for (unsigned i = 0; i < w->set.servers; i++)
+		if (w->contract.told_at[i] < c->asked)
+			world_fail(w, RULE_ANSWER, "a rescan was answered, and server %u not asked",
+				   i);
 	if (w->clients.changed_at >= c->asked)
 		return;
 	for (unsigned i = 0; i < w->set.servers; i++)

@@ -44,8 +44,6 @@ static void tell_result(struct world *w, unsigned serial, unsigned packed)
 			   w->now - c->given_at);
 	if (ev.result != RC_OK)
 		ev.err = &failure;
-	if (ev.result == RC_NOT_OURS || ev.result == RC_DISCONNECTED)
-		w->shell.stranger = true;
 	shell_poll_all(w);
 	c->busy = false;
 	c->done_at = w->now;

@@ -26,12 +26,13 @@ void dialer_begin(struct world *w)
 static void note_size(struct world *w)
 {
 	struct dialer *d = &w->dialer;
-	uint64_t *told = &w->shell.told[d->server];
+	uint64_t *told = &w->contract.told[d->server];
 	uint64_t size = d->unfit ? w->driver.size : d->export.size;
 
 	if (!d->export.size)
 		return;
-	w->shell.shrunk |= size < *told;
+	w->contract.told_at[d->server] = w->now;
+	w->contract.shrunk |= size < *told;
 	*told = size;
 }
 

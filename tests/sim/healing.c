@@ -10,13 +10,15 @@ enum {
 	LOOK_MS = 700,
 	STAGE_MS = 240000, /* longest stage */
 	RESUME_MS = 5000,
+	SILENCE_MS =
+		36000, /* until a silent server is noticed by the driver's timer or by keepalive */
 	PROMPT_MS = 9000, /* of a back-off of up to 5 s, and the notice of the driver */
 	GONE_MS = 120000, /* until the supervisor of a device that is gone must have seen that */
 };
 
 void healing_begin(struct world *w)
 {
-	w->healing = (struct healing){ .client = -1 };
+	w->healing = (struct healing){ .client = -1, .lame = -1 };
 }
 
 static void enter(struct world *w, enum healing_stage stage)
@@ -24,6 +26,8 @@ static void enter(struct world *w, enum healing_stage stage)
 	static const char *const names[] = {
 		[HEALING_NOT_YET] = "",
 		[HEALING_SETTLE] = "all connections come up",
+		[HEALING_PAUSE] = "pause",
+		[HEALING_RESUME] = "resume",
 		[HEALING_RESCAN] = "rescan",
 		[HEALING_READ] = "all blocks are read",
 		[HEALING_REST] = "nothing is due",
@@ -44,9 +48,43 @@ static bool has_answer(const struct world *w, int client)
 	return client < 0 || w->clients.client[client].state != CLIENT_WAITS;
 }
 
+/* How long it may take until all connections are up, where nothing else stands in the way. */
+static long long prompt_ms(const struct world *w)
+{
+	long long ms = PROMPT_MS + 2 * w->set.late_ms;
+
+	if (w->healing.lame >= 0 && w->healing.lame_silent)
+		ms += SILENCE_MS + 1000LL * w->set.fence_delay_s + 2 * w->set.attempt_timeout_ms;
+	return ms;
+}
+
+static bool uses_lame(const struct world *w)
+{
+	for (unsigned i = 0; i < w->set.connections; i++)
+		if ((int)w->net.conn[w->driver.slot[i].conn].server == w->healing.lame)
+			return true;
+	return false;
+}
+
+static void revive_lame(struct world *w)
+{
+	if (w->healing.lame < 0)
+		return;
+	server_start(w, (unsigned)w->healing.lame);
+	server_go_on(w, (unsigned)w->healing.lame);
+	w->healing.lame = -1;
+}
+
+/* What is known already must do without a rescan as well. */
+static void enter_growth(struct world *w)
+{
+	enter(w, world_chance(w, 2) ? HEALING_RESCAN : HEALING_READ);
+}
+
 static void settle(struct world *w)
 {
 	struct healing *h = &w->healing;
+	const char *why;
 
 	if (reconnect_durable(&w->shell.core)->paused) {
 		if (has_answer(w, h->client) && w->now >= h->since + h->tries * RESUME_MS) {
@@ -55,13 +93,19 @@ static void settle(struct world *w)
 		}
 		return;
 	}
-	if (shell_is_settled(w))
-		return;
-	if (h->prompt && w->now - h->since > PROMPT_MS + 2 * w->set.late_ms)
-		world_fail(w, RULE_PROGRESS, "all connections are up only after %lld ms",
+	why = shell_is_settled(w);
+	if (!why && uses_lame(w))
+		why = "a connection is to a server that is gone";
+	if (h->prompt && !w->driver.frozen && w->now - h->since > prompt_ms(w))
+		world_fail(w, RULE_PROGRESS, "%s after %lld ms", why ? why : "all is well only",
 			   w->now - h->since);
-	/* What is known already must do without a rescan as well. */
-	enter(w, world_chance(w, 2) ? HEALING_RESCAN : HEALING_READ);
+	if (why)
+		return;
+	revive_lame(w);
+	if (world_chance(w, 4))
+		enter(w, HEALING_PAUSE);
+	else
+		enter_growth(w);
 }
 
 /* A connection of a killed supervisor cannot be made to know a new size. */
@@ -71,6 +115,36 @@ static bool may_be_refused(const struct world *w, int ret)
 		if (w->shell.core.conn[i].state == RC_UNWATCHED)
 			return true;
 	return false;
+}
+
+static void ask_again(struct world *w, enum rc_request request)
+{
+	struct healing *h = &w->healing;
+
+	if (w->now < h->since + h->tries * RESUME_MS)
+		return;
+	h->tries++;
+	h->client = (int)client_ask(w, request);
+}
+
+/* A pause and its end are answered with success, unless something else is done at that moment. */
+static void pause_or_resume(struct world *w)
+{
+	struct healing *h = &w->healing;
+	bool pause = h->stage == HEALING_PAUSE;
+	int ret;
+
+	if (!has_answer(w, h->client))
+		return;
+	ret = h->client < 0 ? -EBUSY : w->clients.client[h->client].ret;
+	if (ret == -EBUSY && (h->client < 0 || !may_be_refused(w, ret)))
+		ask_again(w, pause ? RC_ASK_PAUSE : RC_ASK_RESUME);
+	else if (ret && ret != -EBUSY && !w->set.stalls)
+		world_fail(w, RULE_ANSWER, "a %s fails with %d", pause ? "pause" : "resume", ret);
+	else if (pause && !ret)
+		enter(w, HEALING_RESUME);
+	else
+		enter_growth(w);
 }
 
 static void rescan(struct world *w)
@@ -87,10 +161,7 @@ static void rescan(struct world *w)
 			return;
 		}
 	}
-	if (w->now >= h->since + h->tries * RESUME_MS) {
-		h->tries++;
-		h->client = (int)client_ask(w, RC_ASK_RESCAN);
-	}
+	ask_again(w, RC_ASK_RESCAN);
 }
 
 static void read_all(struct world *w)
@@ -131,7 +202,7 @@ static bool is_worn_out(const struct world *w)
 static bool should_grow(const struct world *w)
 {
 	for (unsigned i = 0; i < w->set.servers; i++)
-		if (w->shell.told[i] <= w->driver.size)
+		if (w->contract.told[i] <= w->driver.size)
 			return false;
 	for (unsigned i = 0; i < w->set.connections; i++)
 		if (w->shell.held[i] == SHELL_NONE)
@@ -182,6 +253,10 @@ static void look_at_stage(struct world *w)
 	case HEALING_SETTLE:
 		settle(w);
 		break;
+	case HEALING_PAUSE:
+	case HEALING_RESUME:
+		pause_or_resume(w);
+		break;
 	case HEALING_RESCAN:
 		rescan(w);
 		break;
@@ -216,7 +291,7 @@ static void look(struct world *w, unsigned unused, unsigned unused2)
 	(void)unused;
 	(void)unused2;
 	client_check(w, true);
-	shell_check(w);
+	contract_check(w);
 	if (w->shell.ended || w->driver.owner != DRIVER_OURS || w->driver.disconnected)
 		look_at_end(w);
 	else
@@ -237,9 +312,20 @@ static bool is_free(const struct world *w)
 	       !(w->dialer.busy && w->dialer.fault == DIALER_HANGS) && !w->driver.frozen;
 }
 
+void healing_prepare(struct world *w)
+{
+	struct healing *h = &w->healing;
+
+	h->prompt = is_free(w);
+	if (w->set.servers < 2 || !h->prompt || !world_chance(w, 3))
+		return;
+	h->lame = (int)world_random(w, w->set.servers);
+	h->lame_silent = world_chance(w, 2);
+	STORY(w, "--- server %d comes back later", h->lame);
+}
+
 void healing_start(struct world *w)
 {
 	enter(w, HEALING_SETTLE);
-	w->healing.prompt = is_free(w);
 	look(w, 0, 0);
 }

@@ -17,6 +17,8 @@ struct world;
 enum healing_stage {
 	HEALING_NOT_YET,
 	HEALING_SETTLE, /* all connections come up */
+	HEALING_PAUSE,  /* the device is paused */
+	HEALING_RESUME, /* and resumed */
 	HEALING_RESCAN, /* the device grows */
 	HEALING_READ,   /* requests end, and all blocks are read */
 	HEALING_REST,   /* nothing is due */
@@ -27,10 +29,15 @@ struct healing {
 	long long since; /* begin of the stage */
 	int client;      /* that waits; -1: none */
 	unsigned tries;
-	bool prompt; /* nothing but the back-off stands in the way */
+	bool prompt;      /* nothing but the back-off stands in the way */
+	int lame;         /* server that comes back only when all connections are up; -1: none */
+	bool lame_silent; /* it does not even refuse */
 };
 
 void healing_begin(struct world *w);
+
+/* All faults are about to end, but for a server that may stay away for a while. */
+void healing_prepare(struct world *w);
 
 /* All faults have ended. */
 void healing_start(struct world *w);

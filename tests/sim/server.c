@@ -345,6 +345,16 @@ static void excuse_rest(struct world *w, unsigned server)
 	s->dirty = s->cached = 0;
 }
 
+/*
+ * With timeout 0 nobody knows that an offer to another server was not taken; nor that a connection
+ * which seemed to be lost has ended only now, as long as the driver's notice is on its way.
+ */
+static bool is_unseen(const struct world *w, const struct server *s)
+{
+	return !w->set.request_timeout_s &&
+	       (s->unseen || (w->shell.unseen && w->now < s->last_end + RC_NOTICE_MS));
+}
+
 void server_check_switch(struct world *w, unsigned conn)
 {
 	unsigned to = w->net.conn[conn].server;
@@ -364,8 +374,7 @@ void server_check_switch(struct world *w, unsigned conn)
 
 		if (i == to || !(net_owes_write(w, i) || s->dirty))
 			continue;
-		/* With timeout 0 nobody knows that an offer to the other server was not taken. */
-		if (s->unseen && !w->set.request_timeout_s)
+		if (is_unseen(w, s))
 			w->excuses[EXCUSE_UNSEEN]++;
 		else if (w->now < s->last_end + 1000LL * w->set.fence_delay_s)
 			world_fail(w, RULE_ONE_SERVER,

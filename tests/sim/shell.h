@@ -3,8 +3,8 @@
 /*
  * shell: the supervisor around the core, that is what daemon/supervise does with the actions of
  * reconnect.h, and how events get to it: in any order, late, also twice where poll would say so.
- * It checks the contract of the header on each action. A supervisor may be killed between any two
- * actions; another one adopts the device then with what was published last, or is handed it over.
+ * A supervisor may be killed between any two actions; another one adopts the device then with what
+ * was published last, or is handed it over.
  */
 #ifndef NBD_ATTACH_SIM_SHELL_H
 #define NBD_ATTACH_SIM_SHELL_H
@@ -18,7 +18,7 @@
 
 struct world;
 
-enum { SHELL_EVENTS = 256, SHELL_NONE = -1, SHELL_RATE = 64 };
+enum { SHELL_EVENTS = 256, SHELL_NONE = -1 };
 
 enum shell_start {
 	SHELL_FRESH,
@@ -51,27 +51,7 @@ struct shell {
 	unsigned first, count;
 	long long tick_at;
 	unsigned tick_serial, spins;
-
-	/* What the rules need to know. */
-	uint64_t told[SIM_SERVERS]; /* last size of each server; the device's if it was unfit */
-	bool stranger;              /* a command found that the device is not ours */
-	unsigned strange_commands;
 	long long handing_since; /* begin of the last hand-over */
-	long long heard_at;      /* last notice of the driver */
-	bool heard_lost;         /* it was that notices are missing */
-	long long paused_at;     /* last time that it was known to be paused */
-	long long installed_at;  /* last INSTALL */
-	long long drain_since;   /* begin of DRAINING; -1: it is another phase */
-	uint64_t in_flight;      /* requests, as told last */
-	bool traffic_failed;     /* the counters could not be read once */
-	bool shrunk;             /* a server said less than before: a renewal may be needless */
-	struct {
-		int code;
-		long long at;
-	} noted[SIM_SERVERS]; /* last note of a failure to reach each server */
-	long long flap_noted_at;
-	long long dial_times[SHELL_RATE], offer_times[SHELL_RATE];
-	unsigned dials, offers;
 };
 
 void shell_begin(struct world *w);
@@ -97,9 +77,6 @@ void shell_kill(struct world *w);
 
 /* Another supervisor takes over where one was killed, as soon as it can. */
 void shell_adopt(struct world *w, unsigned unused, unsigned unused2);
-
-/* Fails if it should have given the device up by now. */
-void shell_check(struct world *w);
 
 /* Whether all is well by the supervisor's view and by the driver's; else why not. */
 const char *shell_is_settled(struct world *w);

@@ -217,6 +217,7 @@ static void begin(struct world *w, const struct options *o, uint64_t seed)
 	client_begin(w);
 	chaos_begin(w);
 	healing_begin(w);
+	contract_begin(w);
 	shell_begin(w);
 }
 

@@ -20,6 +20,7 @@
 #include "chaos.h"
 #include "client.h"
 #include "command.h"
+#include "contract.h"
 #include "dialer.h"
 #include "driver.h"
 #include "healing.h"
@@ -123,6 +124,7 @@ struct world {
 	struct app app;
 	struct dialer dialer;
 	struct command command;
+	struct contract contract;
 	struct driver driver;
 	struct server server[SIM_SERVERS + 1];
 	unsigned disk[SIM_BLOCKS]; /* stable storage of our export: version of each block */

@@ -580,6 +580,7 @@ START_TEST(same_export)
 	b[5].payload_max = 131072;
 	strcpy(b[6].name, "c");
 	b[7].has_name = false;
+	b[7].name[0] = '\0';
 	strcpy(b[7].description, "another");
 	for (int i = 0; i < 8; i++) {
 		struct err e = { 0 };
@@ -737,6 +738,32 @@ static const struct {
 	  "",
 	  NULL,
 	  0 },
+	{ "blocks as large as the device's",
+	  F,
+	  { .size = MIB,
+	    .flags = F,
+	    .has_block_size = true,
+	    .block_min = 512,
+	    .payload_max = 1 << 20 },
+	  "",
+	  NULL,
+	  0 },
+	{ "requests as large as the device's",
+	  F,
+	  { .size = MIB,
+	    .flags = F,
+	    .has_block_size = true,
+	    .block_min = 1,
+	    .payload_max = 1 << 17 },
+	  "",
+	  NULL,
+	  0 },
+	{ "as large as the kernel can address",
+	  F,
+	  { .size = INT64_MAX, .flags = F },
+	  "",
+	  NULL,
+	  INT64_MAX - 511 },
 	{ "smaller requests",
 	  F,
 	  { .size = MIB, .flags = F, .has_block_size = true, .block_min = 1, .payload_max = 65536 },
