@@ -22,7 +22,6 @@ is() {
 	value=$(field "$1")
 	[[ $value == "$2" ]] || { echo "$1 is '$value', not '$2'"; return 1; }
 }
-reads() { timeout 20 dd if=/dev/nbd0 of=/dev/null bs=4k count=1 iflag=direct status=none; }
 # established COUNT: so many connections to the servers
 established() {
 	local count
@@ -51,7 +50,7 @@ attaches() {
 	t "$text: attach" "$A" "$@"
 	t "$text: connections: $connections" is CONNECTIONS "$connections"
 	t "$text: as the server sees it" established "$connections"
-	t "$text: the device answers" reads
+	t "$text: the device answers" reads nbd0
 	t "$text: detach" "$A" -d nbd0
 }
 
