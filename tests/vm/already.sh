@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # "Attached to this export already" is success only for a device that can be used, and that is attached as it
 # was asked for. One that is connecting is waited for, one that nobody will ever connect is attached anew, and

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A pause is a cut: when --pause has succeeded, nothing that was waiting to be sent reaches the server any more,
 # also where the kernel encrypts the connection, and where a relay does.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # What a supervisor has decided outlives it: after --adopt the fence of a silent server stands, and a pause
 # lasts. And whoever adopts, and how often at the same moment: a device has one supervisor.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Wherever the limit of processes is reached: an attach succeeds or leaves nothing, a detach succeeds or
 # changes nothing. And a detach that was given up is no user of the device to the next one.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # All devices of a machine are back soon after their server is: 64 of them within 2.5 s after it listens again.
 # timeout: 300

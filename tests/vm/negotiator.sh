@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # The process that talks to servers hangs, dies at once or cannot fork: each is a failed attempt to reach
 # that server. It is over in time, it is noted, and the next server is tried.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # An export that is written to is on one device of a machine: two file systems on it, or one that is mounted
 # twice, destroy it. A second device is refused, and the first one named, unless both are read-only or

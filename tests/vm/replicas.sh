@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Several servers with the same export: one at a time serves the device, whatever becomes of single
 # connections; and the device grows only as far as each of them does.

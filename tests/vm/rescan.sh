@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A question about the size that a silent server does not answer is in nobody's way: not in that of a pause, a forced
 # detach or another client. When the server is well again the device is connected, without being told twice.

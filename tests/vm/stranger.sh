@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Another program takes the device while its supervisor waits for a server: its data stays its own.
 # Nothing is offered to its device, and it is not disconnected.

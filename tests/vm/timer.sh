@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A server that takes longer for a request than -t permits loses its connections by the driver's timer, again and
 # again, and by nobody else's fault: what is said about it names the option, so that another value can be chosen.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Several connections need a time limit for requests: without one the driver shows no sign of having taken
 # a new connection, and one that is offered twice can land in two slots. So several without a limit are
