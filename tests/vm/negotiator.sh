@@ -89,7 +89,7 @@ for care in "" --no-supervise; do
 	t "attach $care: the server is asked" wait_for 10 asked 10809
 	pids_of 'nbd-negotiator'
 	t "attach $care: the negotiator hangs" kill -STOP "${PIDS[@]}"
-	t_fails 3 "attach $care: exit 3" outcome first
+	t_fails 1 "attach $care: exit 1" outcome first
 	t_says "attach $care: says why" '^nbd-attach: .*(time|answer|hang|hung)'
 	t "attach $care: within connect-timeout and 5 s" took_from_to 0 $((3000 + slack))
 	t "attach $care: nothing is left" nothing_left
