@@ -99,11 +99,6 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *result, struct err *e);
 
-/* Prepares, runs once and frees, for the first server. cancel_fd as in struct connect_attempt. */
-int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
-		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		 struct connections *result, struct err *e);
-
 /*
  * Adds to an error met on one of the connections the name of the server, and the last words of its
  * command. Returns -e->code.
