@@ -25,7 +25,7 @@
 struct connector {
 	const struct settings *settings;
 	unsigned server;                 /* number in settings */
-	const struct uri *where;         /* that server */
+	const struct uri *where;         /* the server itself */
 	struct tls_creds *creds;         /* NULL: no TLS */
 	struct resolve_result addresses; /* known ones; count 0: none yet */
 	struct blocking_child lookup;    /* look-up of connect_refresh; pid < 0: none */

@@ -42,10 +42,10 @@ struct connector;
 /* What one connect_run is to do. */
 struct connect_attempt {
 	enum neg_goal goal;
-	unsigned timeout_ms; /* for everything together */
+	unsigned timeout_ms; /* limit for everything together */
 	/* For NEG_GOAL_GO: the other goals have one connection, and so have commands. */
 	struct plan_multi multi;
-	const struct metactx *contexts; /* for NEG_GOAL_QUERY, or NULL */
+	const struct metactx *contexts; /* NEG_GOAL_QUERY only, or NULL */
 	bool locked;                    /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
