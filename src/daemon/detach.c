@@ -13,6 +13,7 @@
 #include "daemon/control.h"
 #include "daemon/device.h"
 #include "kernel/device_users.h"
+#include "kernel/devnode.h"
 #include "net/blocking_child.h"
 
 enum {
@@ -121,12 +122,26 @@ static void check_unused(const void *arg, void *out)
 	claim_device(rl->id.index, out);
 }
 
+/* fd is the last descriptor that the process has of the device, or -1. */
+static int disconnect_and_close(const struct release *rl, int fd, struct err *e)
+{
+	const struct device_kernel *k = rl->kernel;
+	int ret = device_disconnect_here(k->sysfd, &rl->id, e);
+
+	if (fd >= 0)
+		close(fd);
+	if (!ret)
+		devnode_drop_partitions(k->devfd, k->sysfd, rl->id.index, DEVICE_BUSY_MS);
+	return ret;
+}
+
 static void disconnect_unused(const void *arg, void *out)
 {
 	const struct release *rl = arg;
+	int fd = claim_device(rl->id.index, out);
 
-	if (claim_device(rl->id.index, out) >= 0)
-		device_disconnect_here(rl->kernel->sysfd, rl->kernel->devfd, &rl->id, out);
+	if (fd >= 0)
+		disconnect_and_close(rl, fd, out);
 }
 
 /* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */
@@ -152,16 +167,15 @@ static void release_device(const void *arg, void *out)
 	fd = open_node(rl->id.index, 0, &r->err);
 	ret = fd < 0 ? fd : flush_device(rl, fd, &r->err);
 	if (!rl->force) {
-		if (!ret)
-			ret = fd = claim_device(rl->id.index, &r->err);
-		if (ret >= 0)
-			ret = flush_device(rl, fd, &r->err);
 		if (ret)
+			return;
+		close(fd);
+		fd = claim_device(rl->id.index, &r->err);
+		if (fd < 0 || flush_device(rl, fd, &r->err))
 			return;
 	}
 	r->unflushed = ret && !rl->read_only;
-	if (!device_disconnect_here(rl->kernel->sysfd, rl->kernel->devfd, &rl->id, &r->err))
-		r->done = true;
+	r->done = !disconnect_and_close(rl, fd, &r->err);
 }
 
 /* --- detach -------------------------------------------------------------------------------------- */

@@ -365,7 +365,7 @@ int device_make_usable(const struct device_kernel *k, const struct sysfs_identit
 
 /* --- disconnect ---------------------------------------------------------------------------------- */
 
-int device_disconnect_here(int sysfd, int devfd, const struct sysfs_identity *id, struct err *e)
+int device_disconnect_here(int sysfd, const struct sysfs_identity *id, struct err *e)
 {
 	struct nbdnl *nl;
 	int ret = nbdnl_open(&nl, e);
@@ -375,8 +375,6 @@ int device_disconnect_here(int sysfd, int devfd, const struct sysfs_identity *id
 	if (!ret)
 		ret = nbdnl_disconnect(nl, id->index, e);
 	nbdnl_close(nl);
-	if (!ret)
-		devnode_drop_partitions(devfd, sysfd, id->index, DEVICE_BUSY_MS);
 	return ret;
 }
 
@@ -385,11 +383,18 @@ struct disconnection {
 	const struct sysfs_identity *id;
 };
 
+static int disconnect_and_clean(const struct disconnection *d, struct err *e)
+{
+	int ret = device_disconnect_here(d->sysfd, d->id, e);
+
+	if (!ret)
+		devnode_drop_partitions(d->devfd, d->sysfd, d->id->index, DEVICE_BUSY_MS);
+	return ret;
+}
+
 static void disconnect_in_child(const void *arg, void *out)
 {
-	const struct disconnection *d = arg;
-
-	device_disconnect_here(d->sysfd, d->devfd, d->id, out);
+	disconnect_and_clean(arg, out);
 }
 
 /* Frees a sender that waits for the server with a lock that the kernel's disconnect wants. */
@@ -412,7 +417,7 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 
 	if (blocking_child_start(&child, disconnect_in_child, d, sizeof(inside), e)) {
 		cut_connections(c);
-		return device_disconnect_here(d->sysfd, d->devfd, d->id, e);
+		return disconnect_and_clean(d, e);
 	}
 	ret = blocking_child_wait(&child, monotonic_ms() + CUT_AFTER_MS, -1);
 	if (ret == -ETIMEDOUT) {

@@ -89,8 +89,11 @@ int device_make_usable(const struct device_kernel *k, const struct sysfs_identit
  */
 int device_disconnect(const struct sysfs_identity *id, const struct connections *c, struct err *e);
 
-/* The same without the record, and without a limit of time: for a process that has one. */
-int device_disconnect_here(int sysfd, int devfd, const struct sysfs_identity *id, struct err *e);
+/*
+ * The first step of it alone, in the calling process and without a limit of time. A size and
+ * partitions stay as long as somebody has the device open (devnode_drop_partitions).
+ */
+int device_disconnect_here(int sysfd, const struct sysfs_identity *id, struct err *e);
 
 /* Removes the record of the attachment id, not that of a later one. */
 void device_forget(const struct sysfs_identity *id);

@@ -19,7 +19,7 @@
 
 enum {
 	DIALER_MARGIN_MS = 3000, /* beyond the time that the negotiator has for an attempt */
-	DIALER_START_MS = 30000, /* for a negotiator to read its keys */
+	DIALER_START_MS = 30000, /* limit for a negotiator's start, in which it reads its keys */
 	DIALER_KILLED_MAX = 4,
 	DIALER_FDS_MAX = 2 + SETTINGS_SERVERS_MAX,
 };

@@ -190,7 +190,7 @@ static enum negotiator_event break_off(struct err *e, const char *how)
 	return NEGOTIATOR_BROKEN;
 }
 
-static enum negotiator_event take_start(struct negotiator *n, const struct negotiator_answer *a)
+static enum negotiator_event finish_start(struct negotiator *n, const struct negotiator_answer *a)
 {
 	n->state = NEGOTIATOR_IDLE;
 	n->confined = a->confined.filtered;
@@ -260,7 +260,7 @@ enum negotiator_event negotiator_read(struct negotiator *n, struct connections *
 			*ret = a.ret;
 			if (a.ret)
 				*e = a.err;
-			return n->state == NEGOTIATOR_STARTING ? take_start(n, &a) :
+			return n->state == NEGOTIATOR_STARTING ? finish_start(n, &a) :
 								 take_result(n, &a, c, ret, e);
 		}
 		msg_close_fds(fds, in.count);

@@ -79,7 +79,7 @@ enum negotiator_event {
 	NEGOTIATOR_NOTHING,  /* nothing new */
 	NEGOTIATOR_STARTED,  /* *ret: 0, or a mistake in the keys (ERR_TLS, ERR_USAGE) */
 	NEGOTIATOR_ANSWERED, /* *ret: 0 and *c, or the attempt's error */
-	NEGOTIATOR_BROKEN, /* it died or talks nonsense, as e says: there is no way but to end it */
+	NEGOTIATOR_BROKEN,   /* dead, or it talks nonsense: e says which. It has to be ended */
 };
 
 /*

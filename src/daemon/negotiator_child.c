@@ -106,8 +106,8 @@ static bool is_abandoned(void)
 /*
  * Where no file can be read any more, the process that has the keys and addresses talks to nobody.
  * It forks one that does, and another one when that has ended, until the supervisor is gone. What
- * was asked meanwhile waits in the socket. The supervisor ends a forked one that hangs by SIGALRM to
- * both.
+ * was asked meanwhile waits in the socket. The supervisor ends a forked one that hangs by SIGALRM
+ * to both.
  */
 static void answer_by_forks(struct child *c)
 {

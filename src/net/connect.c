@@ -26,7 +26,7 @@
 struct connector {
 	const struct settings *settings;
 	unsigned server;                 /* number in settings */
-	const struct uri *where;         /* settings->servers[server] */
+	const struct uri *where;         /* the server itself */
 	struct tls_creds *creds;         /* NULL: no TLS */
 	struct resolve_result addresses; /* known ones; count 0: none yet */
 	struct blocking_child lookup;    /* look-up of connect_refresh; pid < 0: none */
@@ -346,28 +346,5 @@ int connect_run(struct connector *c, const struct connect_attempt *a,
 		connections_close(result, false);
 	if (a->goal != NEG_GOAL_GO && a->goal != NEG_GOAL_QUERY)
 		command_end(&result->command, &result->command_log);
-	return ret;
-}
-
-int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
-		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		 struct connections *result, struct err *e)
-{
-	const struct connect_attempt a = {
-		.goal = goal,
-		.timeout_ms = settings->connect_timeout_ms,
-		.multi = settings->multi,
-		.cancel_fd = cancel_fd,
-	};
-	struct connector *c;
-	int ret;
-
-	memset(result, 0, sizeof(*result));
-	result->command_log = -1;
-	ret = connect_prepare(&c, settings, 0, e);
-	if (ret)
-		return ret;
-	ret = connect_run(c, &a, item, ctx, result, e);
-	connect_free(c);
 	return ret;
 }

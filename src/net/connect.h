@@ -43,10 +43,10 @@ struct connector;
 /* What one connect_run is to do. */
 struct connect_attempt {
 	enum neg_goal goal;
-	unsigned timeout_ms; /* limit of everything together */
+	unsigned timeout_ms; /* limit for everything together */
 	/* For NEG_GOAL_GO: the other goals have one connection, and so have commands. */
 	struct plan_multi multi;
-	const struct metactx *contexts; /* NEG_GOAL_QUERY: contexts to ask for, or NULL */
+	const struct metactx *contexts; /* NEG_GOAL_QUERY only, or NULL */
 	bool locked;                    /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
@@ -99,11 +99,6 @@ void connect_forget_refresh(struct connector *c);
 int connect_run(struct connector *c, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
 		struct connections *result, struct err *e);
-
-/* Prepares, runs once and frees, for the first server. cancel_fd as in struct connect_attempt. */
-int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
-		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		 struct connections *result, struct err *e);
 
 /*
  * Adds to an error met on one of the connections the name of the server, and the last words of its

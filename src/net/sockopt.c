@@ -96,9 +96,14 @@ bool sockopt_was_silent(int fd, unsigned seconds)
 int sockopt_cut(int fd, struct err *e)
 {
 	static const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+	static const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 
-	if (is_tcp(fd) && !connect(fd, &nobody, sizeof(nobody)))
-		return 0;
+	if (is_tcp(fd)) {
+		if (!connect(fd, &nobody, sizeof(nobody)))
+			return 0;
+		/* Makes the last close of the socket drop what is not sent. */
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	}
 	if (shutdown(fd, SHUT_RDWR) && errno != ENOTCONN)
 		return err_sys(e, ERR_FAILED, errno, "cut a connection");
 	return 0;

@@ -131,14 +131,26 @@ static int command(struct device *d, struct command *c, int limit_ms, struct err
 static int dial(const char *port, unsigned count, struct connections *rs, struct err *e)
 {
 	static struct settings rq;
+	const struct connect_attempt a = {
+		.goal = NEG_GOAL_GO,
+		.timeout_ms = OPEN_MS,
+		.multi = { .wanted = count },
+		.cancel_fd = -1,
+	};
+	struct connector *c;
 	int ret;
 
 	settings_init(&rq);
 	rq.connect_timeout_ms = OPEN_MS;
 	rq.peer_timeout_s = 0;
-	rq.multi.wanted = count;
 	ret = settings_add_host(&rq, "127.0.0.1", port, false, "", e);
-	return ret ? ret : connect_open(&rq, NEG_GOAL_GO, -1, NULL, NULL, rs, e);
+	if (!ret)
+		ret = connect_prepare(&c, &rq, 0, e);
+	if (ret)
+		return ret;
+	ret = connect_run(c, &a, NULL, NULL, rs, e);
+	connect_free(c);
+	return ret;
 }
 
 /* What the supervisor does to each socket before the kernel gets it. */

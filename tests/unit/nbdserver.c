@@ -140,6 +140,29 @@ void expect_nothing_held(const struct connections *rs)
 	ck_assert_int_eq(rs->command_log, -1);
 }
 
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
+		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		 struct connections *result, struct err *e)
+{
+	const struct connect_attempt a = {
+		.goal = goal,
+		.timeout_ms = settings->connect_timeout_ms,
+		.multi = settings->multi,
+		.cancel_fd = cancel_fd,
+	};
+	struct connector *c;
+	int ret;
+
+	memset(result, 0, sizeof(*result));
+	result->command_log = -1;
+	ret = connect_prepare(&c, settings, 0, e);
+	if (ret)
+		return ret;
+	ret = connect_run(c, &a, item, ctx, result, e);
+	connect_free(c);
+	return ret;
+}
+
 void expect_failure(const struct request *rq, int cancel_fd, int code, enum err_kind kind,
 		    struct err *e)
 {

@@ -75,6 +75,11 @@ void request(struct request *rq, enum neg_goal goal, const struct loopback *l);
 
 void expect_nothing_held(const struct connections *rs);
 
+/* Prepares, runs once and frees, for the first server. cancel_fd as in struct connect_attempt. */
+int connect_open(const struct settings *settings, enum neg_goal goal, int cancel_fd,
+		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
+		 struct connections *result, struct err *e);
+
 /* A request that fails: nothing is held, nothing is left. */
 void expect_failure(const struct request *rq, int cancel_fd, int code, enum err_kind kind,
 		    struct err *e);

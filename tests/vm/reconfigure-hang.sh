@@ -28,7 +28,7 @@ too_much
 t "the connection is full" wait_for 30 full
 t "a disconnection hangs" says hangs disconnect 2000
 t_fails 1 "no command meanwhile" hand probe -
-t_says "it says why" 'an earlier kernel command still hangs'
+t_says "it says why" 'an earlier kernel command is under way'
 t_fails 1 "it hangs on" hand await 1000
 t "the connection is cut" hand cut 0
 t "now the disconnection comes back" hand await 10000

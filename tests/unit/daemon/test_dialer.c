@@ -77,7 +77,7 @@ static struct fake {
 	/* what the test wants */
 	volatile enum fake_start start;
 	volatile enum fake_reply reply;
-	volatile int code;           /* of START_FAILS, REPLY_FAILURE */
+	volatile int code;           /* error of START_FAILS, REPLY_FAILURE */
 	volatile enum err_kind kind; /* the same */
 	volatile bool stays;         /* does not end at the hang-up */
 	/* what has happened */
