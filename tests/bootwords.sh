@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # What the kernel's command line says of a root becomes the right line of an nbdtab, in each shell that an initramfs may have.
 set -u
 # shellcheck source-path=SCRIPTDIR source=tap.sh

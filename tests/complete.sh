@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # completed LINE [PROGRAM]: what the function of the completion offers at the end of LINE, sorted, a line each.
 completed() {

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Completion for bash, as far as it takes neither a device nor a server: it knows all that --help has, and how. Runs in the
 # build directory; tests/vm/completion.sh has the rest.
@@ -15,8 +16,8 @@ PATH=$PWD:$PATH
 . "$top/tests/complete.sh"
 
 help=$(nbd-attach --help)
-# From the two columns of the list, however they are spaced.
-options=$(sed -n '/^Options:/,/^HOST/p' <<<"$help" | grep -oE '^ {1,5}(-[A-Za-z],)? ?--[a-z-]+' | tr -d ' ' | tr , '\n' | sort -u)
+# From the two columns of the lists, however they are spaced.
+options=$(sed -n '/^Commands:/,/^HOST/p' <<<"$help" | grep -oE '^ {1,5}(-[A-Za-z],)? ?--[a-z-]+' | tr -d ' ' | tr , '\n' | sort -u)
 ok "there are options" yes "$([ "$(wc -l <<<"$options")" -gt 40 ] && echo yes)"
 ok "all that --help has, and no other" "$options" "$(completed 'nbd-attach -')"
 ok "all that begin with --tls" "$(grep '^--tls' <<<"$options")" "$(completed 'nbd-attach --tls')"

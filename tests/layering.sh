@@ -1,454 +1,477 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
-# Proves from the sources and the compiled objects what the floors of src/ promise: who may include
-# and call whom, which module owns which library, and that floors 0-2 are memory only. Then it
-# plants a violation of each rule in a temporary tree and proves that the rule finds it.
+# Proves from the sources and the compiled objects what the folders of src/ promise: who may include
+# and call whom, which file owns which library, and which folders are memory only. Then it plants a
+# violation of each rule in a temporary tree and proves that the rule finds it.
 #
 # Runs in the build directory (make check); srcdir names the source tree.
+# shellcheck disable=SC2016 # awk expands what is in single quotes, or eval in planted()
 
 set -u -o pipefail
 export LC_ALL=C
 
-# --- the table -------------------------------------------------------------------------------
+# --- what is promised ------------------------------------------------------------------------
 
-# floor, then its modules: NAME stands for src/NAME.c and src/NAME.h, or the one that exists.
-FLOORS='
-0 err bytes text logger sanitized
-1 wire uri export contexts
-2 neg query map plan nbdtab alias
-3 task resolve stream sock tls ktls relay conn link session notify
-4 nbdnl nbdevent kcall sysfs node module usage confine vital
-5 state negotiator control attach detach adopt supervise worker
-6 main opts personality output cmd cmd_attach cmd_tab cmd_client cmd_generator cmd_adopt cmd_control cmd_detach cmd_list cmd_check cmd_exports cmd_info cmd_map
-'
+# A file uses its own folder and those to the left of it. Folders joined by | do not use each other.
+FOLDERS='base proto policy net|kernel daemon cli'
 
-# Two floors side by side: neither includes the other.
-APART='3 4'
+# Groups of folders, as regular expressions.
+PURE='(base|proto|policy)'
+TESTED='(base|proto|policy|net|kernel)'
+LIBRARY='(base|proto|policy|net|kernel|daemon)'
 
-# library | modules that may use it | its headers | its functions
+# Files that are going to be rebuilt: rule_names and rule_gnu_source do not look at them.
+REBUILT='daemon/(supervise|attach|detach|takeover|launch)[.][ch]'
+
+# library, files that may use it (without suffix), its headers, its functions
 LIBRARIES='
-libnl|nbdnl nbdevent|netlink/.*|(nl|nla|nlmsg|genl|genlmsg)_.*
-libkmod|module|libkmod[.]h|kmod_.*
-libsmartcols|output|libsmartcols.*|scols_.*
-uriparser|uri|uriparser/.*|uri[A-Z].*
-GnuTLS|tls ktls|gnutls/.*|gnutls_.*
-libseccomp|confine|seccomp[.]h|seccomp_.*
+libnl        kernel/nbd(nl|event) netlink/.*       (nl|nla|nlmsg|genl|genlmsg)_.*
+libkmod      kernel/module        libkmod[.]h      kmod_.*
+libsmartcols cli/output           libsmartcols.*   scols_.*
+uriparser    proto/uri            uriparser/.*     uri[A-Z].*
+GnuTLS       net/k?tls.*          gnutls/.*        gnutls_.*
+libseccomp   kernel/sandbox       seccomp[.]h      seccomp_.*
 '
 
-# Floors 0-2: the only headers and functions from outside the project (inet_pton() is for literal
-# addresses: text to bytes in memory).
+# The only headers and functions from outside the project in base, proto and policy. inet_pton() is
+# for literal addresses, stdio.h (in .c files) for snprintf(): both work in memory.
 PURE_HEADERS='(stdarg|stdbool|stddef|stdint|inttypes|limits|errno|string|strings)[.]h|uriparser/.*'
 PURE_HEADERS+='|arpa/inet[.]h'
-# These format text in memory and need the declaration of snprintf(); the list below keeps
-# everything else of stdio out of their objects.
-PURE_STDIO='err text logger uri contexts neg query plan nbdtab alias'
 PURE_SYMBOLS='mem(cpy|mem|move|set|cmp|chr|rchr)|mempcpy|bcmp|str(n?len|n?cmp|n?casecmp|r?chr|chrnul|str|c?spn|pbrk)'
 PURE_SYMBOLS+='|v?snprintf|__(mem(cpy|move|set)|mempcpy|v?snprintf)_chk|strerror|strerror(name|desc)_np'
 PURE_SYMBOLS+='|strcpy|__strcpy_chk|qsort|bsearch|inet_pton|uri[A-Z].*'
 
 # What compilers add by themselves: stack protector, sanitizers, coverage.
 COMPILER='__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|_?__(asan|ubsan|sanitizer|sancov)_.*|__odr_asan.*'
-COMPILER+='|__gcov.*|__llvm_.*|llvm_gc(da|ov)_.*|__unnamed_[0-9]+'
+COMPILER+='|__llvm_.*|__covrec_.*|__prof[cdn]_.*|__unnamed_[0-9]+'
 
-# Floors 0-5 neither print nor end the process.
+# Nothing below cli/ prints or ends the process; _exit() is for a forked child.
 LOUD='(v?f?printf|v?dprintf|__v?f?printf_chk|__v?dprintf_chk|f?puts|f?putc|putchar|_IO_putc|perror|psignal'
-LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_exit|_Exit|quick_exit|abort|__assert_fail)'
-# module:symbol that are right nevertheless.
-# module:symbol (a regular expression) that are right nevertheless: the end of a forked child.
-LOUD_OK='relay:_exit|negotiator:_exit|supervise:_exit|stream:_exit|task:_exit|worker:_exit'
+LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_Exit|quick_exit|abort|__assert_fail)'
 
-# --- facts about a tree: everything below reads only $src, $obj, $tests -----------------------
+# --- facts about a tree: everything below reads only $top, $src, $obj, $tests --------------------
 
-module_of() { local b=${1##*/}; echo "${b%.*}"; }
+# FOLDER/NAME.c and FOLDER/NAME.h
+files() { (cd "$src" && find . -name '*.[ch]' | sed 's,^\./,,' | sort); }
 
-floor_of() { awk -v m="$1" '{ for (i = 2; i <= NF; i++) if ($i == m) print $1 }' <<<"$FLOORS"; }
-
-modules() { # modules FIRST LAST: names on these floors
-	awk -v a="$1" -v b="$2" 'NF && $1 >= a && $1 <= b { for (i = 2; i <= NF; i++) print $i }' <<<"$FLOORS"
-}
-
-files() { find "$src" -maxdepth 1 -name '*.[ch]' | sort; }
-
-# FILE MODULE FLOOR KIND HEADER for each #include; KIND is " or <.
-# shellcheck disable=SC2016 # the program is awk's
+# FILE KIND HEADER for each #include; KIND is " or <.
 includes() {
-	files | xargs awk -v floors="$FLOORS" '
-		BEGIN {
-			n = split(floors, line, "\n")
-			for (i = 1; i <= n; i++) {
-				k = split(line[i], w, " ")
-				for (j = 2; j <= k; j++) floor[w[j]] = w[1]
-			}
-		}
-		FNR == 1 { file = FILENAME; sub(/.*\//, "", file); m = file; sub(/\.[ch]$/, "", m) }
+	(cd "$src" && files | xargs awk '
 		/^[ \t]*#[ \t]*include[ \t]*["<]/ {
 			sub(/^[^"<]*/, ""); kind = substr($0, 1, 1); sub(/^./, ""); sub(/[">].*/, "")
-			print file, m, (m in floor ? floor[m] : "none"), kind, $0
-		}'
+			print FILENAME, kind, $0
+		}')
 }
 
-# MODULE CLASS SECTION SYMBOL for each symbol of each module's object.
+# FOLDER/NAME.o for each source that was compiled. A build directory can have others: of removed files.
+objects() {
+	local o
+	sed -n 's/c$/o/p' "$work/files" | while read -r o; do [ ! -e "$o" ] || echo "$o"; done
+}
+
+# FOLDER/NAME CLASS SECTION SYMBOL for each symbol of each object.
 symbols() {
-	local m
-	modules 0 6 | while read -r m; do
-		[ -e "$obj/$m.o" ] || continue
-		"${NM:-nm}" -f sysv "$obj/$m.o" | awk -F'|' -v m="$m" 'NF >= 7 && $3 !~ /Class/ {
-			gsub(/ /, ""); print m, $3, $7, $1 }'
-	done
+	(cd "$obj" && objects | xargs "${NM:-nm}" -A -f sysv | awk -F'|' '
+		NF >= 7 && $3 !~ /Class/ {
+			gsub(/ /, "")
+			at = index($1, ".o:")
+			print substr($1, 1, at - 1), $3, $7, substr($1, at + 3)
+		}')
 }
 
-# may_see A B: a module of floor A may use one of floor B.
-may_see() {
-	local side="$1 $2"
-	[ "$2" -le "$1" ] && [ "$side" != "$APART" ] && [ "$side" != "${APART#* } ${APART% *}" ]
+facts() {
+	files >"$work/files" && includes >"$work/includes" && symbols >"$work/symbols"
+}
+
+# For awk: may_use(A, B), a file of folder A may use one of folder B.
+ORDER='
+	function folder(file) { return file ~ /\// ? substr(file, 1, index(file, "/") - 1) : "" }
+	function may_use(a, b) { return a == b || rank[b] < rank[a] }
+	BEGIN {
+		sides = split(folders, side, " ")
+		for (i = 1; i <= sides; i++) {
+			n = split(side[i], name, "|")
+			for (j = 1; j <= n; j++) rank[name[j]] = i
+		}
+	}'
+
+ordered() { # ordered PROGRAM FILE...
+	local program=$1
+	shift
+	awk -v folders="$FOLDERS" "$ORDER $program" "$@"
 }
 
 # --- the rules: each prints one line per violation ----------------------------------------------
 
-rule_table() {
-	local f m
-	modules 0 6 | sort | uniq -d | sed 's/$/ is on the table twice/'
-	files | while read -r f; do
-		[ -n "$(floor_of "$(module_of "$f")")" ] || echo "${f##*/} is on no floor"
-	done
-	modules 0 6 | while read -r m; do
-		[ -e "$src/$m.c" ] || [ -e "$src/$m.h" ] || echo "$m is on the table and has no file"
-	done
+rule_folders() {
+	ordered '!(folder($0) in rank) || gsub(/\//, "/") != 1 { print $0 " is in no folder of the order" }' \
+		"$work/files"
 }
 
 rule_includes() {
-	local file m floor kind header target
-	includes | while read -r file m floor kind header; do
-		if [ "$kind" = '<' ] || [ "$header" = config.h ]; then continue; fi
-		target=$(floor_of "${header%.h}" | head -n 1)
-		if [ -z "$target" ]; then
-			echo "$file includes \"$header\", which is on no floor"
-		elif ! may_see "$floor" "$target"; then
-			echo "$file (floor $floor) includes $header (floor $target)"
-		fi
-	done
+	ordered '
+		FNR == NR { is[$1] = 1; next }
+		$2 == "\"" && $3 != "config.h" && !($3 in is) {
+			print $1 " includes \"" $3 "\", which names no file by its folder"
+		}
+		$2 == "<" && ($3 in is) { print $1 " includes <" $3 "> and not \"" $3 "\"" }
+		($3 in is) && !may_use(folder($1), folder($3)) { print $1 " includes " $3 }' \
+		"$work/files" "$work/includes"
 }
 
 rule_cycles() {
-	includes | awk '$4 == "\"" { sub(/\.h$/, "", $5); if ($2 != $5) print $2, $5 }' |
-		tsort 2>&1 >/dev/null | sed 's/^tsort: //'
+	awk '$2 == "\"" { sub(/\.[ch]$/, "", $1); sub(/\.h$/, "", $3); if ($1 != $3) print $1, $3 }' \
+		"$work/includes" | tsort 2>&1 >/dev/null | sed 's/^tsort: //'
 }
 
 rule_library_headers() {
-	local lib owners headers file m header
-	while IFS='|' read -r lib owners headers _; do
-		[ -n "$lib" ] || continue
-		includes | while read -r file m _ _ header; do
-			[[ $header =~ ^($headers)$ ]] && [[ " $owners " != *" $m "* ]] &&
-				echo "$file includes $header: $lib belongs to $owners"
-		done
+	local library owners headers
+	while read -r library owners headers _; do
+		[ -n "$library" ] || continue
+		awk -v library="$library" -v owners="^${owners}[.][ch]\$" -v headers="^$headers\$" '
+			$3 ~ headers && $1 !~ owners {
+				print $1 " includes " $3 ": " library " belongs to " owners
+			}' "$work/includes"
 	done <<<"$LIBRARIES"
-	return 0
+}
+
+rule_objects() {
+	local file
+	grep '\.c$' "$work/files" | while read -r file; do
+		[ -e "$obj/${file%.c}.o" ] || echo "$file has no object in $obj"
+	done
 }
 
 rule_library_calls() {
-	local lib owners calls m symbol own
-	own=$(own_symbols)
-	while IFS='|' read -r lib owners _ calls; do
-		[ -n "$lib" ] || continue
-		awk '$2 == "U"' <<<"$symbols" | while read -r m _ _ symbol; do
-			[[ $symbol =~ ^($calls)$ ]] && [[ " $owners " != *" $m "* ]] &&
-				! grep -qx "$symbol" <<<"$own" &&
-				echo "$m calls $symbol: $lib belongs to $owners"
-		done
+	local library owners calls
+	while read -r library owners _ calls; do
+		[ -n "$library" ] || continue
+		awk -v library="$library" -v owners="^$owners\$" -v calls="^$calls\$" '
+			FNR == NR { if ($2 ~ /^[TDBRC]$/) own[$4]; next }
+			$2 == "U" && $4 ~ calls && $1 !~ owners && !($4 in own) {
+				print $1 " calls " $4 ": " library " belongs to " owners
+			}' "$work/symbols" "$work/symbols"
 	done <<<"$LIBRARIES"
-	return 0
-}
-
-own_symbols() { awk '$2 ~ /^[TDBRC]$/ { print $4 }' <<<"$symbols" | sort -u; }
-
-rule_objects() {
-	local m
-	modules 0 6 | while read -r m; do
-		[ ! -e "$src/$m.c" ] || [ -e "$obj/$m.o" ] || echo "$m.c has no object in $obj"
-	done
 }
 
 rule_calls() {
-	awk -v floors="$FLOORS" -v apart="$APART" '
-		BEGIN {
-			split(apart, ap, " ")
-			n = split(floors, line, "\n")
-			for (i = 1; i <= n; i++) {
-				k = split(line[i], w, " ")
-				for (j = 2; j <= k; j++) floor[w[j]] = w[1]
-			}
-		}
-		$2 ~ /^[TDBRC]$/ { home[$4] = $1 }
-		$2 == "U" { use[++uses] = $1 " " $4 }
-		END {
-			for (i = 1; i <= uses; i++) {
-				split(use[i], u, " ")
-				if (!(u[2] in home)) continue
-				a = floor[u[1]]; b = floor[home[u[2]]]
-				if (b > a || (a == ap[1] && b == ap[2]) || (a == ap[2] && b == ap[1]))
-					print u[1] " (floor " a ") calls " u[2] " of " home[u[2]] " (floor " b ")"
-			}
-		}' <<<"$symbols"
+	ordered '
+		FNR == NR { if ($2 ~ /^[TDBRC]$/) home[$4] = $1; next }
+		$2 == "U" && ($4 in home) && !may_use(folder($1), folder(home[$4])) {
+			print $1 " calls " $4 " of " home[$4]
+		}' "$work/symbols" "$work/symbols"
 }
 
 rule_pure_headers() {
-	includes | awk -v ok="^($PURE_HEADERS)\$" -v stdio=" $PURE_STDIO " '
-		$3 <= 2 && $4 == "<" && $5 !~ ok {
-			if ($5 == "stdio.h" && $1 ~ /\.c$/ && index(stdio, " " $2 " ")) next
-			print $1 " (floor " $3 ") includes <" $5 ">"
-		}'
+	awk -v pure="^$PURE/" -v ok="^($PURE_HEADERS)\$" '
+		$1 ~ pure && $2 == "<" && $3 !~ ok && !($3 == "stdio.h" && $1 ~ /\.c$/) {
+			print $1 " includes <" $3 ">"
+		}' "$work/includes"
 }
 
 rule_pure_calls() {
-	local pure
-	pure=$(modules 0 2)
-	awk -v pure="$pure" -v ok="^($PURE_SYMBOLS|$COMPILER)\$" '
-		BEGIN { n = split(pure, p, "\n"); for (i = 1; i <= n; i++) is[p[i]] = 1 }
-		$2 ~ /^[TDBRC]$/ { own[$4] = 1 }
-		$2 ~ /^[UwW]$/ && ($1 in is) && $4 !~ ok { use[$1 " uses " $4] = $4 }
-		END { for (u in use) if (!(use[u] in own)) print u }' <<<"$symbols"
+	awk -v pure="^$PURE/" -v ok="^($PURE_SYMBOLS|$COMPILER)\$" '
+		FNR == NR { if ($2 ~ /^[TDBRC]$/) own[$4]; next }
+		$1 ~ pure && $2 ~ /^[UwW]$/ && $4 !~ ok && !($4 in own) { print $1 " uses " $4 }' \
+		"$work/symbols" "$work/symbols"
 }
 
 rule_loud() {
-	awk -v low="$(modules 0 5)" -v loud="^$LOUD\$" -v ok="^($LOUD_OK)\$" '
-		BEGIN { n = split(low, p, "\n"); for (i = 1; i <= n; i++) is[p[i]] = 1 }
-		$2 == "U" && ($1 in is) && $4 ~ loud && ($1 ":" $4) !~ ok {
+	awk -v library="^$LIBRARY/" -v loud="^$LOUD\$" '
+		FNR == NR { if ($4 ~ /^v?fork$/) forks[$1]; next }
+		$1 ~ library && $2 == "U" && ($4 ~ loud || ($4 == "_exit" && !($1 in forks))) {
 			print $1 " uses " $4
-		}' <<<"$symbols"
+		}' "$work/symbols" "$work/symbols"
 }
 
 rule_mutable() {
-	awk -v low="$(modules 0 5)" -v compiler="^($COMPILER)\$" '
-		BEGIN { n = split(low, p, "\n"); for (i = 1; i <= n; i++) is[p[i]] = 1 }
-		($1 in is) && $4 !~ compiler && $3 !~ /^\.data\.rel\.ro/ &&
+	awk -v library="^$LIBRARY/" -v compiler="^($COMPILER)\$" '
+		$1 ~ library && $4 !~ compiler && $3 !~ /^\.data\.rel\.ro/ &&
 			($3 ~ /^\.(data|bss|tdata|tbss)(\.|$)/ || $2 == "C" || $2 == "V") {
 			print $1 " has the variable " $4 " in " $3
-		}' <<<"$symbols"
+		}' "$work/symbols"
 }
+
+# built FILE: tests/Makefile.inc has it as a word, but not in a comment.
+built() { grep -Eq "^[^#]*(^|[[:space:]])$1([[:space:]]|\$)" "$tests/Makefile.inc"; }
 
 rule_unit_tests() {
-	local m t
-	modules 0 4 | while read -r m; do
-		[ ! -e "$src/$m.c" ] || [ -e "$tests/unit/test_$m.c" ] ||
-			echo "$m.c has no tests/unit/test_$m.c"
+	local file test
+	grep -E "^$TESTED/.*\.c\$" "$work/files" | while read -r file; do
+		test=$tests/unit/${file%/*}/test_${file##*/}
+		[ -e "$test" ] || echo "$file has no tests/unit/${test#"$tests/unit/"}"
 	done
-	find "$tests/unit" -name 'test_*.c' | sort | while read -r t; do
-		t=$(module_of "$t")
-		[ -n "$(floor_of "${t#test_}")" ] || echo "tests/unit/$t.c tests no module of src/"
-		grep -Eq "(^|[[:space:]])tests/unit/$t([[:space:]]|\$)" "$tests/Makefile.inc" ||
-			echo "tests/unit/$t.c is not listed in tests/Makefile.inc"
+	(cd "$tests/unit" && find . -name 'test_*.c') | sed 's,^\./,,' | sort | while read -r test; do
+		file=${test/test_/}
+		grep -qxF -e "$file" -e "${file%.c}.h" "$work/files" ||
+			echo "tests/unit/$test tests no file of src/"
+		built "tests/unit/${test%.c}" || echo "tests/unit/$test is not listed in tests/Makefile.inc"
 	done
 }
 
-rule_vm_tests() {
-	local f
-	find "$tests/vm" -name '*.sh' ! -name lib.sh | sort | while read -r f; do
-		f=tests/vm/${f##*/}
-		grep -Eq "(^|[[:space:]])$f([[:space:]]|\$)" "$tests/Makefile.inc" ||
-			echo "$f is not listed in tests/Makefile.inc"
+rule_guest_tests() {
+	local file
+	(cd "$tests" && find vm smp boot -name '*.sh' ! -name lib.sh) | sort | while read -r file; do
+		built "tests/$file" || echo "tests/$file is not listed in tests/Makefile.inc"
 	done
 }
 
 rule_makefile() {
-	tr -cs '[:alnum:]_./' '\n' <"$src/Makefile.inc" | awk -v files="$(files)" '
-		{ listed[$0]++ }
-		END {
-			n = split(files, f, "\n")
-			for (i = 1; i <= n; i++) {
-				sub(/.*\//, "src/", f[i])
-				if (listed[f[i]] != 1)
-					print f[i] " is listed " listed[f[i]] + 0 " times in src/Makefile.inc"
+	tr -cs '[:alnum:]_./' '\n' <"$src/Makefile.inc" | awk '
+		FNR == NR { listed[$0]++; next }
+		listed["src/" $0] != 1 {
+			print "src/" $0 " is listed " listed["src/" $0] + 0 " times in src/Makefile.inc"
+		}' - "$work/files"
+}
+
+# Definitions begin in the first column; a type that is long stands on a line of its own.
+rule_names() {
+	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs awk '
+		FNR == 1 { type = "" }
+		/^static [^({;=]*$/ { type = $0 " "; next }
+		{ line = type $0; type = "" }
+		line ~ /^static / {
+			gsub(/__attribute__\(\(.*\)\)/, "", line)
+			if (line !~ /^static [^=;\[(]*[A-Za-z0-9_]\(/)
+				next
+			sub(/\(.*/, "", line)
+			sub(/.*[^A-Za-z0-9_]/, "", line)
+			if (!((line, FILENAME) in seen)) {
+				seen[line, FILENAME]
+				files[line] = files[line] " " FILENAME
+				count[line]++
 			}
-		}'
+		}
+		END {
+			for (name in count)
+				if (count[name] > 1) print name " is a static function of" files[name]
+		}')
+}
+
+rule_gnu_source() {
+	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs grep -HnE '^[ 	]*#[ 	]*define[ 	]+_GNU_SOURCE')
 }
 
 rule_licence() {
-	find "$src" "$tests" \( -name '*.[ch]' -o -name '*.sh' \) -exec awk '
-		FNR == 1 { file[FILENAME] = 1 }
-		FNR <= 2 && /SPDX-License-Identifier: GPL-2.0-or-later/ { delete file[FILENAME] }
-		END { for (f in file) print f " has no SPDX line" }' {} +
+	(cd "$top" && find configure.ac Makefile.am src tests scripts -type f \
+		\( -name '*.[ch]' -o -name '*.sh' -o -name '*.ac' -o -name '*.am' -o -name '*.inc' \) -exec awk '
+		FNR == 1 { licence[FILENAME]; copyright[FILENAME] }
+		FNR <= 2 && /SPDX-License-Identifier: GPL-2.0-or-later/ { delete licence[FILENAME] }
+		FNR <= 3 && /SPDX-FileCopyrightText: The nbd-attach authors/ { delete copyright[FILENAME] }
+		END {
+			for (f in licence) print f " has no SPDX-License-Identifier"
+			for (f in copyright) print f " has no SPDX-FileCopyrightText"
+		}' {} +)
 }
 
 RULES='
-rule_table: every file of src/ is on exactly one floor
-rule_includes: includes point down, and floors 3 and 4 do not include each other
+rule_folders: every file of src/ is in a folder of the order
+rule_includes: includes name the folder, and point to the left
 rule_cycles: no cycle of includes
-rule_library_headers: each library is included by its own module only
-rule_objects: every source of the table was compiled
-rule_library_calls: each library is called by its own module only
-rule_calls: calls point down like includes
-rule_pure_headers: floors 0-2 include nothing of descriptors, clocks, environment or stdio
-rule_pure_calls: the objects of floors 0-2 call nothing but memory functions
-rule_loud: the objects of floors 0-5 neither print nor exit
-rule_mutable: the objects of floors 0-5 have no mutable variables
-rule_unit_tests: every module of floors 0-4 has a unit test that is built
-rule_vm_tests: every script of tests/vm/ but lib.sh is a test that is run
+rule_library_headers: each library is included by its own files only
+rule_objects: every source was compiled
+rule_library_calls: each library is called by its own files only
+rule_calls: calls point to the left like includes
+rule_pure_headers: base, proto and policy include nothing of descriptors, clocks, environment or stdio
+rule_pure_calls: the objects of base, proto and policy call nothing but memory functions
+rule_loud: nothing below cli/ prints or exits
+rule_mutable: nothing below cli/ has a mutable variable
+rule_unit_tests: every source below daemon/ has a unit test that is built
+rule_guest_tests: every script of tests/vm, smp and boot but lib.sh is a test that is run
 rule_makefile: every file of src/ is listed once in src/Makefile.inc
-rule_licence: every source has an SPDX line
+rule_names: the name of a static function stands in one file only
+rule_gnu_source: no file of src/ defines _GNU_SOURCE
+rule_licence: every source says its licence and its copyright
 '
+
+run_rules() { # run_rules VERDICT: facts, then VERDICT NAME OUTPUT for each rule
+	local rule name
+	facts
+	while IFS=: read -r rule name; do
+		[ -z "$rule" ] || "$1" "${name# }" "$("$rule")"
+	done <<<"$RULES"
+}
 
 # --- planted violations -------------------------------------------------------------------------
 
-# A small tree that keeps every rule: five modules of the real table and only their rows.
-plant_tree() {
-	rm -rf "$plant"
-	mkdir -p "$plant/src" "$plant/tests/unit" "$plant/tests/vm" "$plant/obj"
-	src=$plant/src obj=$plant/obj tests=$plant/tests
-	FLOORS=$'\n0 err\n1 wire export\n2 neg\n3 stream\n4 nbdnl\n5 state\n6 output\n'
-	local m
-	for m in err wire neg stream nbdnl state output; do
-		cat >"$src/$m.h" <<-END
-			/* SPDX-License-Identifier: GPL-2.0-or-later */
-			int ${m}_f(const char *p);
+# A small tree that keeps every rule, and its objects: one source and one header in each folder.
+make_good_tree() {
+	local file name
+	mkdir -p "$good"/{src,scripts,tests/{vm,smp,boot}}
+	for file in configure.ac Makefile.am {src,tests}/Makefile.inc scripts/run.sh; do
+		cat >"$good/$file" <<-END
+			# SPDX-License-Identifier: GPL-2.0-or-later
+			# SPDX-FileCopyrightText: The nbd-attach authors
 		END
-		cat >"$src/$m.c" <<-END
-			// SPDX-License-Identifier: GPL-2.0-or-later
-			#include "$m.h"
-			#include <string.h>
-			int $m(const char *p);
-			int ${m}_f(const char *p) { return (int)strlen(p); }
-			static const char *const names[] = { "a", "bc" };
-			int $m(const char *p) { return ${m}_f(names[p[0] & 1]); }
-		END
-		echo '// SPDX-License-Identifier: GPL-2.0-or-later' >"$tests/unit/test_$m.c"
-		echo "src/$m.c src/$m.h tests/unit/test_$m" >>"$src/Makefile.inc"
 	done
-	echo '/* SPDX-License-Identifier: GPL-2.0-or-later */' >"$src/export.h"
-	echo 'src/export.h' >>"$src/Makefile.inc"
-	cp "$src/Makefile.inc" "$tests/Makefile.inc"
-	touch -d '2000-01-01' "$src"/*
-	cp -p "$work"/*.o "$obj/" 2>/dev/null
-	return 0
+	for file in base/err proto/wire policy/plan net/dial kernel/sysfs daemon/record cli/output; do
+		name=${file#*/}
+		mkdir -p "$good"/{src,obj,tests/unit}/"${file%/*}"
+		cat >"$good/src/$file.h" <<-END
+			/* SPDX-License-Identifier: GPL-2.0-or-later */
+			/* SPDX-FileCopyrightText: The nbd-attach authors */
+			int ${name}_f(const char *p);
+		END
+		cat >"$good/src/$file.c" <<-END
+			// SPDX-License-Identifier: GPL-2.0-or-later
+			// SPDX-FileCopyrightText: The nbd-attach authors
+			#include "$file.h"
+			#include "base/err.h"
+			#include <string.h>
+			int $name(const char *p);
+			static const char *const names[] = { "a", "bc" };
+			static int ${name}_length(const char *p)
+			{
+				return (int)strlen(p);
+			}
+			int ${name}_f(const char *p) { return ${name}_length(p) + err_f(p); }
+			int $name(const char *p) { return ${name}_f(names[p[0] & 1]); }
+		END
+		head -n 2 "$good/src/$file.c" >"$good/tests/unit/${file%/*}/test_$name.c"
+		echo "src/$file.c src/$file.h" >>"$good/src/Makefile.inc"
+		echo "	tests/unit/${file%/*}/test_$name \\" >>"$good/tests/Makefile.inc"
+	done
+	in_tree "$good"
+	find "$good" -exec touch -d '2000-01-01' {} +
+	compile
 }
 
+in_tree() { top=$1 src=$1/src obj=$1/obj tests=$1/tests; }
+
 # Objects are compiled as the build does it, so that a sanitizer's additions cannot hide a violation.
-plant_compile() {
-	local f
-	for f in "$src"/*.c; do
-		[ "$f" -nt "$obj/$(module_of "$f").o" ] || continue
+compile() {
+	local file
+	(cd "$src" && find . -name '*.c') | while read -r file; do
+		[ "$src/$file" -nt "$obj/${file%.c}.o" ] || continue
 		# shellcheck disable=SC2086 # both are lists of words
-		${CC:-cc} ${TEST_CFLAGS:--O2} -w -Wno-error -c "$f" -o "$obj/$(module_of "$f").o" || return 1
+		${CC:-cc} ${TEST_CFLAGS:--O2} -w -Wno-error -I"$src" -c "$src/$file" -o "$obj/${file%.c}.o" || exit 1
 	done
-	symbols=$(symbols)
 }
 
 # planted RULE WHAT CODE [LATER]: CODE changes the good tree, LATER what was compiled from it; RULE
 # must then complain.
 planted() {
-	local out
-	plant_tree
+	rm -rf "$work/bad" && cp -a "$good" "$work/bad" && in_tree "$work/bad"
 	eval "$3"
-	if ! plant_compile; then
-		report 1 "planted: $2" "cannot compile the planted tree"
+	if ! compile; then
+		report "planted: $2" "cannot compile the planted tree"
 		return
 	fi
 	eval "${4:-}"
-	out=$("$1")
-	if [ -n "$out" ]; then report 0 "planted: $2" ""; else report 1 "planted: $2" "$1 did not find it"; fi
+	facts
+	if [ -n "$("$1")" ]; then report "planted: $2" ''; else report "planted: $2" "$1 did not find it"; fi
 }
 
-count=0
-report() { # report STATUS NAME DETAILS
-	count=$((count + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $count - $2"
-	else
-		echo "not ok $count - $2"
-		[ -z "$3" ] || printf '# %s\n' "${3//$'\n'/$'\n'# }"
-	fi
+code() { # code FILE TEXT: append to a file of the planted tree
+	echo "$2" >>"$src/$1"
 }
 
-code() { # code MODULE TEXT: append to the planted module's source
-	echo "$2" >>"$src/$1.c"
-}
-
-# shellcheck disable=SC2016 # what is planted is expanded by planted()
 selftest() {
-	local rule out bad=''
-	plant_tree
-	plant_compile || { report 1 "the planted tree compiles" "cannot compile"; return; }
-	cp -p "$obj"/*.o "$work/"
-	while IFS=: read -r rule _; do
-		[ -n "$rule" ] || continue
-		out=$("$rule")
-		[ -z "$out" ] || bad+="$rule: $out"$'\n'
-	done <<<"$RULES"
-	report "$([ -z "$bad" ]; echo $?)" 'planted: a tree without a violation passes every rule' "$bad"
+	if ! make_good_tree; then
+		report 'the planted tree compiles' 'cannot compile'
+		return
+	fi
+	violations=''
+	run_rules collect
+	report 'planted: a tree without a violation passes every rule' "$violations"
 
-	planted rule_table 'a file on no floor' 'echo "int x;" >"$src/stray.c"'
-	planted rule_table 'a module on two floors' 'FLOORS+="3 err"'
-	planted rule_table 'a module without a file' 'FLOORS+="3 ghost"'
-	planted rule_includes 'floor 2 includes floor 3' 'code neg "#include \"stream.h\""'
-	planted rule_includes 'floor 3 includes floor 4' 'code stream "#include \"nbdnl.h\""'
-	planted rule_includes 'floor 4 includes floor 3' 'code nbdnl "# include \"stream.h\""'
-	planted rule_includes 'an include of an unknown file' \
-		'code state "#include \"other.h\""; : >"$src/other.h"'
-	planted rule_cycles 'two modules of one floor include each other' \
-		'echo "#include \"export.h\"" >>"$src/wire.h"; echo "#include \"wire.h\"" >>"$src/export.h"; : >"$src/wire.c"'
-	planted rule_library_headers 'libnl included outside nbdnl' 'code state "#if 0
+	planted rule_folders 'a file in no folder' 'code stray.h "int x;"'
+	planted rule_folders 'a file in an unknown folder' 'mkdir "$src/misc"; code misc/a.h "int x;"'
+	planted rule_folders 'a file in a folder of a folder' 'mkdir "$src/net/tls"; code net/tls/a.h "int x;"'
+	planted rule_includes 'policy includes net' 'code policy/plan.c "#include \"net/dial.h\""'
+	planted rule_includes 'net includes kernel' 'code net/dial.c "#include \"kernel/sysfs.h\""'
+	planted rule_includes 'kernel includes net' 'code kernel/sysfs.h "# include \"net/dial.h\""'
+	planted rule_includes 'an include without a folder' \
+		'code daemon/record.c "#include \"other.h\""; touch "$src/daemon/other.h"'
+	planted rule_includes 'an include in angle brackets' 'code daemon/record.c "#include <base/err.h>"'
+	planted rule_cycles 'two files of one folder include each other' \
+		'code net/dial.h "#include \"net/b.h\""; code net/b.h "#include \"net/dial.h\""; : >"$src/net/dial.c"'
+	planted rule_library_headers 'libnl included by daemon/record' 'code daemon/record.c "#if 0
 #include <netlink/netlink.h>
 #endif"'
-	planted rule_library_headers 'GnuTLS included by stream' 'code stream "#if 0
+	planted rule_library_headers 'GnuTLS included by net/dial' 'code net/dial.c "#if 0
 #include <gnutls/gnutls.h>
 #endif"'
-	planted rule_library_calls 'libkmod called outside module' \
-		'code state "int kmod_new(void); int g(void) { return kmod_new(); }"'
-	planted rule_library_calls 'uriparser called outside uri' \
-		'code wire "int uriParseUriA(void); int g(void) { return uriParseUriA(); }"'
-	planted rule_objects 'a source that is not compiled' : 'rm "$obj/neg.o"'
-	planted rule_calls 'floor 0 calls floor 5 without including it' \
-		'code err "int state_f(const char *); int g(void) { return state_f(\"\"); }"'
-	planted rule_calls 'floor 4 calls floor 3' \
-		'code nbdnl "int stream_f(const char *); int g(void) { return stream_f(\"\"); }"'
-	planted rule_pure_headers 'floor 2 includes unistd.h' 'code neg "#include <unistd.h>"'
-	planted rule_pure_headers 'a header of floor 0 includes stdio.h' 'echo "#include <stdio.h>" >>"$src/err.h"'
-	planted rule_pure_headers 'floor 1 includes stdio.h' 'code wire "#include <stdio.h>"'
-	planted rule_pure_calls 'floor 1 reads a descriptor' \
-		'code wire "long read(int, void *, unsigned long); long g(char *p) { return read(0, p, 1); }"'
-	planted rule_pure_calls 'floor 2 asks the clock' \
-		'code neg "long time(long *); long g(void) { return time((long *)0); }"'
-	planted rule_pure_calls 'floor 0 reads the environment' \
-		'code err "char *getenv(const char *); char *g(void) { return getenv(\"A\"); }"'
-	planted rule_pure_calls 'floor 2 prints' \
-		'code neg "int printf(const char *, ...); int g(int i) { return printf(\"%d\", i); }"'
-	planted rule_loud 'floor 5 prints to standard error' \
-		'code state "#include <stdio.h>
+	planted rule_objects 'a source that is not compiled' : 'rm "$obj/policy/plan.o"'
+	planted rule_library_calls 'libkmod called by kernel/sysfs' \
+		'code kernel/sysfs.c "int kmod_new(void); int g(void) { return kmod_new(); }"'
+	planted rule_library_calls 'uriparser called by proto/wire' \
+		'code proto/wire.c "int uriParseUriA(void); int g(void) { return uriParseUriA(); }"'
+	planted rule_calls 'base calls daemon without including it' \
+		'code base/err.c "int record_f(const char *); int g(void) { return record_f(\"\"); }"'
+	planted rule_calls 'kernel calls net' \
+		'code kernel/sysfs.c "int dial_f(const char *); int g(void) { return dial_f(\"\"); }"'
+	planted rule_pure_headers 'policy includes unistd.h' 'code policy/plan.c "#include <unistd.h>"'
+	planted rule_pure_headers 'a header of base includes stdio.h' 'code base/err.h "#include <stdio.h>"'
+	planted rule_pure_calls 'proto reads a descriptor' \
+		'code proto/wire.c "long read(int, void *, unsigned long); long g(char *p) { return read(0, p, 1); }"'
+	planted rule_pure_calls 'policy asks the clock' \
+		'code policy/plan.c "long time(long *); long g(void) { return time((long *)0); }"'
+	planted rule_pure_calls 'base reads the environment' \
+		'code base/err.c "char *getenv(const char *); char *g(void) { return getenv(\"A\"); }"'
+	planted rule_pure_calls 'proto prints' \
+		'code proto/wire.c "int printf(const char *, ...); int g(int i) { return printf(\"%d\", i); }"'
+	planted rule_loud 'daemon prints to standard error' \
+		'code daemon/record.c "#include <stdio.h>
 int g(int i) { return fprintf(stderr, \"%d\", i); }"'
-	planted rule_loud 'floor 3 ends the process' \
-		'code stream "void exit(int); void g(void) { exit(1); }"'
-	planted rule_mutable 'floor 4 has a counter' \
-		'code nbdnl "static int n; int g(void); int g(void) { return ++n; }"'
-	planted rule_mutable 'floor 0 has an initialised variable' 'code err "int level = 3;"'
-	planted rule_mutable 'floor 2 has a thread variable' 'code neg "_Thread_local int last;"'
-	planted rule_mutable 'a table of floor 1 is not constant' \
-		'code wire "const char *words[] = { \"a\", \"b\" };"'
-	planted rule_unit_tests 'a module without a unit test' 'rm "$tests/unit/test_neg.c"'
-	planted rule_unit_tests 'a unit test that is not built' 'sed -i "s, tests/unit/test_neg,," "$tests/Makefile.inc"'
-	planted rule_unit_tests 'a unit test of no module' 'echo "// x" >"$tests/unit/test_ghost.c"'
-	planted rule_vm_tests 'a virtual machine test that is not listed' \
-		'echo "# x" >"$tests/vm/new.sh"'
-	planted rule_makefile 'a source that is not listed' 'sed -i "s,src/neg.h,," "$src/Makefile.inc"'
-	planted rule_licence 'a source without an SPDX line' 'sed -i 1d "$src/neg.c"'
+	planted rule_loud 'net ends the process' 'code net/dial.c "void exit(int); void g(void) { exit(1); }"'
+	planted rule_loud 'kernel ends a process that it has not forked' \
+		'code kernel/sysfs.c "void _exit(int); void g(void) { _exit(1); }"'
+	planted rule_mutable 'kernel has a counter' \
+		'code kernel/sysfs.c "static int n; int g(void); int g(void) { return ++n; }"'
+	planted rule_mutable 'base has an initialised variable' 'code base/err.c "int level = 3;"'
+	planted rule_mutable 'policy has a thread variable' 'code policy/plan.c "_Thread_local int last;"'
+	planted rule_mutable 'a table of proto is not constant' \
+		'code proto/wire.c "const char *words[] = { \"a\", \"b\" };"'
+	planted rule_unit_tests 'a source without a unit test' 'rm "$tests/unit/policy/test_plan.c"'
+	planted rule_unit_tests 'a unit test in another folder' \
+		'mv "$tests/unit/net/test_dial.c" "$tests/unit/kernel/"'
+	planted rule_unit_tests 'a unit test that is not built' \
+		'sed -i "s,tests/unit/policy/test_plan,# &," "$tests/Makefile.inc"'
+	planted rule_unit_tests 'a unit test of nothing' 'echo "// x" >"$tests/unit/daemon/test_ghost.c"'
+	planted rule_guest_tests 'a guest test that is not listed' 'echo "# x" >"$tests/vm/new.sh"'
+	planted rule_makefile 'a header that is not listed' 'sed -i "s,src/policy/plan.h,," "$src/Makefile.inc"'
+	planted rule_makefile 'a source that is listed twice' 'echo src/base/err.c >>"$src/Makefile.inc"'
+	planted rule_names 'a static function of two files' 'code net/dial.c "static void sysfs_length(void)
+{
+}"'
+	planted rule_names 'the same with its type on a line of its own' \
+		'code net/dial.c "static const char *
+sysfs_length(int a,
+	     int b)
+{
+}"'
+	planted rule_gnu_source 'a source with _GNU_SOURCE' 'code net/dial.h "#define _GNU_SOURCE"'
+	planted rule_licence 'a source without a licence' 'sed -i 1d "$src/policy/plan.c"'
+	planted rule_licence 'a script without a copyright' 'sed -i 2d "$top/scripts/run.sh"'
 }
 
 # --- run ----------------------------------------------------------------------------------------
 
+count=0
+report() { # report NAME VIOLATIONS
+	count=$((count + 1))
+	if [ -z "$2" ]; then
+		echo "ok $count - $1"
+	else
+		echo "not ok $count - $1"
+		printf '# %s\n' "${2//$'\n'/$'\n'# }"
+	fi
+}
+
+collect() { # collect NAME VIOLATIONS
+	[ -z "$2" ] || violations+="$1: $2"$'\n'
+}
+
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
-plant=$work/plant
+good=$work/good
 
-src=${srcdir:-.}/src obj=src tests=${srcdir:-.}/tests
-symbols=$(symbols)
-while IFS=: read -r rule name; do
-	[ -n "$rule" ] || continue
-	out=$("$rule")
-	if [ -z "$out" ]; then report 0 "${name# }" ""; else report 1 "${name# }" "$out"; fi
-done <<<"$RULES"
-
-(
-	selftest
-	echo "$count" >"$work/count"
-)
-echo "1..$(cat "$work/count")"
+top=$(cd "${srcdir:-.}" && pwd) || exit 1
+in_tree "$top"
+obj=$PWD/src
+run_rules report
+selftest
+echo "1..$count"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # The manual is correct mdoc, and has all that the program has. Runs in the build directory.
 set -u
 dir=${srcdir:-.}/man
@@ -41,9 +42,9 @@ page nbd-attach.8 NAME SYNOPSIS DESCRIPTION 'EXIT STATUS' EXAMPLES 'SEE ALSO'
 page nbd-attach-boot.7 NAME SYNOPSIS DESCRIPTION EXAMPLES 'KERNEL COMMAND LINE' KEYS FILES 'SEE ALSO'
 
 # What the scripts read from the kernel's command line is in the manual, and the other way round.
-boot=${srcdir:-.}
-used=$(sed -n 's/^\tnbd\([a-z]*\)=\*).*/nbd\1/p' "$boot/scripts/initramfs-tools/local-top.in"
-	grep -ho 'getargs* nbd[a-z]*=' "$boot"/scripts/dracut/* | sed 's/.* //; s/=//')
+boot=${srcdir:-.}/scripts
+used=$(sed -n 's/^\tnbd\([a-z]*\)=\*).*/nbd\1/p' "$boot/initramfs-tools/local-top.in"
+	grep -ho 'getargs* nbd[a-z]*=' "$boot"/dracut/* | sed 's/.* //; s/=//')
 told=$(sed -n 's/^\.It Cm \(nbd[a-z]*\)=.*/\1/p' "$dir/nbd-attach-boot.7"
 	sed -n 's/^\.It .*Cm \(nbd[a-z]*\)= .*/\1/p' "$dir/nbd-attach-boot.7")
 check "nbd-attach-boot.7: it has the arguments that the scripts read" \
@@ -66,8 +67,14 @@ items() { grep '^\.It Fl' | tr ' ' '\n' | sed -nE 's/^-([a-z][a-z-]+)$/\1/p' | s
 documented=$(items <"$page")
 check "nbd-attach.8: every option is in it" "$(comm -23 <(echo "$options") <(echo "$documented"))"
 
-tab=$(sed -nE 's/^\t\{ "([a-z_-]+)", [A-Z_]+, .*/\1/p' "${srcdir:-.}/src/policy/nbdtab.c" | sort)
-[ "$(wc -l <<<"$tab")" -gt 30 ] || tab='nbdtab.c has no options'
+# The rows of the table that have the place, by all their names, and what is the nbdtab's alone.
+rows=$(tr '\n' ' ' <"${srcdir:-.}/src/policy/settings.c" | grep -oE '\{ "[a-z-]+", [^}]*\}' |
+	grep -E ' (ATTACHING|SUPERVISION|TLS|TLS_ATTACHED),| = (ATTACH|NETWORK)\b')
+tab=$(sed -nE 's/^\{ "([a-z-]+)".*/\1/p' <<<"$rows"
+	sed -nE 's/.*\.nbdtab = "([a-z]+)".*/\1/p' <<<"$rows"
+	sed -nE 's/^\t\{ "([a-z_]+)", [A-Z_]+,.*/\1/p' "${srcdir:-.}/src/policy/nbdtab.c")
+tab=$(sort <<<"$tab")
+[ "$(wc -l <<<"$tab")" -gt 30 ] || tab='the nbdtab has no options'
 section=$(sed -n '/^\.Sh NBDTAB/,/^\.Sh [^N]/p' "$page" | grep -E '^\.(It )?Cm ' | tr -s ' =' '\n' | sort -u)
 check "nbd-attach.8: every option of the nbdtab is in it" "$(comm -23 <(echo "$tab") <(echo "$section"))"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # What systemd gets: its own checks of the unit, and the units that the generator asks for. Runs in the build directory.
 
@@ -11,6 +12,7 @@ set -u
 
 unit="$work/nbd-attach@.service"
 sed -e "s|@sbindir@|$PWD|" -e "s|@statedir@|/run/nbd-attach|" -e "s|@nbdtab@|/etc/nbdtab|" \
+	-e "s|@documentation@|man:nbd-attach(8) https://example.org/a|" \
 	"$top/scripts/systemd/nbd-attach@.service.in" >"$unit"
 ok "no place holder is left" '' "$(grep '@[a-z]*@' "$unit")"
 if command -v systemd-analyze >/dev/null && [ -x /lib/systemd/systemd ]; then

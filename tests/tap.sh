@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # For the scripts of make check, which run in the build directory: $top, the source tree; $work, a directory until the end; TAP.
 #

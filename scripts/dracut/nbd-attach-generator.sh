@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # A generator of units in the initramfs: systemd itself makes nothing of root=nbd:... The directory is the one whose units win.
 
 # shellcheck source=/dev/null

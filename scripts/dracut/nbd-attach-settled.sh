@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # shellcheck disable=SC3043 # "local": dash and busybox have it
 # Sourced in each turn of dracut's main loop: tries again as long as it may last, and calls dracut's handler where the network
 # is systemd-networkd's, which does not.

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # dracut sources this in a shell of its own when everything is unmounted, and again if it failed: detaches, so that the server
 # is told to write out, and sees an orderly end.
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # The handler of netroot=nbdattach:..., which dracut calls when an interface is up, and our hook when it is time to try again: tries
 # once. Another interface may be needed yet, so it neither waits nor fails for good.
 

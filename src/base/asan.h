@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * sanitized: whether AddressSanitizer is in this program (gcc and clang say so in ways of their own), which has
- * more memory mapped than any limit permits and makes system calls that nobody else makes.
+ * asan: SANITIZED, 1 in a program built with AddressSanitizer by gcc or clang, else 0. Such a
+ * program maps more memory than any limit permits and makes system calls that no other build
+ * makes.
  */
 #ifndef NBD_ATTACH_ASAN_H
 #define NBD_ATTACH_ASAN_H

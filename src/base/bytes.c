@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "base/bytes.h"
 
 #include <string.h>
@@ -10,7 +11,7 @@ void bytes_read_init(struct bytes_reader *r, const void *data, size_t len)
 	r->bad = false;
 }
 
-static uint64_t get(struct bytes_reader *r, size_t len)
+static uint64_t get_number(struct bytes_reader *r, size_t len)
 {
 	uint64_t v = 0;
 
@@ -27,17 +28,17 @@ static uint64_t get(struct bytes_reader *r, size_t len)
 
 uint16_t bytes_get_u16(struct bytes_reader *r)
 {
-	return (uint16_t)get(r, 2);
+	return (uint16_t)get_number(r, 2);
 }
 
 uint32_t bytes_get_u32(struct bytes_reader *r)
 {
-	return (uint32_t)get(r, 4);
+	return (uint32_t)get_number(r, 4);
 }
 
 uint64_t bytes_get_u64(struct bytes_reader *r)
 {
-	return get(r, 8);
+	return get_number(r, 8);
 }
 
 void bytes_write_init(struct bytes_writer *w, void *data, size_t cap)
@@ -59,7 +60,7 @@ void bytes_put(struct bytes_writer *w, const void *data, size_t len)
 	w->len += len;
 }
 
-static void put(struct bytes_writer *w, uint64_t v, size_t len)
+static void put_number(struct bytes_writer *w, uint64_t v, size_t len)
 {
 	uint8_t be[8];
 
@@ -70,15 +71,15 @@ static void put(struct bytes_writer *w, uint64_t v, size_t len)
 
 void bytes_put_u16(struct bytes_writer *w, uint16_t v)
 {
-	put(w, v, 2);
+	put_number(w, v, 2);
 }
 
 void bytes_put_u32(struct bytes_writer *w, uint32_t v)
 {
-	put(w, v, 4);
+	put_number(w, v, 4);
 }
 
 void bytes_put_u64(struct bytes_writer *w, uint64_t v)
 {
-	put(w, v, 8);
+	put_number(w, v, 8);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * bytes: big-endian numbers in and out of a buffer, never past its end. A cursor that was asked for
- * more than it has turns bad and stays so; a bad reader gives zeros, a bad writer writes nothing, so
- * that a whole message is decoded first and checked once. Memory only.
+ * bytes: big-endian numbers read from and written to a buffer, never past its end. A cursor asked
+ * for more than it has turns bad and stays bad: a bad reader returns zeros, a bad writer writes
+ * nothing. So a whole message is decoded first and checked once. No allocation and no I/O.
  */
 #ifndef NBD_ATTACH_BYTES_H
 #define NBD_ATTACH_BYTES_H

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "base/err.h"
 
 #include <stdarg.h>
@@ -17,7 +18,7 @@ static __attribute__((format(printf, 4, 0))) void err_format(struct err *e, enum
 {
 	e->kind = kind;
 	e->code = code;
-	/* all of it: a struct err is copied to other processes as a whole */
+	/* A struct err is copied to other processes as a whole. */
 	memset(e->text, 0, sizeof(e->text));
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 }

@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * err: one error, written where the failure is known, given context on the way up and printed by
- * the command line only. A struct err belongs to the caller, is flat and may be sent through a
- * pipe. No function here fails, allocates or prints.
+ * err: one error, set where the failure is known, given context on the way up and printed by the
+ * command line only. A struct err belongs to the caller, is flat and may be sent through a pipe. No
+ * function here fails, allocates or prints.
  */
 #ifndef NBD_ATTACH_ERR_H
 #define NBD_ATTACH_ERR_H
 
 #include <stddef.h>
 
-/* What a script may want to tell apart; each kind has its own exit status. */
+/* Kinds of failure that a script may want to distinguish; each has its own exit status. */
 enum err_kind {
 	ERR_NONE,
 	ERR_FAILED,      /* anything without a kind of its own */
 	ERR_USAGE,       /* the command line or a URI is wrong */
 	ERR_UNREACHABLE, /* no server: name, route, refused, silent, hung up, deadline */
-	ERR_REFUSED,     /* the server answered no */
+	ERR_REFUSED,     /* the server refuses the request */
 	ERR_PROTOCOL,    /* the server breaks the protocol */
 	ERR_TLS,         /* TLS is missing, demanded or failed */
-	ERR_BUSY,        /* the device is in use, or has another export */
+	ERR_BUSY,        /* the device is in use, or attached to another export */
 	ERR_ABSENT,      /* the device is not attached */
 	ERR_KERNEL,      /* no nbd driver, no privilege, no such device */
 	ERR_MULTI,       /* several connections would not be safe, or the server's answers differ */
@@ -36,7 +37,7 @@ void err_clear(struct err *e);
 int err_set(struct err *e, enum err_kind kind, int code, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* As err_set, with ": " and the system's words for the code at the end. */
+/* As err_set, with ": " and strerror(code) at the end. */
 int err_sys(struct err *e, enum err_kind kind, int code, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "base/text.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,9 +12,8 @@
 #define NBD_MINORS (1U << 20) /* MINORBITS, include/linux/kdev_t.h */
 
 /*
- * Valid characters that a reader must not meet as they are. But for the controls, the line and
- * paragraph separators and the interlinear annotation, these are Default_Ignorable_Code_Point of
- * Unicode 15: what a terminal draws as nothing, or obeys.
+ * Valid characters that a terminal draws as nothing, or obeys: controls, line and paragraph
+ * separators, the interlinear annotation, and Default_Ignorable_Code_Point of Unicode 15.
  */
 static const struct {
 	uint32_t first, last;
@@ -74,10 +75,9 @@ bool text_is_utf8(const void *src, size_t len)
 	return true;
 }
 
-/* What one character, or one byte that is none, becomes. Returns the bytes taken from s. */
-static size_t escape_char(char out[16], size_t *outlen, const unsigned char *s, size_t len)
+/* Escapes one character, or one byte that is not part of any. Returns the bytes taken from s. */
+static size_t escape_char(char out[17], size_t *outlen, const unsigned char *s, size_t len)
 {
-	static const char hex[] = "0123456789abcdef";
 	uint32_t c = 0;
 	size_t n = utf8_char(s, len, &c), used = 0;
 
@@ -90,12 +90,8 @@ static size_t escape_char(char out[16], size_t *outlen, const unsigned char *s, 
 	}
 	if (n == 0)
 		n = 1;
-	for (size_t i = 0; i < n; i++) {
-		out[used++] = '\\';
-		out[used++] = 'x';
-		out[used++] = hex[s[i] >> 4];
-		out[used++] = hex[s[i] & 0xf];
-	}
+	for (size_t i = 0; i < n; i++)
+		used += (size_t)snprintf(out + used, 5, "\\x%02x", s[i]);
 	*outlen = used;
 	return n;
 }
@@ -104,10 +100,10 @@ size_t text_escape(char *dst, size_t cap, const void *src, size_t len)
 {
 	const unsigned char *s = src;
 	size_t room = cap - 1, used = 0;
-	size_t cut = 0; /* where the last character ends that leaves space for the dots */
+	size_t cut = 0; /* end of the last character that leaves space for the dots */
 
 	while (len > 0) {
-		char piece[16];
+		char piece[17];
 		size_t n, taken = escape_char(piece, &n, s, len);
 
 		if (n > room - used) {
@@ -126,6 +122,61 @@ size_t text_escape(char *dst, size_t cap, const void *src, size_t len)
 	}
 	dst[used] = '\0';
 	return used;
+}
+
+void text_put(struct text_writer *w, const char *s)
+{
+	while (*s && w->len + 1 < w->cap)
+		w->dst[w->len++] = *s++;
+	w->dst[w->len] = '\0';
+}
+
+static bool is_plain(char c, const char *plain)
+{
+	return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+	       strchr(plain, c);
+}
+
+void text_put_percent(struct text_writer *w, const char *s, const char *plain)
+{
+	char piece[8];
+
+	for (; *s; s++) {
+		snprintf(piece, sizeof(piece), is_plain(*s, plain) ? "%c" : "%%%02X",
+			 (unsigned char)*s);
+		text_put(w, piece);
+	}
+}
+
+void text_put_hex(struct text_writer *w, const char *s, const char *plain)
+{
+	char piece[8];
+
+	for (; *s; s++) {
+		snprintf(piece, sizeof(piece), is_plain(*s, plain) ? "%c" : "\\x%02x",
+			 (unsigned char)*s);
+		text_put(w, piece);
+	}
+}
+
+void text_cut_and_hash(char *dst, size_t max, const char *src, char mark, char escape)
+{
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	char suffix[24];
+	size_t cut;
+
+	if (strlen(src) <= max) {
+		strcpy(dst, src);
+		return;
+	}
+	for (const char *s = src; *s; s++)
+		hash = (hash ^ (unsigned char)*s) * UINT64_C(0x100000001b3);
+	cut = max - (size_t)snprintf(suffix, sizeof(suffix), "%c%016" PRIx64, mark, hash);
+	for (size_t i = cut - 3; i < cut; i++)
+		if (src[i] == escape)
+			cut = i;
+	memcpy(dst, src, cut);
+	strcpy(dst + cut, suffix);
 }
 
 size_t text_guard_json(char *dst, const char *src, size_t len)

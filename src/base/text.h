@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * text: what comes from people and from servers as characters. Text of a server is hostile until
- * text_escape has made it safe for a terminal, a log or an error message; numbers of a user go
- * through one strict parser. Memory only.
+ * text: characters from people and from servers. A server's text is hostile until text_escape has
+ * made it safe for a terminal, a log or an error message; a user's numbers go through one strict
+ * parser. Never allocates and does no I/O.
  */
 #ifndef NBD_ATTACH_TEXT_H
 #define NBD_ATTACH_TEXT_H
@@ -14,13 +15,38 @@
 /*
  * Copies len bytes of src to dst (cap bytes, always NUL-terminated, cap > 0). Valid UTF-8 is kept
  * but for what can move a cursor, hide or reorder text: C0 and C1 controls, DEL, U+2028, U+2029,
- * U+FFF9..U+FFFB and all that Unicode 15 calls Default_Ignorable_Code_Point (controls of
+ * U+FFF9..U+FFFB and everything that Unicode 15 calls Default_Ignorable_Code_Point (controls of
  * direction, joiners, variation selectors, tags and more). Each byte of those, and bytes that are
  * not UTF-8, become \xnn; a backslash becomes two. What does not fit is cut between two characters
  * and ends in "..." (in as many dots as fit when cap is below 4). Returns the number of bytes in
  * dst without the NUL.
  */
 size_t text_escape(char *dst, size_t cap, const void *src, size_t len);
+
+/* A text being written to a buffer of the caller. Characters that do not fit are dropped. */
+struct text_writer {
+	char *dst;
+	size_t cap; /* bytes, above 0 */
+	size_t len; /* bytes in dst without the NUL, at first 0 */
+};
+
+/* Appends s. dst is NUL-terminated after each of the text_put functions. */
+void text_put(struct text_writer *w, const char *s);
+
+/*
+ * Append s, with each byte written as %XX (text_put_percent) or \xnn (text_put_hex) that is neither
+ * an ASCII letter or digit nor one of the characters in plain.
+ */
+void text_put_percent(struct text_writer *w, const char *s, const char *plain);
+void text_put_hex(struct text_writer *w, const char *s, const char *plain);
+
+/*
+ * Copies src to dst (max + 1 bytes, max above 20). A text longer than max is cut and ends in the
+ * character mark and a hash of the whole (FNV-1a, 64 bits, hex), so that it differs from others
+ * that begin alike; against an attacker the hash is no help. The cut does not split an escape,
+ * which is 4 bytes and begins with the character escape (NUL: there are none).
+ */
+void text_cut_and_hash(char *dst, size_t max, const char *src, char mark, char escape);
 
 /*
  * Copies len bytes of a JSON document to dst (6 * len + 1 bytes, NUL-terminated), which stays the

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -10,6 +11,8 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "net/tls_creds.h"
+
 _Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
 			       sizeof(((struct tls_params *)0)->hostname) &&
 		       sizeof(((struct uri *)0)->tls_psk_file) ==
@@ -19,26 +22,27 @@ _Static_assert(sizeof(((struct uri *)0)->tls_hostname) ==
 	       "what a URI holds fits");
 
 /*
- * What the options say, then the directory given, then the places where people keep such things,
- * the user's before the system's.
+ * Fills in credentials that no option names: from the URI, then from the directory that is given,
+ * then from the usual places, the user's before the system's.
  */
-static int find_credentials(const struct opts *o, struct tls_params *t, struct err *e)
+static int find_credentials(struct settings *s, struct err *e)
 {
+	const struct uri *where = &s->servers[0];
 	const char *home = getenv("HOME");
+	struct tls_params *t = &s->tls;
 	char dir[TLS_PATH_MAX];
 
-	*t = o->tls;
-	/* an option wins over a parameter of the URI */
+	/* An option wins over a parameter of the URI. */
 	if (!t->hostname[0])
-		memcpy(t->hostname, o->where.tls_hostname, sizeof(t->hostname));
+		memcpy(t->hostname, where->tls_hostname, sizeof(t->hostname));
 	if (!t->psk_file[0])
-		memcpy(t->psk_file, o->where.tls_psk_file, sizeof(t->psk_file));
+		memcpy(t->psk_file, where->tls_psk_file, sizeof(t->psk_file));
 	if (!t->psk_user[0])
-		memcpy(t->psk_user, o->where.tls_user, sizeof(t->psk_user));
-	if (o->tls_directory)
-		return tls_use_directory(t, o->tls_directory, e);
-	if (o->where.tls_certificates[0])
-		return tls_use_directory(t, o->where.tls_certificates, e);
+		memcpy(t->psk_user, where->tls_user, sizeof(t->psk_user));
+	if (t->directory[0])
+		return tls_use_directory(t, t->directory, e);
+	if (where->tls_certificates[0])
+		return tls_use_directory(t, where->tls_certificates, e);
 	if (t->ca[0] || t->cert[0] || t->psk_file[0] || t->no_verify)
 		return 0;
 	if (home && (size_t)snprintf(dir, sizeof(dir), "%s/.pki/nbd", home) < sizeof(dir) &&
@@ -49,7 +53,7 @@ static int find_credentials(const struct opts *o, struct tls_params *t, struct e
 	return 0;
 }
 
-/* Whoever reconnects later has another working directory. */
+/* The process that reconnects later has another working directory. */
 static int make_absolute(char *path, size_t cap, struct err *e)
 {
 	char dir[4096], whole[8192];
@@ -65,35 +69,16 @@ static int make_absolute(char *path, size_t cap, struct err *e)
 	return 0;
 }
 
-int cmd_make_absolute(struct target *rq, struct err *e)
+static int make_paths_absolute(struct settings *s, struct err *e)
 {
-	struct tls_params *t = &rq->tls;
-	const struct {
-		char *path;
-		size_t cap;
-	} paths[] = {
-		{ t->ca, sizeof(t->ca) },
-		{ t->crl, sizeof(t->crl) },
-		{ t->cert, sizeof(t->cert) },
-		{ t->key, sizeof(t->key) },
-		{ t->psk_file, sizeof(t->psk_file) },
-		{ rq->where.path, sizeof(rq->where.path) },
-	};
 	int ret = 0;
 
-	for (size_t i = 0; !ret && i < sizeof(paths) / sizeof(paths[0]); i++)
-		ret = make_absolute(paths[i].path, paths[i].cap, e);
+	for (const struct settings_row *row = settings_rows; !ret && row->name; row++)
+		if (row->type == SETTINGS_FILE)
+			ret = make_absolute((char *)s + row->offset, row->max + 1, e);
+	for (unsigned i = 0; !ret && i < s->server_count; i++)
+		ret = make_absolute(s->servers[i].path, sizeof(s->servers[i].path), e);
 	return ret;
-}
-
-/* More than there are processors would only be spares. */
-uint32_t cmd_automatic_connections(void)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (cpus < 1)
-		return 1;
-	return cpus > PLAN_CONNECTIONS_AUTO_MAX ? PLAN_CONNECTIONS_AUTO_MAX : (uint32_t)cpus;
 }
 
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap)
@@ -129,11 +114,11 @@ static void add_context(void *ctx, const struct neg_item *item)
 	f->contexts = longer;
 }
 
-int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e)
+int cmd_find_out(struct connector *l, const struct settings *s, struct cmd_facts *f, struct err *e)
 {
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_INFO,
-		.timeout_ms = rq->timeout_ms,
+		.timeout_ms = s->connect_timeout_ms,
 		.cancel_fd = -1,
 	};
 	struct export first;
@@ -155,8 +140,8 @@ int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts 
 	if (f->link.export.size)
 		return 0;
 	/*
-	 * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO makes it
-	 * look.
+	 * nbd-server answers NBD_OPT_INFO before it opens the export, with a size of 0; NBD_OPT_GO
+	 * makes it look.
 	 */
 	first = f->link.export;
 	a.goal = NEG_GOAL_GO;
@@ -176,26 +161,21 @@ void cmd_forget(struct cmd_facts *f)
 	f->contexts = NULL;
 }
 
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e)
+void cmd_warn_unverified(const struct settings *s)
 {
-	memset(rq, 0, sizeof(*rq));
-	rq->goal = goal;
-	rq->timeout_ms = o->connect_timeout_ms;
-	rq->where = o->where;
-	rq->peer_timeout_s = o->peer_timeout_s;
-	rq->multi = o->multi;
-	if (o->multi.automatic)
-		rq->multi.wanted = cmd_automatic_connections();
-	rq->offload = o->offload;
-	rq->contexts = o->contexts;
-	if (rq->where.tls && find_credentials(o, &rq->tls, e))
-		return -e->code;
-	if (rq->tls.no_verify)
+	if (s->servers[0].tls && s->tls.no_verify)
 		fprintf(stderr, "nbd-attach: the server's certificate is not verified: anybody in "
 				"between can read and change all data\n");
-	if (cmd_make_absolute(rq, e))
+}
+
+int cmd_prepare_settings(struct settings *s, struct err *e)
+{
+	if (s->multi.automatic)
+		s->multi.wanted = settings_automatic_connections(s, sysconf(_SC_NPROCESSORS_ONLN));
+	if (s->servers[0].tls && find_credentials(s, e))
 		return -e->code;
-	return o->argv ? target_set_command(rq, o->argv, e) : 0;
+	cmd_warn_unverified(s);
+	return make_paths_absolute(s, e);
 }
 
 int cmd_each(const struct opts *o,
@@ -217,7 +197,7 @@ int cmd_each(const struct opts *o,
 	return ret;
 }
 
-/* A supervisor that is on its own has the system's log only; in an initramfs not even that. */
+/* A supervisor has no standard error. An initramfs has no system's log. */
 static void log_line(void *ctx, enum log_level level, const char *text)
 {
 	char line[1024 + 64];
@@ -231,11 +211,11 @@ static void log_line(void *ctx, enum log_level level, const char *text)
 	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (kmsg < 0)
 		return;
-	/* Not by dprintf, which wants to seek there. One write is one line. */
+	/* One write is one line. dprintf would seek, which /dev/kmsg refuses. */
 	n = snprintf(line, sizeof(line), "<%d>nbd-attach[%d]: %s\n", LOG_DAEMON | (int)level,
 		     (int)getpid(), text);
 	if (n > 0 && write(kmsg, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
-		n = 0; /* there is nobody left to be told */
+		n = 0; /* nowhere is left to report it */
 	close(kmsg);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * cmd: what nbd-attach can be asked to do, one function for each. They print results on stdout
- * and notes on stderr; a failure is returned with its text in e for main to print.
+ * cmd: the commands of nbd-attach, one function each. They print results on stdout and notes on
+ * stderr; a failure is returned with its text in e for main to print.
  */
 #ifndef NBD_ATTACH_CMD_H
 #define NBD_ATTACH_CMD_H
@@ -11,36 +12,34 @@
 #include "cli/opts.h"
 #include "daemon/launch.h"
 
-/* Return 0 or -errno. */
-int cmd_attach(const struct opts *o, struct err *e);
-int cmd_tab(const struct opts *o, struct err *e);
-int cmd_all(const struct opts *o, struct err *e); /* each failure has been told, the text is "" */
-int cmd_detach(const struct opts *o, struct err *e);
-int cmd_control(const struct opts *o, struct err *e); /* --pause, --resume, --rescan */
-int cmd_adopt(const struct opts *o, struct err *e);
-int cmd_list(const struct opts *o, struct err *e);
-int cmd_exports(const struct opts *o, struct err *e);
-int cmd_info(const struct opts *o, struct err *e);
-int cmd_map(const struct opts *o, struct err *e);
+/* Commands return 0 or -errno. Where they connect to a server they prepare o->settings. */
+int cmd_attach(struct opts *o, struct err *e);
+int cmd_tab(struct opts *o, struct err *e);
+int cmd_all(struct opts *o, struct err *e); /* failures are printed, the text is "" */
+int cmd_detach(struct opts *o, struct err *e);
+int cmd_control(struct opts *o, struct err *e); /* --pause, --resume, --rescan */
+int cmd_adopt(struct opts *o, struct err *e);
+int cmd_list(struct opts *o, struct err *e);
+int cmd_exports(struct opts *o, struct err *e);
+int cmd_info(struct opts *o, struct err *e);
+int cmd_map(struct opts *o, struct err *e);
 
 /*
- * As nbd-client -check: prints the pid and returns 0; -ENODEV without any text when the device is not
- * attached. Looks at sysfs only.
+ * As nbd-client -check: prints the pid and returns 0; -ENODEV without any text when the device is
+ * not attached. Looks at sysfs only.
  */
-int cmd_check(const struct opts *o, struct err *e);
+int cmd_check(struct opts *o, struct err *e);
 
-/*
- * All of a run as nbd-client: its output and its exit status, which is returned; e has the text of a failure,
- * if there is one.
- */
+/* Runs the command line of nbd-client. Returns the exit status; e has the text of a failure. */
 int cmd_client(int argc, char *argv[], struct err *e);
 
-/* Whether we are called as a generator of systemd's. */
+/* Whether the program was called as a generator of systemd. */
 bool cmd_is_generator(const char *argv0);
 
 /*
- * Writes what systemd.generator(7) wants for the lines of the nbdtab (or of $NBD_ATTACH_NBDTAB) into the first directory
- * that it names. Lines that are wrong are left out; no file is no error. All errors have been told, in the system's log too.
+ * Writes the links of systemd.generator(7) for the lines of the nbdtab (or of $NBD_ATTACH_NBDTAB)
+ * into the directory argv[1]. Lines that are wrong are left out, a missing file is no error. Errors
+ * are printed, and are in the system's log.
  */
 int cmd_generator(int argc, char *argv[], struct err *e);
 
@@ -48,35 +47,38 @@ int cmd_generator(int argc, char *argv[], struct err *e);
 struct cmd_facts {
 	struct connections link;
 	char *contexts; /* names of its meta contexts, comma-separated; NULL: unknown */
-	bool failed;    /* the rest is the function's */
+	bool failed;    /* no memory; internal to cmd_find_out */
 };
 
 /*
- * Asks about the export of l's request (NEG_GOAL_INFO). Whatever it returns, f is to be given to
- * cmd_forget.
+ * Asks the server about its export (NEG_GOAL_INFO). s are the settings of l. f is for cmd_forget,
+ * also after a failure.
  */
-int cmd_find_out(struct connector *l, const struct target *rq, struct cmd_facts *f, struct err *e);
+int cmd_find_out(struct connector *l, const struct settings *s, struct cmd_facts *f, struct err *e);
 void cmd_forget(struct cmd_facts *f);
 
-/* "READ_ONLY,SEND_FLUSH"; bits without a name by their number. */
+/* Names of flags, "READ_ONLY,SEND_FLUSH". A bit without a name has its number. */
 void cmd_name_flags(uint16_t flags, char *buf, size_t cap);
 
-/* What -C auto wants, where it is safe. */
-uint32_t cmd_automatic_connections(void);
+/*
+ * Adds to complete settings what depends on this process: where the credentials are, the number of
+ * connections for "auto", and the working directory, so that all file names are absolute. Warns as
+ * cmd_warn_unverified. ERR_USAGE, ERR_TLS.
+ */
+int cmd_prepare_settings(struct settings *s, struct err *e);
+/* Warns on standard error where the server's certificate is not verified. */
+void cmd_warn_unverified(const struct settings *s);
 
-/* The request that the options make: where, command, deadline. */
-int cmd_link_request(const struct opts *o, enum neg_goal goal, struct target *rq, struct err *e);
-
-/* Names of files and sockets in the request that are relative to the working directory no more. -ENAMETOOLONG. */
-int cmd_make_absolute(struct target *rq, struct err *e);
+/* Attaches as s says, instead of o->settings: for a line of the nbdtab. */
+int cmd_attach_settings(const struct opts *o, struct settings *s, struct err *e);
 
 /*
- * All that an attach, or an adoption, needs to know, also on failure for cmd_forget_worker; logger is what rq's may
- * become. rq has to be zero.
+ * Fills rq, but for the device and the callback, which its caller sets. s and logger have to
+ * outlive it. rq is for cmd_end_launch, also after a failure.
  */
-int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger,
-		       struct err *e);
-void cmd_forget_worker(struct launch_request *rq);
+int cmd_begin_launch(struct launch_request *rq, const struct settings *s, struct log *logger,
+		     struct err *e);
+void cmd_end_launch(struct launch_request *rq);
 
 struct cmd_file {
 	const char *path;
@@ -84,15 +86,15 @@ struct cmd_file {
 	size_t len;
 };
 
-/* All of a regular file of less than max bytes. f->text is the caller's to be freed, also after a failure. */
+/* Reads a regular file of less than max bytes. The caller frees f->text, also after a failure. */
 int cmd_read_file(struct cmd_file *f, size_t max, struct err *e);
 
-/* The system's log, or the kernel's where there is none. */
+/* Logger that writes to the system's log, or to the kernel's where there is none. */
 extern const struct log cmd_logger;
 
 /*
- * act for each device of the command line. All are tried; the first failure is the one that is
- * returned, the others are only told.
+ * Calls act for each device of the command line. All are tried. The first failure is returned, the
+ * others are printed.
  */
 int cmd_each(const struct opts *o,
 	     int (*act)(const struct opts *o, const char *operand, struct err *e), struct err *e);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -13,11 +14,11 @@
 #include "kernel/sysfs.h"
 #include "daemon/launch.h"
 
-static void tell(const struct attach_result *r)
+static void print_notes(const struct attach_result *r)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-	if (r->already)
+	if (r->outcome != ATTACH_DONE)
 		fprintf(stderr, "nbd-attach: /dev/nbd%u is attached to this export already\n",
 			r->index);
 	if (r->made_read_only)
@@ -26,57 +27,18 @@ static void tell(const struct attach_result *r)
 	if (r->note[0])
 		fprintf(stderr, "nbd-attach: /dev/nbd%u has %u connection%s: %s\n", r->index,
 			r->connections, r->connections == 1 ? "" : "s", r->note);
-	/* The block layer makes one hardware queue for each processor at most, and each has one connection */
-	if (!r->already && r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
+	/*
+	 * The block layer has one hardware queue for each processor at most, and each has a
+	 * connection.
+	 */
+	if (r->connections > 1 && cpus > 0 && r->connections > (unsigned long)cpus)
 		fprintf(stderr,
 			"nbd-attach: there are fewer processors (%ld) than connections: the kernel "
 			"uses the others only when one is lost\n",
 			cpus);
 }
 
-/* Each server with the same options. */
-static int fill_servers(const struct opts *o, struct attach_request *rq, struct err *e)
-{
-	int ret;
-
-	rq->server_count = o->other_count + 1;
-	rq->servers = calloc(rq->server_count, sizeof(*rq->servers));
-	if (!rq->servers)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	ret = cmd_link_request(o, NEG_GOAL_GO, &rq->servers[0], e);
-	for (unsigned i = 1; !ret && i < rq->server_count; i++) {
-		rq->servers[i] = rq->servers[0];
-		rq->servers[i].where = o->others[i - 1];
-		ret = cmd_make_absolute(&rq->servers[i], e);
-	}
-	return ret;
-}
-
-/* For --adopt; "" where they are not to be had in that form. */
-static void record_words(const struct opts *o, char *buf, size_t cap)
-{
-	size_t used = 0;
-
-	buf[0] = '\0';
-	for (int i = 0; i < o->word_count; i++) {
-		size_t len = strlen(o->words[i]);
-
-		if (strchr(o->words[i], '\n') || len + 2 > cap - used) {
-			buf[0] = '\0';
-			return;
-		}
-		memcpy(buf + used, o->words[i], len);
-		used += len;
-		buf[used++] = '\n';
-		buf[used] = '\0';
-	}
-	if (!getcwd(buf + used, cap - used - 1))
-		buf[0] = '\0';
-	else
-		strcat(buf + used, "\n");
-}
-
-/* One write is one line. Not the journal's, or syslog's: they may wait for the device themselves. */
+/* One write is one line. The journal and syslog may wait for the device themselves. */
 static void log_kmsg(void *ctx, enum log_level level, const char *text)
 {
 	const struct launch_request *rq = ctx;
@@ -86,39 +48,27 @@ static void log_kmsg(void *ctx, enum log_level level, const char *text)
 
 	if (n > 0 &&
 	    write(rq->log_fd, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1) < 0)
-		n = 0; /* there is nobody left to be told */
+		n = 0; /* nowhere is left to report it */
 }
 
-/* systemd and dracut put this file into their own; initramfs-tools has none, and passes an option. */
+/* initrds of systemd and dracut have this file. initramfs-tools passes --keep-at-shutdown. */
 static bool in_initramfs(void)
 {
 	return !access("/etc/initrd-release", F_OK);
 }
 
-static int fill_care(const struct opts *o, struct launch_request *rq, struct log *logger,
+int cmd_begin_launch(struct launch_request *rq, const struct settings *s, struct log *logger,
 		     struct err *e)
 {
-	bool vital = o->root || o->swap, kept = o->keep || (o->root && in_initramfs());
-
-	rq->care = (struct supervise_options){
-		.peer_timeout_s = o->peer_timeout_s,
-		.reconnect_timeout_s = o->reconnect_timeout_s,
-		.fence_delay_s = o->fence_delay_s,
-		.attempt_timeout_ms = o->connect_timeout_ms,
-		.tls_renew = o->tls_renew,
-		.vital = vital,
-		.deaf = kept,
-	};
-	rq->attach.negotiator = (struct negotiator_params){
-		.keep_addresses = vital,
-		/* systemd spares those of root's only */
-		.user = kept ? "root" : NULL,
-	};
+	rq->deaf = s->supervision.keep || (s->supervision.root && in_initramfs());
+	rq->attach.settings = s;
+	/* systemd spares processes of root only. */
+	rq->attach.negotiator.user = rq->deaf ? "root" : NULL;
+	/* glibc keeps the pointer to argv[0]. */
+	rq->arg0 = rq->deaf ? program_invocation_name : NULL;
 	rq->logger = &cmd_logger;
 	rq->log_fd = -1;
-	/* glibc keeps the pointer to argv[0]; our words may have been put together from elsewhere */
-	rq->arg0 = kept ? program_invocation_name : NULL;
-	if (!vital)
+	if (!settings_is_vital(s))
 		return 0;
 	rq->log_fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 	if (rq->log_fd < 0)
@@ -128,37 +78,14 @@ static int fill_care(const struct opts *o, struct launch_request *rq, struct log
 	return 0;
 }
 
-int cmd_worker_request(const struct opts *o, struct launch_request *rq, struct log *logger,
-		       struct err *e)
+void cmd_end_launch(struct launch_request *rq)
 {
-	struct attach_request *a = &rq->attach;
-	int ret;
-
-	a->find = o->find;
-	a->index = o->index;
-	a->supervise = !o->no_supervise;
-	a->plan.read_only = o->read_only;
-	a->plan.block_size = o->block_size;
-	a->plan.timeout_s = o->timeout_s;
-	a->plan.timeout_given = o->timeout_given;
-	a->plan.dead_timeout_s = o->dead_timeout_s;
-	record_words(o, a->command_line, sizeof(a->command_line));
-	ret = fill_care(o, rq, logger, e);
-	return ret ? ret : fill_servers(o, a, e);
-}
-
-void cmd_forget_worker(struct launch_request *rq)
-{
-	if (!rq)
-		return;
 	if (rq->log_fd >= 0)
 		close(rq->log_fd);
-	free(rq->attach.servers);
-	free(rq);
 }
 
-/* Which device it is, for whoever asked. Non-zero when nobody has got it. */
-static int announce(const struct opts *o, unsigned index)
+/* Prints which device it is. Non-zero: standard output has failed. */
+static int print_device(const struct opts *o, unsigned index)
 {
 	struct sysfs_device d = { 0 };
 	struct err ignored;
@@ -181,14 +108,14 @@ static int announce(const struct opts *o, unsigned index)
 	return fflush(stdout);
 }
 
-static int attached(const void *ctx, const struct attach_result *r, struct err *e)
+static int report_attached(const void *ctx, const struct attach_result *r, struct err *e)
 {
-	tell(r);
-	/* Nobody would know which device it is. */
-	return announce(ctx, r->index) ? err_sys(e, ERR_FAILED, errno, "write the output") : 0;
+	print_notes(r);
+	/* The caller would not know which device to use, or to detach. */
+	return print_device(ctx, r->index) ? err_sys(e, ERR_FAILED, errno, "write the output") : 0;
 }
 
-/* The service manager's journal wants the level in front (sd-daemon(3)). */
+/* The journal of a service manager reads the level from a prefix (sd-daemon(3)). */
 static void log_here(void *ctx, enum log_level level, const char *text)
 {
 	char prefix[8] = "";
@@ -198,7 +125,7 @@ static void log_here(void *ctx, enum log_level level, const char *text)
 	fprintf(stderr, "%snbd-attach: %s\n", prefix, text);
 }
 
-static int stay(struct launch_request *rq, struct err *e)
+static int attach_in_foreground(struct launch_request *rq, struct err *e)
 {
 	struct log here = { .line = log_here, .ctx = getenv("JOURNAL_STREAM") };
 	struct notify n;
@@ -207,6 +134,8 @@ static int stay(struct launch_request *rq, struct err *e)
 
 	if (ret)
 		return ret;
+	notify_take_stored(&n, NOTIFY_STORED_FIRST, getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"),
+			   getenv("LISTEN_PID"), getpid());
 	if (rq->log_fd < 0)
 		rq->logger = &here;
 	rq->notify = &n;
@@ -215,19 +144,26 @@ static int stay(struct launch_request *rq, struct err *e)
 	return ret;
 }
 
-int cmd_attach(const struct opts *o, struct err *e)
+int cmd_attach_settings(const struct opts *o, struct settings *s, struct err *e)
 {
-	struct launch_request *rq = calloc(1, sizeof(*rq));
+	struct launch_request rq = {
+		.attach = { .find = o->find, .index = o->index },
+		.attached = report_attached,
+		.ctx = o,
+	};
 	struct log logger;
-	int ret;
+	int ret = cmd_prepare_settings(s, e);
 
-	if (!rq)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	ret = cmd_worker_request(o, rq, &logger, e);
-	rq->attached = attached;
-	rq->ctx = o;
+	if (ret)
+		return ret;
+	ret = cmd_begin_launch(&rq, s, &logger, e);
 	if (!ret)
-		ret = o->foreground ? stay(rq, e) : launch_attach(rq, e);
-	cmd_forget_worker(rq);
+		ret = o->foreground ? attach_in_foreground(&rq, e) : launch_attach(&rq, e);
+	cmd_end_launch(&rq);
 	return ret;
+}
+
+int cmd_attach(struct opts *o, struct err *e)
+{
+	return cmd_attach_settings(o, &o->settings, e);
 }

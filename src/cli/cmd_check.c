@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -7,7 +8,7 @@
 
 #include "kernel/sysfs.h"
 
-int cmd_check(const struct opts *o, struct err *e)
+int cmd_check(struct opts *o, struct err *e)
 {
 	struct sysfs_device d;
 	int sysfd = sysfs_open("/sys", e);
@@ -20,7 +21,7 @@ int cmd_check(const struct opts *o, struct err *e)
 	if (ret)
 		return ret;
 	if (!d.attached)
-		/* Without a text, and the exit status that scripts know from nbd-client */
+		/* No text, and the exit status of nbd-client. */
 		return err_set(e, ERR_FAILED, ENODEV, "%s", "");
 	printf("%d\n", (int)d.pid);
 	return 0;

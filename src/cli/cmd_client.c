@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -10,10 +11,10 @@
 #include "cli/nbd_client.h"
 #include "base/text.h"
 
-/* nbd-client knows no others, and the last one for -check only */
+/* Exit statuses of nbd-client. NOT_KNOWN is for -check only. */
 enum { DONE = 0, FAILED = 1, NOT_KNOWN = 2 };
 
-static void help(FILE *f)
+static void print_help(FILE *f)
 {
 	fprintf(f,
 		"nbd-client, as nbd-attach %s has it\n\n"
@@ -48,112 +49,84 @@ static void list_item(void *ctx, const struct neg_item *item)
 	free(shown);
 }
 
-static int list(const struct opts *o, struct err *e)
+static int list_exports(struct opts *o, struct err *e)
 {
-	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
-	struct target *rq = malloc(sizeof(*rq));
+	struct connect_attempt a = {
+		.goal = NEG_GOAL_LIST,
+		.timeout_ms = o->settings.connect_timeout_ms,
+		.cancel_fd = -1,
+	};
 	struct connections *rs = malloc(sizeof(*rs));
 	struct connector *l = NULL;
 	bool failed = false;
 	int ret;
 
-	ret = rq && rs ? cmd_link_request(o, a.goal, rq, e) :
-			 err_sys(e, ERR_FAILED, ENOMEM, "begin");
+	ret = rs ? cmd_prepare_settings(&o->settings, e) : err_sys(e, ERR_FAILED, ENOMEM, "begin");
 	if (!ret)
-		ret = connect_prepare(&l, rq, e);
+		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
-		a.timeout_ms = rq->timeout_ms;
-		/* its first line, which scripts cut off */
+		/* Scripts expect a first line, and cut it off. */
 		printf("Negotiation: ..\n");
 		ret = connect_run(l, &a, list_item, &failed, rs, e);
 	}
 	if (!ret && failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
 	connect_free(l);
-	free(rq);
 	free(rs);
 	return ret;
 }
 
-/* "nbd0p1" is as good as "nbd0", and what is no nbd device is not attached. */
-static int check(const char *device, struct err *e)
+/* "nbd0p1" stands for "nbd0". A device of another driver is not attached. */
+static int check_device(struct opts *o, struct err *e)
 {
-	const char *slash = strrchr(device, '/');
-	struct opts o = { .command = OPTS_CHECK };
+	const char *device = o->devices[0], *slash = strrchr(device, '/');
 	char name[32];
 	int ret;
 
 	snprintf(name, sizeof(name), "%s", slash ? slash + 1 : device);
 	name[strcspn(name, "p")] = '\0';
-	if (text_nbd_index(name, &o.index))
+	if (text_nbd_index(name, &o->index))
 		return FAILED;
-	ret = cmd_check(&o, e);
+	ret = cmd_check(o, e);
 	return !ret ? DONE : ret == -ENODEV ? FAILED : NOT_KNOWN;
 }
 
-static int run(const struct personality *p, struct opts *o, struct err *e)
+/* Returns the exit status. */
+static int run_client_command(struct opts *o, struct err *e)
 {
-	int ret;
-
-	switch (p->task) {
-	case NBD_CLIENT_LIST:
-		return list(o, e);
-	case NBD_CLIENT_DETACH:
-		ret = cmd_detach(o, e);
-		/* that is what was wanted */
-		return e->kind == ERR_ABSENT ? 0 : ret;
-	case NBD_CLIENT_TAB:
-		o->persist_counts = !p->supervised;
-		return cmd_tab(o, e);
+	switch (o->command) {
+	case OPTS_CHECK:
+		return check_device(o, e);
+	case OPTS_HELP:
+		print_help(stderr);
+		return DONE;
+	case OPTS_VERSION:
+		printf("This is nbd-client, from nbd-attach %s\n", PACKAGE_VERSION);
+		return DONE;
+	case OPTS_EXPORTS:
+		return list_exports(o, e) ? FAILED : DONE;
+	case OPTS_DETACH:
+		/* A device that is not attached is as good as detached. */
+		return cmd_detach(o, e) && e->kind != ERR_ABSENT ? FAILED : DONE;
+	case OPTS_TAB:
+		return cmd_tab(o, e) ? FAILED : DONE;
 	default:
-		return cmd_attach(o, e);
+		return cmd_attach(o, e) ? FAILED : DONE;
 	}
 }
 
 int cmd_client(int argc, char *argv[], struct err *e)
 {
-	struct personality *p = malloc(sizeof(*p));
-	struct opts *o = calloc(1, sizeof(*o));
-	char *words[NBD_CLIENT_WORDS_MAX + 1]; /* o points into it */
-	int status = FAILED;
+	struct opts o;
+	bool old_style;
 
-	if (!p || !o) {
-		err_sys(e, ERR_FAILED, ENOMEM, "begin");
-		goto out;
-	}
-	if (nbd_client_parse(argc, argv, p, e))
-		goto out;
-	switch (p->task) {
-	case NBD_CLIENT_CHECK:
-		status = check(p->device, e);
-		goto out;
-	case NBD_CLIENT_HELP:
-		help(stderr);
-		status = DONE;
-		goto out;
-	case NBD_CLIENT_VERSION:
-		printf("This is nbd-client, from nbd-attach %s\n", PACKAGE_VERSION);
-		status = DONE;
-		goto out;
-	default:
-		break;
-	}
-	if (p->old_style)
+	if (nbd_client_parse(argc, argv, &o, &old_style, e))
+		return FAILED;
+	if (old_style)
 		fprintf(stderr,
 			"nbd-client: bs= and timeout= are deprecated: -block-size and -timeout\n");
-	if (p->ioctl_words)
+	if (o.client == OPTS_CLIENT_IOCTL)
 		fprintf(stderr,
 			"nbd-client: -nonetlink: the kernel is told over netlink all the same\n");
-	memcpy(words, p->words, sizeof(words));
-	if (opts_parse(p->word_count, words, o, e))
-		goto out;
-	o->words = p->words;
-	o->word_count = p->word_count;
-	o->client = p->ioctl_words ? OPTS_CLIENT_IOCTL : OPTS_CLIENT_NETLINK;
-	if (!run(p, o, e))
-		status = DONE;
-out:
-	free(o);
-	free(p);
-	return status;
+	return run_client_command(&o, e);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ static const struct {
 	{ OPTS_RESCAN, CONTROL_RESCAN, "rescan" },
 };
 
-static int ask(const struct opts *o, const char *operand, struct err *e)
+static int ask_supervisor(const struct opts *o, const char *operand, struct err *e)
 {
 	struct control_answer a;
 	unsigned index;
@@ -35,7 +36,7 @@ static int ask(const struct opts *o, const char *operand, struct err *e)
 	return ret;
 }
 
-int cmd_control(const struct opts *o, struct err *e)
+int cmd_control(struct opts *o, struct err *e)
 {
-	return cmd_each(o, ask, e);
+	return cmd_each(o, ask_supervisor, e);
 }

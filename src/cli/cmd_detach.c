@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -21,22 +22,22 @@ enum {
 };
 
 /*
- * Its supervisor, and with it its negotiator, is gone when this returns (or a few seconds have passed): a detach leaves
- * nothing. It is told to look again.
+ * Tells the supervisor to look again, and waits until it is gone, and with it its negotiator, or a
+ * few seconds have passed: a detach leaves nothing behind.
  */
-static void await_end(int supervisor, unsigned index)
+static void await_supervisor_end(int supervisor, unsigned index)
 {
 	struct pollfd p = { .fd = supervisor, .events = POLLIN };
 	struct control_answer a;
 	struct err ignored;
 
-	/* One that is stopped has had its time. */
+	/* A supervisor that is stopped does not answer, and is not waited for. */
 	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_RECHECK, SUPERVISOR_MS, &a, NULL, NULL,
 			&ignored) != -ETIMEDOUT)
 		poll(&p, 1, SUPERVISOR_MS);
 }
 
-static int detach(const struct opts *o, const char *operand, struct err *e)
+static int detach_device(const struct opts *o, const char *operand, struct err *e)
 {
 	struct detach_request rq = {
 		.force = o->force,
@@ -50,7 +51,7 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 	supervisor = control_watch(NBD_ATTACH_STATEDIR, rq.index);
 	ret = detach_run(&rq, &r, e);
 	if (!ret && !r.in_use && supervisor >= 0)
-		await_end(supervisor, rq.index);
+		await_supervisor_end(supervisor, rq.index);
 	if (supervisor >= 0)
 		close(supervisor);
 	if (ret)
@@ -68,7 +69,7 @@ static int detach(const struct opts *o, const char *operand, struct err *e)
 	return 0;
 }
 
-int cmd_detach(const struct opts *o, struct err *e)
+int cmd_detach(struct opts *o, struct err *e)
 {
-	return cmd_each(o, detach, e);
+	return cmd_each(o, detach_device, e);
 }

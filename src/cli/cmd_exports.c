@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@ static const struct output_column columns[] = {
 };
 enum { COLUMNS = sizeof(columns) / sizeof(columns[0]) };
 
-/* What fits a line; JSON has all. */
+/* Columns that fit a line. JSON has all columns. */
 static const char default_columns[] = "NAME,SIZE,RO,CONTEXTS,DESCRIPTION";
 
 struct entry {
@@ -37,7 +38,7 @@ struct listing {
 	bool failed;
 };
 
-static void add(void *ctx, const struct neg_item *item)
+static void add_export(void *ctx, const struct neg_item *item)
 {
 	struct listing *l = ctx;
 	struct entry *x;
@@ -60,35 +61,30 @@ static void add(void *ctx, const struct neg_item *item)
 	l->failed = !x->name || !x->description;
 }
 
-static int fill(struct output *out, const struct cmd_facts *f, struct err *e)
+static void fill_details(struct output *out, const struct cmd_facts *f)
 {
 	const struct export *x = &f->link.export;
 	char flags[512];
-	int ret;
 
-	ret = output_number(out, SIZE, x->size, e);
-	if (!ret)
-		ret = output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MIN_BLOCK, x->block_min, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
+	output_number(out, SIZE, x->size);
+	output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY);
+	if (x->has_block_size) {
+		output_number(out, MIN_BLOCK, x->block_min);
+		output_number(out, PREF_BLOCK, x->block_pref);
+		output_number(out, MAX_PAYLOAD, x->payload_max);
+	}
 	cmd_name_flags(x->flags, flags, sizeof(flags));
-	if (!ret)
-		ret = output_text(out, FLAGS, flags, e);
-	if (!ret && f->contexts)
-		ret = output_text(out, CONTEXTS, f->contexts, e);
-	return ret;
+	output_text(out, FLAGS, flags);
+	if (f->contexts)
+		output_text(out, CONTEXTS, f->contexts);
 }
 
 /*
- * Asks about one of them. What cannot be had is left out, and said; *on is false when there is no point in
- * asking about the others.
+ * Fills in what the server says about one export. What cannot be had is left out, with a note. *on
+ * is false where asking about the others is pointless.
  */
-static int look_at(struct output *out, struct connector *l, struct target *rq, const char *name,
-		   bool *on, struct err *e)
+static int add_details(struct output *out, struct connector *l, struct settings *s,
+		       const char *name, bool *on, struct err *e)
 {
 	struct cmd_facts *f = malloc(sizeof(*f));
 	char shown[256];
@@ -96,10 +92,10 @@ static int look_at(struct output *out, struct connector *l, struct target *rq, c
 
 	if (!f)
 		return err_sys(e, ERR_FAILED, ENOMEM, "ask");
-	memcpy(rq->where.export, name, strlen(name) + 1);
-	ret = cmd_find_out(l, rq, f, e);
+	memcpy(s->servers[0].export, name, strlen(name) + 1);
+	ret = cmd_find_out(l, s, f, e);
 	if (!ret) {
-		ret = fill(out, f, e);
+		fill_details(out, f);
 	} else {
 		*on = e->kind == ERR_REFUSED || e->kind == ERR_TLS;
 		text_escape(shown, sizeof(shown), name, strlen(name));
@@ -113,8 +109,8 @@ static int look_at(struct output *out, struct connector *l, struct target *rq, c
 	return ret;
 }
 
-static int print(struct output *out, struct connector *l, struct target *rq,
-		 const struct listing *list, struct err *e)
+static int print_exports(struct output *out, struct connector *l, struct settings *s,
+			 const struct listing *list, struct err *e)
 {
 	bool on = false;
 	int ret = 0;
@@ -124,18 +120,17 @@ static int print(struct output *out, struct connector *l, struct target *rq,
 	for (size_t i = 0; i < list->count && !ret; i++) {
 		const struct entry *x = &list->entries[i];
 
-		ret = output_row(out, e);
-		if (!ret)
-			ret = output_text(out, NAME, x->name, e);
-		if (!ret && x->description[0])
-			ret = output_text(out, DESCRIPTION, x->description, e);
-		if (!ret && on)
-			ret = look_at(out, l, rq, x->name, &on, e);
+		output_row(out);
+		output_text(out, NAME, x->name);
+		if (x->description[0])
+			output_text(out, DESCRIPTION, x->description);
+		if (on)
+			ret = add_details(out, l, s, x->name, &on, e);
 	}
 	return ret ? ret : output_print(out, stdout, e);
 }
 
-int cmd_exports(const struct opts *o, struct err *e)
+int cmd_exports(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -144,30 +139,29 @@ int cmd_exports(const struct opts *o, struct err *e)
 		.columns = o->columns || o->json ? o->columns : default_columns,
 	};
 	struct connect_attempt a = { .goal = NEG_GOAL_LIST, .cancel_fd = -1 };
-	struct target *rq = malloc(sizeof(*rq));
 	struct connections *rs = malloc(sizeof(*rs));
 	struct listing list = { 0 };
 	struct output *out = NULL;
 	struct connector *l = NULL;
 	int ret;
 
-	if (!rq || !rs) {
+	if (!rs) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
 	ret = output_begin(&out, "exports", columns, COLUMNS, &format, e);
 	if (!ret)
-		ret = cmd_link_request(o, a.goal, rq, e);
+		ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = connect_prepare(&l, rq, e);
+		ret = connect_prepare(&l, &o->settings, 0, e);
 	if (!ret) {
-		a.timeout_ms = rq->timeout_ms;
-		ret = connect_run(l, &a, add, &list, rs, e);
+		a.timeout_ms = o->settings.connect_timeout_ms;
+		ret = connect_run(l, &a, add_export, &list, rs, e);
 	}
 	if (!ret && list.failed)
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "list exports");
 	if (!ret)
-		ret = print(out, l, rq, &list, e);
+		ret = print_exports(out, l, &o->settings, &list, e);
 out:
 	for (size_t i = 0; i < list.count; i++) {
 		free(list.entries[i].name);
@@ -176,7 +170,6 @@ out:
 	free(list.entries);
 	output_end(out);
 	connect_free(l);
-	free(rq);
 	free(rs);
 	return ret;
 }

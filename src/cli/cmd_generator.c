@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -10,8 +11,8 @@
 
 #include "policy/nbdtab.h"
 
-/* mkdir DIR/BELOW and, in it, a link to the service of a device. */
-static int want(const char *dir, const char *below, unsigned index, struct err *e)
+/* Makes DIR/BELOW, and in it a link to the service of a device. */
+static int add_wants(const char *dir, const char *below, unsigned index, struct err *e)
 {
 	char path[4096];
 	int n = snprintf(path, sizeof(path), "%s/%s", dir, below);
@@ -26,19 +27,19 @@ static int want(const char *dir, const char *below, unsigned index, struct err *
 	return 0;
 }
 
-/* A mount of the device asks for it, and the boot for those that are not noauto. */
-static int generate(const char *dir, const struct nbdtab_entry *en, struct err *e)
+/* The device wants its service, and so does the boot unless the line has noauto. */
+static int write_links(const char *dir, const struct nbdtab_entry *en, struct err *e)
 {
 	char device[64];
 	int ret;
 
 	snprintf(device, sizeof(device), "dev-nbd%u.device.wants", en->index);
-	ret = want(dir, device, en->index, e);
-	return ret || en->no_auto ? ret : want(dir, "remote-fs.target.wants", en->index, e);
+	ret = add_wants(dir, device, en->index, e);
+	return ret || en->no_auto ? ret : add_wants(dir, "remote-fs.target.wants", en->index, e);
 }
 
-/* What a generator writes to its standard error goes nowhere. */
-static void complain(enum log_level level, bool by_hand, const char *path, const struct err *e)
+/* The standard error of a generator is lost: messages go to the log as well. */
+static void log_failure(enum log_level level, bool by_hand, const char *path, const struct err *e)
 {
 	fprintf(stderr, "nbd-attach-generator: %s: %s\n", path, e->text);
 	if (!by_hand)
@@ -76,16 +77,16 @@ int cmd_generator(int argc, char *argv[], struct err *e)
 	t.text = file.text;
 	t.len = file.len;
 	while (!ret && (parsed = nbdtab_next(&t, en, &why)) != 0) {
-		/* there may be a second line, and then neither counts */
+		/* Of two lines for one device neither counts. */
 		if (parsed > 0)
 			parsed = nbdtab_find(file.text, file.len, en->index, found, &why);
 		if (parsed < 0)
-			complain(LOG_LEVEL_WARNING, other, file.path, &why);
+			log_failure(LOG_LEVEL_WARNING, other, file.path, &why);
 		else
-			ret = generate(argv[1], found, e);
+			ret = write_links(argv[1], found, e);
 	}
 	if (ret)
-		complain(LOG_LEVEL_ERROR, other, file.path, e);
+		log_failure(LOG_LEVEL_ERROR, other, file.path, e);
 out:
 	free(file.text);
 	free(found);

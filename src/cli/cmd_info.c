@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/output.h"
 #include "policy/plan.h"
@@ -53,79 +55,67 @@ static const struct output_column columns[] = {
 };
 
 /*
- * nbd.c has no netlink attribute for the queue's io_opt and sysfs does not let it be written: on a device it is 0, or
- * since 6.12 what the kernel takes for every nbd device.
+ * nbd.c has no netlink attribute for io_opt of the queue, and sysfs does not let it be written: a
+ * device has 0, or since 6.12 the kernel's value for every nbd device.
  */
 static const char unheard[] =
 	"PREF-BLOCK stays unknown to the kernel, which has no way to be told (optimal_io_size)";
 
-static int fill_flags(struct output *out, const struct export *x, struct err *e)
+static void fill_flags(struct output *out, const struct export *x)
 {
 	uint16_t used = plan_kernel_flags(x);
 	char names[512];
-	int ret;
 
 	cmd_name_flags(x->flags, names, sizeof(names));
-	ret = output_text(out, FLAGS, names, e);
+	output_text(out, FLAGS, names);
 	cmd_name_flags(used, names, sizeof(names));
-	if (!ret)
-		ret = output_text(out, KERNEL_USES, names, e);
+	output_text(out, KERNEL_USES, names);
 	cmd_name_flags(x->flags & (uint16_t)~used, names, sizeof(names) - 32);
-	/* no flag, but of the same kind: to be had when asked for, which the kernel cannot stand */
+	/* Not a flag, but a capability of the server that the kernel does not use. */
 	if (x->structured)
 		strcat(names, names[0] ? ",STRUCTURED_REPLY" : "STRUCTURED_REPLY");
-	return ret ? ret : output_text(out, KERNEL_IGNORES, names, e);
+	output_text(out, KERNEL_IGNORES, names);
 }
 
-static int fill(struct output *out, const struct target *rq, const struct cmd_facts *f,
-		const char *connections, struct err *e)
+static void fill_info(struct output *out, const struct settings *s, const struct cmd_facts *f,
+		      const char *connections)
 {
 	const struct connections *rs = &f->link;
 	const struct export *x = &rs->export;
 	char uri[URI_TEXT_MAX], tls[64];
-	int ret = output_row(out, e);
 
-	if (!ret && !rq->command_args) {
-		uri_format(&rq->where, uri, sizeof(uri));
-		ret = output_text(out, URI, uri, e);
+	output_row(out);
+	if (!s->command.count) {
+		uri_format(&s->servers[0], uri, sizeof(uri));
+		output_text(out, URI, uri);
 	}
-	if (!ret)
-		ret = output_text(out, NAME, x->has_name ? x->name : rq->where.export, e);
-	if (!ret && x->has_description)
-		ret = output_text(out, DESCRIPTION, x->description, e);
-	if (!ret && x->listed != EXPORT_LISTED_UNKNOWN)
-		ret = output_bool(out, LISTED, x->listed == EXPORT_LISTED, e);
-	if (!ret)
-		ret = output_number(out, SIZE, x->size, e);
-	if (!ret)
-		ret = output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MIN_BLOCK, x->block_min, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, PREF_BLOCK, x->block_pref, e);
-	if (!ret && x->has_block_size)
-		ret = output_number(out, MAX_PAYLOAD, x->payload_max, e);
-	if (!ret)
-		ret = fill_flags(out, x, e);
-	if (!ret && f->contexts)
-		ret = output_text(out, CONTEXTS, f->contexts, e);
-	if (!ret)
-		ret = output_text(out, CONNECTIONS, connections, e);
-	if (!ret)
-		ret = output_text(out, PEER, rs->peer, e);
-	if (!ret && rs->encrypted) {
+	output_text(out, NAME, x->has_name ? x->name : s->servers[0].export);
+	if (x->has_description)
+		output_text(out, DESCRIPTION, x->description);
+	if (x->listed != EXPORT_LISTED_UNKNOWN)
+		output_bool(out, LISTED, x->listed == EXPORT_LISTED);
+	output_number(out, SIZE, x->size);
+	output_bool(out, RO, x->flags & NBD_FLAG_READ_ONLY);
+	if (x->has_block_size) {
+		output_number(out, MIN_BLOCK, x->block_min);
+		output_number(out, PREF_BLOCK, x->block_pref);
+		output_number(out, MAX_PAYLOAD, x->payload_max);
+		output_text(out, NOTE, unheard);
+	}
+	fill_flags(out, x);
+	if (f->contexts)
+		output_text(out, CONTEXTS, f->contexts);
+	output_text(out, CONNECTIONS, connections);
+	output_text(out, PEER, rs->peer);
+	if (rs->encrypted) {
 		snprintf(tls, sizeof(tls), "%s %s", rs->tls.version, rs->tls.cipher);
-		ret = output_text(out, TLS, tls, e);
+		output_text(out, TLS, tls);
+		output_text(out, TLS_PEER, rs->tls.peer);
 	}
-	if (!ret && rs->encrypted)
-		ret = output_text(out, TLS_PEER, rs->tls.peer, e);
-	if (!ret && x->has_block_size)
-		ret = output_text(out, NOTE, unheard, e);
-	return ret;
 }
 
-/* What attaching would find out by NBD_CMD_CACHE (see plan_multi), without anything being attached. */
-static enum plan_cache ask_for_cache(struct target *rq)
+/* Asks for NBD_CMD_CACHE as an attach does (see plan_multi), without attaching. */
+static enum plan_cache ask_for_cache(const struct settings *settings)
 {
 	struct transmission_request r = { .type = NBD_CMD_CACHE };
 	enum plan_cache cache = PLAN_CACHE_SILENT;
@@ -134,20 +124,20 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	uint32_t longest;
 	struct err e;
 
-	rq->goal = NEG_GOAL_QUERY;
-	if (client_open(&s, rq, -1, &e))
+	if (client_open(&s, settings, NULL, -1, &e))
 		return PLAN_CACHE_SILENT;
-	longest = transmission_longest(&s->query, r.type, 0);
+	longest = transmission_longest(&s->query, 0);
 	r.length = s->link.export.block_min > PLAN_BLOCK_SIZE_MIN ? s->link.export.block_min :
 								    PLAN_BLOCK_SIZE_MIN;
 	if (r.length > longest)
 		r.length = longest;
-	if (transmission_ask(&s->query, &r, &e) >= 0) {
-		int ret = client_next(s, monotonic_ms() + rq->timeout_ms, -1, &buf, &e);
+	if (!transmission_ask(&s->query, &r, &e)) {
+		int ret =
+			client_next(s, monotonic_ms() + settings->connect_timeout_ms, -1, &buf, &e);
 
 		if (ret == TRANSMISSION_REPLY)
 			cache = buf.error ? PLAN_CACHE_REFUSED : PLAN_CACHE_DONE;
-		/* some hang up at what they do not know */
+		/* Some servers hang up at a command that they do not know. */
 		else if (e.code != ETIMEDOUT)
 			cache = PLAN_CACHE_REFUSED;
 	}
@@ -155,14 +145,18 @@ static enum plan_cache ask_for_cache(struct target *rq)
 	return cache;
 }
 
-/* How many connections --connections auto would have, and why. */
-static void judge_connections(struct target *rq, const struct export *x, char *text, size_t cap)
+/* Describes how many connections --connections auto would have, and why. */
+static void judge_connections(const struct settings *s, const struct export *x, char *text,
+			      size_t cap)
 {
-	const struct plan_multi m = { .wanted = cmd_automatic_connections(), .automatic = true };
+	const struct plan_multi m = {
+		.wanted = settings_automatic_connections(s, sysconf(_SC_NPROCESSORS_ONLN)),
+		.automatic = true,
+	};
 	enum plan_verdict v;
 	char why[512];
 
-	if (rq->command_args) {
+	if (s->command.count) {
 		snprintf(text, cap, "1: a command serves one");
 		return;
 	}
@@ -172,11 +166,11 @@ static void judge_connections(struct target *rq, const struct export *x, char *t
 	}
 	v = plan_multi(&m, x, PLAN_CACHE_UNASKED, why, sizeof(why));
 	if (v == PLAN_ASK)
-		v = plan_multi(&m, x, ask_for_cache(rq), why, sizeof(why));
+		v = plan_multi(&m, x, ask_for_cache(s), why, sizeof(why));
 	snprintf(text, cap, "%u%s%s", v == PLAN_ALL ? m.wanted : 1, why[0] ? ": " : "", why);
 }
 
-int cmd_info(const struct opts *o, struct err *e)
+int cmd_info(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -185,37 +179,36 @@ int cmd_info(const struct opts *o, struct err *e)
 		.properties = true,
 		.columns = o->columns,
 	};
-	struct target *rq = malloc(sizeof(*rq));
+	const struct settings *s = &o->settings;
 	struct cmd_facts *f = calloc(1, sizeof(*f));
 	struct output *out = NULL;
 	struct connector *l = NULL;
 	char connections[640] = "";
 	int ret;
 
-	if (!rq || !f) {
+	if (!f) {
 		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
 		goto out;
 	}
 	ret = output_begin(&out, "exports", columns, sizeof(columns) / sizeof(columns[0]), &format,
 			   e);
 	if (!ret)
-		ret = cmd_link_request(o, NEG_GOAL_INFO, rq, e);
+		ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = connect_prepare(&l, rq, e);
+		ret = connect_prepare(&l, s, 0, e);
 	if (!ret)
-		ret = cmd_find_out(l, rq, f, e);
+		ret = cmd_find_out(l, s, f, e);
 	if (!ret && output_wants(out, CONNECTIONS))
-		judge_connections(rq, &f->link.export, connections, sizeof(connections));
-	if (!ret)
-		ret = fill(out, rq, f, connections, e);
-	if (!ret)
+		judge_connections(s, &f->link.export, connections, sizeof(connections));
+	if (!ret) {
+		fill_info(out, s, f, connections);
 		ret = output_print(out, stdout, e);
+	}
 out:
 	output_end(out);
 	connect_free(l);
 	if (f)
 		cmd_forget(f);
 	free(f);
-	free(rq);
 	return ret;
 }

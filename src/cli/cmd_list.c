@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -57,102 +58,83 @@ static const struct output_column columns[] = {
 	[LINK] = { "LINK", OUTPUT_ENCODED },
 };
 
-/* What only its supervisor knows; nothing where there is none. */
-static int fill_live(struct output *out, unsigned index, struct err *e)
+/* Fills in what only a supervisor knows. Without one the cells stay empty. */
+static void fill_live(struct output *out, unsigned index)
 {
 	struct control_answer a;
 	struct err ignored;
-	int ret;
 
 	if (control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_STATUS, SUPERVISOR_MS, &a, NULL, NULL,
 			&ignored))
-		return 0;
-	ret = output_number(out, SUPERVISOR, (uint64_t)a.pid, e);
-	if (!ret)
-		ret = output_number(out, ALIVE, a.alive, e);
-	if (!ret)
-		ret = output_number(out, RECONNECTS, a.reconnects, e);
-	return ret ? ret : output_bool(out, PAUSED, a.paused, e);
+		return;
+	output_number(out, SUPERVISOR, (uint64_t)a.pid);
+	output_number(out, ALIVE, a.alive);
+	output_number(out, RECONNECTS, a.reconnects);
+	output_bool(out, PAUSED, a.paused);
 }
 
-static int fill_record(struct output *out, const struct sysfs_device *d, struct record *st,
-		       struct err *e)
+static void fill_record(struct output *out, const struct sysfs_device *d, struct record *st)
 {
 	struct err ignored;
 	struct uri *u = NULL;
-	int ret = 0;
 
-	/* A record of an earlier attachment, or one not readable for us, counts for nothing. */
+	/* A record of an earlier attachment, or one that we may not read, does not count. */
 	if (!record_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && record_fits(st, d)) {
-		ret = output_text(out, HOST, st->host, e);
-		if (!ret)
-			ret = output_text(out, EXPORT, st->export, e);
-		if (!ret)
-			ret = output_text(out, PEER, st->peer, e);
-		if (!ret && st->tls[0])
-			ret = output_text(out, TLS, st->tls, e);
-		if (!ret)
-			ret = output_number(out, CONNECTIONS, st->connections, e);
-		if (!ret && st->last_error[0])
-			ret = output_text(out, LAST_ERROR, st->last_error, e);
-		if (!ret && st->error_time[0])
-			ret = output_text(out, ERROR_TIME, st->error_time, e);
-		return ret;
+		output_text(out, HOST, st->host);
+		output_text(out, EXPORT, st->export);
+		output_text(out, PEER, st->peer);
+		if (st->tls[0])
+			output_text(out, TLS, st->tls);
+		output_number(out, CONNECTIONS, st->connections);
+		if (st->last_error[0])
+			output_text(out, LAST_ERROR, st->last_error);
+		if (st->error_time[0])
+			output_text(out, ERROR_TIME, st->error_time);
+		return;
 	}
-	/* What the kernel keeps says nearly as much. */
+	/* The backend that the kernel keeps says nearly as much. */
 	u = malloc(sizeof(*u));
 	if (u && !uri_parse(u, d->backend, &ignored)) {
 		uri_endpoint(u, st->host, sizeof(st->host));
-		ret = output_text(out, HOST, st->host, e);
-		if (!ret)
-			ret = output_text(out, EXPORT, u->export, e);
+		output_text(out, HOST, st->host);
+		output_text(out, EXPORT, u->export);
 	}
 	free(u);
-	return ret;
 }
 
-/* As attach names it for udev, from what the kernel keeps. */
-static int fill_link(struct output *out, const struct sysfs_device *d, struct err *e)
+/* Fills in the name for udev, from the backend that the kernel keeps. */
+static void fill_link(struct output *out, const struct sysfs_device *d)
 {
 	struct uri *u = malloc(sizeof(*u));
 	char alias[UDEV_NAME_MAX + 1];
 	struct err ignored;
-	int ret = 0;
 
 	if (u && !uri_parse(u, d->backend, &ignored)) {
 		udev_name_of(u, alias);
-		ret = output_text(out, LINK, alias, e);
+		output_text(out, LINK, alias);
 	}
 	free(u);
-	return ret;
 }
 
-static int fill(struct output *out, const struct sysfs_device *d, struct record *st, struct err *e)
+static void fill_device(struct output *out, const struct sysfs_device *d, struct record *st)
 {
 	char device[32];
-	int ret = output_row(out, e);
 
 	snprintf(device, sizeof(device), "/dev/nbd%u", d->index);
-	if (!ret)
-		ret = output_text(out, DEVICE, device, e);
-	if (!ret)
-		ret = output_number(out, SIZE, d->size, e);
-	if (!ret)
-		ret = output_bool(out, RO, d->read_only, e);
-	if (!ret)
-		ret = output_number(out, BLOCK_SIZE, d->block_size, e);
-	if (!ret)
-		ret = output_number(out, PID, (uint64_t)d->pid, e);
-	if (!ret && d->backend[0])
-		ret = output_text(out, URI, d->backend, e);
-	if (!ret)
-		ret = fill_record(out, d, st, e);
-	if (!ret)
-		ret = fill_link(out, d, e);
-	return ret ? ret : fill_live(out, d->index, e);
+	output_row(out);
+	output_text(out, DEVICE, device);
+	output_number(out, SIZE, d->size);
+	output_bool(out, RO, d->read_only);
+	output_number(out, BLOCK_SIZE, d->block_size);
+	output_number(out, PID, (uint64_t)d->pid);
+	if (d->backend[0])
+		output_text(out, URI, d->backend);
+	fill_record(out, d, st);
+	fill_link(out, d);
+	fill_live(out, d->index);
 }
 
-static bool wanted(const struct opts *o, unsigned index)
+static bool is_listed(const struct opts *o, unsigned index)
 {
 	struct err ignored;
 	unsigned one;
@@ -163,7 +145,7 @@ static bool wanted(const struct opts *o, unsigned index)
 	return !o->device_count;
 }
 
-int cmd_list(const struct opts *o, struct err *e)
+int cmd_list(struct opts *o, struct err *e)
 {
 	const struct output_format format = {
 		.json = o->json,
@@ -192,13 +174,15 @@ int cmd_list(const struct opts *o, struct err *e)
 		goto out;
 	ret = sysfs_indices(sysfd, &indices, &count, e);
 	for (size_t i = 0; i < count && !ret; i++) {
-		if (!wanted(o, indices[i]))
+		if (!is_listed(o, indices[i]))
 			continue;
-		/* Of the queue only what is asked for: to read that can take until there is a connection again. */
+		/*
+		 * Reading the queue's limits can wait for a connection: only where they are wanted.
+		 */
 		ret = output_wants(out, BLOCK_SIZE) ? sysfs_device(sysfd, indices[i], d, e) :
 						      sysfs_attachment(sysfd, indices[i], d, e);
 		if (!ret && d->attached)
-			ret = fill(out, d, st, e);
+			fill_device(out, d, st);
 	}
 	if (!ret)
 		ret = output_print(out, stdout, e);

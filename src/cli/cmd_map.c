@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -13,24 +14,24 @@
 #include "base/text.h"
 
 enum {
-	ROOM = 65536, /* extents of each of several contexts that may wait for those of the others */
-	MODEST = 32 * 1024 * 1024, /* bytes: a request that no server can find too large */
+	ROOM = 65536,              /* extents of one context that wait for those of the others */
+	MODEST = 32 * 1024 * 1024, /* bytes; no server can find such a request too large */
 	CELL_MAX = 16 + METACTX_TEXT_MAX,
 };
 
-/* One --map. */
+/* State of one --map. */
 struct walk {
 	const struct opts *o;
 	struct client *session;
 	struct extent_map map;
 	struct extent_map_extent *extents;
 	struct extent_map_totals totals;
-	uint64_t size;           /* of what can be asked about */
-	uint32_t most;           /* bytes of a request */
-	uint64_t rows;           /* printed */
-	int width;               /* of numbers of bytes */
-	int cell[METACTX_MAX];   /* width of a context's column */
-	char *json[METACTX_MAX]; /* its name as a JSON string */
+	uint64_t size;           /* bytes that can be asked about */
+	uint32_t most;           /* bytes, the largest request */
+	uint64_t rows;           /* number of printed rows */
+	int width;               /* width of a column of byte counts */
+	int cell[METACTX_MAX];   /* width of the column of a context */
+	char *json[METACTX_MAX]; /* name of a context as a JSON string */
 };
 
 static const char *name_of(const struct walk *w, unsigned context)
@@ -45,7 +46,7 @@ static unsigned contexts_of(const struct walk *w)
 
 /* --- tables ----------------------------------------------------------------------------------- */
 
-/* Where there are several contexts, what one says: "3:hole,zero", or a number alone. */
+/* The cell of one of several contexts: "3:hole,zero", or a number alone. */
 static void make_cell(const struct walk *w, unsigned context, uint32_t flags, char text[CELL_MAX])
 {
 	char words[METACTX_TEXT_MAX];
@@ -65,7 +66,7 @@ static void print_kind(struct walk *w, const uint32_t *flags)
 	}
 	for (unsigned c = 0; c < contexts_of(w); c++) {
 		make_cell(w, c, flags[c], text);
-		/* nothing to pad after the last */
+		/* The last column is not padded. */
 		printf(" %-*s", c + 1 < contexts_of(w) ? w->cell[c] : 0, text);
 	}
 	putchar('\n');
@@ -91,9 +92,9 @@ static double percent_of(const struct walk *w, const struct extent_map_total *t)
 	return 100.0 * (double)t->bytes / (double)w->size;
 }
 
-/* --- JSON: a list of objects, as nbdinfo's ------------------------------------------------------ */
+/* --- JSON: a list of objects, as nbdinfo's ---------------------------------------------------- */
 
-/* The string of a text that is UTF-8, as a context's name is; the caller's, or NULL. */
+/* A UTF-8 text as a JSON string, to be freed by the caller. NULL without memory. */
 static char *to_json(const char *s)
 {
 	size_t len = strlen(s), n = 0;
@@ -120,7 +121,7 @@ static char *to_json(const char *s)
 	return guarded;
 }
 
-/* "type" and "description", each an object by the contexts' names where there are several. */
+/* Prints "type" and "description". With several contexts each is an object with their names. */
 static void print_json_kind(struct walk *w, const uint32_t *flags)
 {
 	char words[METACTX_TEXT_MAX];
@@ -147,7 +148,7 @@ static void print_json_kind(struct walk *w, const uint32_t *flags)
 	printf("%s } }", before[0] == '{' ? before : "");
 }
 
-/* --- rows, as they come ------------------------------------------------------------------------- */
+/* --- rows, as they come ----------------------------------------------------------------------- */
 
 static void print_headings(struct walk *w)
 {
@@ -202,11 +203,11 @@ static int take_rows(struct walk *w, struct err *e)
 		if (!w->o->totals)
 			print_row(w, &row);
 	}
-	/* nobody may be listening any more */
+	/* The reader of a pipe may have gone. */
 	return ferror(stdout) ? err_sys(e, ERR_FAILED, errno ? errno : EIO, "write the output") : 0;
 }
 
-/* --- the walk ----------------------------------------------------------------------------------- */
+/* --- the walk --------------------------------------------------------------------------------- */
 
 /* A request may be too large for a server that was not asked for any data ("Size constraints"). */
 static bool may_be_smaller(struct walk *w, const struct transmission_request *r, uint32_t error)
@@ -219,21 +220,21 @@ static bool may_be_smaller(struct walk *w, const struct transmission_request *r,
 	return true;
 }
 
-/* One request and its answer, of which map learns. */
-static int ask(struct walk *w, uint64_t offset, struct err *e)
+/* Sends one request, and adds its answer to the map. */
+static int request_status(struct walk *w, uint64_t offset, struct err *e)
 {
 	struct transmission *q = &w->session->query;
 	struct transmission_request r = { .type = NBD_CMD_BLOCK_STATUS, .offset = offset };
-	const uint32_t limit_s = w->o->timeout_s;
+	const uint32_t limit_s = w->o->settings.timeout_s;
 	long long deadline = limit_s ? monotonic_ms() + 1000LL * limit_s : LLONG_MAX;
 	struct transmission_buf buf;
 	int ret;
 
-	r.length = transmission_longest(q, r.type, offset);
+	r.length = transmission_longest(q, offset);
 	if (r.length > w->most)
 		r.length = w->most;
 	ret = transmission_ask(q, &r, e);
-	if (ret < 0)
+	if (ret)
 		return ret;
 	while ((ret = client_next(w->session, deadline, -1, &buf, e)) == TRANSMISSION_EXTENT) {
 		extent_map_extent(&w->map, buf.context, buf.offset, buf.length, buf.flags);
@@ -245,12 +246,12 @@ static int ask(struct walk *w, uint64_t offset, struct err *e)
 		return ret;
 	if (!buf.error)
 		return extent_map_answered(&w->map, e) ?
-			       connections_explain(w->session->rq, &w->session->link, e) :
+			       connections_explain(&w->o->settings, 0, &w->session->link, e) :
 			       0;
 	if (may_be_smaller(w, &r, buf.error))
 		return 0;
 	transmission_error(q, e);
-	return connections_explain(w->session->rq, &w->session->link, e);
+	return connections_explain(&w->o->settings, 0, &w->session->link, e);
 }
 
 static int say_goodbye(struct walk *w, struct err *e)
@@ -259,21 +260,21 @@ static int say_goodbye(struct walk *w, struct err *e)
 	int ret;
 
 	transmission_disconnect(&w->session->query);
-	/* all that was to be known is known: whether this arrives does not matter */
+	/* The map is complete: a failure does not matter any more. */
 	ret = client_next(w->session, monotonic_ms() + 1000, -1, &buf, e);
 	if (ret < 0)
 		err_clear(e);
 	return 0;
 }
 
-static int go(struct walk *w, struct err *e)
+static int print_map(struct walk *w, struct err *e)
 {
 	uint64_t offset;
 	int ret;
 
 	print_headings(w);
 	while (extent_map_next(&w->map, &offset)) {
-		ret = ask(w, offset, e);
+		ret = request_status(w, offset, e);
 		if (ret)
 			return ret;
 	}
@@ -295,7 +296,7 @@ static int digits(uint64_t v)
 	return n;
 }
 
-static int prepare(struct walk *w, struct err *e)
+static int begin_map(struct walk *w, struct err *e)
 {
 	const struct export *x = &w->session->link.export;
 	uint32_t block = x->has_block_size ? x->block_min : 1;
@@ -329,26 +330,22 @@ static int prepare(struct walk *w, struct err *e)
 	return 0;
 }
 
-int cmd_map(const struct opts *o, struct err *e)
+int cmd_map(struct opts *o, struct err *e)
 {
-	struct target *rq = malloc(sizeof(*rq));
 	struct walk w = { .o = o };
 	int ret;
 
-	if (!rq)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	ret = cmd_link_request(o, NEG_GOAL_QUERY, rq, e);
+	ret = cmd_prepare_settings(&o->settings, e);
 	if (!ret)
-		ret = client_open(&w.session, rq, -1, e);
+		ret = client_open(&w.session, &o->settings, &o->contexts, -1, e);
 	if (!ret)
-		ret = prepare(&w, e);
+		ret = begin_map(&w, e);
 	if (!ret)
-		ret = go(&w, e);
+		ret = print_map(&w, e);
 	client_close(w.session);
 	for (unsigned c = 0; c < METACTX_MAX; c++)
 		free(w.json[c]);
 	free(w.extents);
 	free(w.totals.total);
-	free(rq);
 	return ret;
 }

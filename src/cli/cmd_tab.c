@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/cmd.h"
 
 #include <errno.h>
@@ -14,70 +15,30 @@
 
 #include "policy/nbdtab.h"
 
-/* So many lines at a time. */
 enum { LINES_AT_ONCE = 16 };
 
-/*
- * The command line that a line of the file stands for: its own options, so that those that were
- * given besides the device come after and win, and its operands.
- */
-static int make_words(const struct opts *o, struct nbdtab_entry *en, char **words)
-{
-	int n = 0;
-
-	words[n++] = o->words[0];
-	for (unsigned i = 0; i < en->option_count; i++)
-		words[n++] = en->options[i];
-	if (o->persist_counts && !en->persist)
-		words[n++] = "--no-supervise";
-	for (int i = 1; o->command == OPTS_TAB && i < o->word_count; i++)
-		if (o->words[i] != o->devices[0] && strcmp(o->words[i], "--"))
-			words[n++] = o->words[i];
-	words[n++] = "--";
-	for (unsigned i = 0; i < en->operand_count; i++)
-		words[n++] = en->operands[i];
-	return n;
-}
-
+/* Attaches as a line says. Options of the command line win over those of the line. */
 static int attach_line(const struct opts *o, struct nbdtab_entry *en, struct err *e)
 {
-	size_t room = (size_t)o->word_count + NBDTAB_OPTIONS_MAX + NBDTAB_SERVERS_MAX + 4;
-	struct opts *again = calloc(1, sizeof(*again));
-	/* getopt reorders one of them */
-	char **words = calloc(room, sizeof(*words)), **argv = calloc(room, sizeof(*argv));
-	int n, ret;
+	struct opts how = { .show = o->show, .client = o->client, .foreground = o->foreground };
 
-	if (!again || !words || !argv) {
-		ret = err_sys(e, ERR_FAILED, ENOMEM, "begin");
-		goto out;
-	}
-	n = make_words(o, en, words);
-	memcpy(argv, words, (size_t)n * sizeof(*words));
-	ret = opts_parse_entry(n, argv, again, e);
-	if (ret) {
-		err_wrap(e, "line %u", en->line);
-		goto out;
-	}
-	again->words = words;
-	again->word_count = n;
-	again->show = o->show;
-	again->client = o->client;
-	ret = cmd_attach(again, e);
-out:
-	free(again);
-	free(words);
-	free(argv);
-	return ret;
+	how.index = en->index;
+	if (o->persist_counts && !en->persist)
+		en->settings.supervision.none = true;
+	settings_override(&en->settings, &o->settings);
+	if (settings_complete(&en->settings, false, e))
+		return err_wrap(e, "line %u", en->line);
+	return cmd_attach_settings(&how, &en->settings, e);
 }
 
-/* Line of a device; a text about the file names it. */
+/* Finds the line of a device. Messages name the file. */
 static int find_line(const struct cmd_file *t, unsigned index, struct nbdtab_entry *en,
 		     struct err *e)
 {
 	return nbdtab_find(t->text, t->len, index, en, e) ? err_wrap(e, "%s", t->path) : 0;
 }
 
-int cmd_tab(const struct opts *o, struct err *e)
+int cmd_tab(struct opts *o, struct err *e)
 {
 	struct cmd_file t = { .path = o->nbdtab };
 	struct nbdtab_entry *en = malloc(sizeof(*en));
@@ -95,9 +56,9 @@ int cmd_tab(const struct opts *o, struct err *e)
 
 struct job {
 	unsigned index;
-	bool known; /* index is */
-	pid_t pid;  /* 0: not running */
-	int fd;     /* its struct err comes from here */
+	bool known; /* index is set */
+	pid_t pid;  /* process that attaches; 0: none */
+	int fd;     /* pipe from which its struct err is read */
 	struct err result;
 };
 
@@ -106,7 +67,7 @@ struct jobs {
 	unsigned count, room;
 };
 
-static void tell(const struct job *j)
+static void print_failure(const struct job *j)
 {
 	if (!j->result.code)
 		return;
@@ -145,14 +106,14 @@ _Noreturn static void run_job(const struct opts *o, struct nbdtab_entry *en, int
 {
 	struct err e = { 0 };
 
-	/* what it is in the middle of is taken back when it is told to end */
+	/* An attach that is under way is undone at SIGTERM. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	/* a server that failed before another one answered is in e as well */
+	/* After a success e may have the failure of another server. */
 	if (getppid() == parent && !attach_line(o, en, &e))
 		err_clear(&e);
 	if (fflush(stdout) && !e.code)
 		err_sys(&e, ERR_FAILED, errno, "write the output");
-	/* whoever does not get it takes this for a failure */
+	/* The parent takes a missing result for a failure. */
 	_exit(write(fd, &e, sizeof(e)) == (ssize_t)sizeof(e) ? 0 : 1);
 }
 
@@ -179,7 +140,7 @@ static void start_job(const struct opts *o, struct nbdtab_entry *en, struct job 
 	}
 }
 
-static void collect(struct job *j)
+static void collect_job(struct job *j)
 {
 	ssize_t n;
 
@@ -192,11 +153,11 @@ static void collect(struct job *j)
 	while (waitpid(j->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	j->pid = 0;
-	tell(j);
+	print_failure(j);
 }
 
-/* Until fewer than limit are running. */
-static void await(struct jobs *js, unsigned limit)
+/* Waits until fewer than limit jobs are running. */
+static void await_jobs(struct jobs *js, unsigned limit)
 {
 	struct pollfd p[LINES_AT_ONCE];
 	struct job *of[LINES_AT_ONCE];
@@ -216,11 +177,11 @@ static void await(struct jobs *js, unsigned limit)
 			continue;
 		for (unsigned i = 0; i < n; i++)
 			if (p[i].revents)
-				collect(of[i]);
+				collect_job(of[i]);
 	}
 }
 
-/* One line of the file, or the only one of several that stands for all of them. */
+/* Begins with a line, unless one of the same device was begun: find_line refuses two lines. */
 static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed,
 		      struct nbdtab_entry *en, const struct err *why, struct jobs *js,
 		      struct err *e)
@@ -242,11 +203,11 @@ static int begin_line(const struct opts *o, const struct cmd_file *t, int parsed
 		start_job(o, en, j);
 	}
 	if (!j->pid)
-		tell(j);
+		print_failure(j);
 	return 0;
 }
 
-int cmd_all(const struct opts *o, struct err *e)
+int cmd_all(struct opts *o, struct err *e)
 {
 	struct cmd_file t = { .path = o->nbdtab };
 	struct nbdtab_entry *en = malloc(sizeof(*en));
@@ -259,11 +220,11 @@ int cmd_all(const struct opts *o, struct err *e)
 	lines.text = t.text;
 	lines.len = t.len;
 	while (!ret && (parsed = nbdtab_next(&lines, en, &why)) != 0) {
-		await(&js, LINES_AT_ONCE);
+		await_jobs(&js, LINES_AT_ONCE);
 		ret = begin_line(o, &t, parsed, en, &why, &js, e);
 	}
-	await(&js, 1);
-	/* all have been told */
+	await_jobs(&js, 1);
+	/* All failures have been printed. */
 	for (unsigned i = 0; !ret && i < js.count; i++)
 		if (js.jobs[i].result.code)
 			ret = err_set(e, js.jobs[i].result.kind, js.jobs[i].result.code, "%s", "");

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* nbd-attach: attach a network block device export to the kernel. */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +14,7 @@
 #include "config.h"
 #include "cli/nbd_client.h"
 
-/* nbd-attach(8), "EXIT STATUS"; a failed --check is 1, as nbd-client's */
+/* nbd-attach(8), "EXIT STATUS". A failed --check is 1, as with nbd-client. */
 static const struct {
 	enum err_kind kind;
 	int status;
@@ -31,7 +32,7 @@ static int status_of(const struct err *e)
 	return 1;
 }
 
-/* Descriptors 0 to 2 that were closed would be given to sockets and then be written to as stderr. */
+/* A socket that got a closed descriptor 0 to 2 would be written to as standard error. */
 static void open_standard_descriptors(void)
 {
 	int fd;
@@ -43,53 +44,15 @@ static void open_standard_descriptors(void)
 		close(fd);
 }
 
-static int run(const struct opts *o, struct err *e)
-{
-	switch (o->command) {
-	case OPTS_ATTACH:
-		return cmd_attach(o, e);
-	case OPTS_TAB:
-		return cmd_tab(o, e);
-	case OPTS_ALL:
-		return cmd_all(o, e);
-	case OPTS_DETACH:
-		return cmd_detach(o, e);
-	case OPTS_LIST:
-		return cmd_list(o, e);
-	case OPTS_CHECK:
-		return cmd_check(o, e);
-	case OPTS_EXPORTS:
-		return cmd_exports(o, e);
-	case OPTS_INFO:
-		return cmd_info(o, e);
-	case OPTS_PAUSE:
-	case OPTS_RESUME:
-	case OPTS_RESCAN:
-		return cmd_control(o, e);
-	case OPTS_ADOPT:
-		return cmd_adopt(o, e);
-	case OPTS_MAP:
-		return cmd_map(o, e);
-	case OPTS_HELP:
-		opts_help(stdout);
-		return 0;
-	default:
-		printf("nbd-attach %s\n", PACKAGE_VERSION);
-		return 0;
-	}
-}
+static int (*const commands[])(struct opts *o, struct err *e) = {
+	[OPTS_ATTACH] = cmd_attach,   [OPTS_TAB] = cmd_tab,        [OPTS_ALL] = cmd_all,
+	[OPTS_DETACH] = cmd_detach,   [OPTS_LIST] = cmd_list,      [OPTS_CHECK] = cmd_check,
+	[OPTS_EXPORTS] = cmd_exports, [OPTS_INFO] = cmd_info,      [OPTS_MAP] = cmd_map,
+	[OPTS_PAUSE] = cmd_control,   [OPTS_RESUME] = cmd_control, [OPTS_RESCAN] = cmd_control,
+	[OPTS_ADOPT] = cmd_adopt,
+};
 
-/* getopt reorders the original. */
-static int keep_words(int argc, char *argv[], char ***words, struct err *e)
-{
-	*words = calloc((size_t)argc + 1, sizeof(**words));
-	if (!*words)
-		return err_sys(e, ERR_FAILED, ENOMEM, "begin");
-	memcpy(*words, argv, (size_t)argc * sizeof(**words));
-	return 0;
-}
-
-static int client(int argc, char *argv[])
+static int run_client(int argc, char *argv[])
 {
 	struct err e = { 0 };
 	int status = cmd_client(argc, argv, &e);
@@ -101,37 +64,42 @@ static int client(int argc, char *argv[])
 	return status;
 }
 
-static int generator(int argc, char *argv[])
+static int run_generator(int argc, char *argv[])
 {
 	struct err e = { 0 };
 
 	return cmd_generator(argc, argv, &e) ? status_of(&e) : 0;
 }
 
+static void print_version(void)
+{
+	printf("nbd-attach %s\n", PACKAGE_VERSION);
+	if (NBD_ATTACH_URL[0])
+		printf("Home page: <%s>\n", NBD_ATTACH_URL);
+}
+
 int main(int argc, char *argv[])
 {
 	struct err e = { 0 };
 	struct opts o = { 0 };
-	char **words;
 	int ret;
 
 	open_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
 	setlocale(LC_CTYPE, "");
 	if (nbd_client_is_meant(argv[0]))
-		return client(argc, argv);
+		return run_client(argc, argv);
 	if (cmd_is_generator(argv[0]))
-		return generator(argc, argv);
-	ret = keep_words(argc, argv, &words, &e);
-	if (!ret)
-		ret = opts_parse(argc, argv, &o, &e);
-	o.words = words;
-	o.word_count = argc;
-	if (!ret)
-		ret = run(&o, &e);
+		return run_generator(argc, argv);
+	ret = opts_parse(argc, argv, &o, &e);
+	if (!ret && o.command == OPTS_HELP)
+		opts_help(stdout);
+	else if (!ret && o.command == OPTS_VERSION)
+		print_version();
+	else if (!ret)
+		ret = commands[o.command](&o, &e);
 	if (!ret && (fflush(stdout) || ferror(stdout)))
 		ret = err_sys(&e, ERR_FAILED, errno ? errno : EIO, "write the output");
-	free(words);
 	if (!ret)
 		return 0;
 	if (e.text[0])

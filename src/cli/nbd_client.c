@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/nbd_client.h"
 
 #include <errno.h>
@@ -9,68 +10,59 @@
 
 #include "base/text.h"
 
-/* What is done with an option. */
-enum kind {
-	WORD,  /* it becomes our option */
-	VALUE, /* so does its value */
+enum own {
 	REFUSED,
-	CHECK,
+	ENDS, /* a command that ends the parsing */
 	DETACH,
 	LIST,
-	HELP,
-	VERSION,
 	NAME,
 	UNIX,
 	IOCTL,
 	NO_FORK,
 	PERSIST,
-	SWAP,
 	MARK,
+	OWN_KINDS,
 };
 
-static const struct option_row {
-	int letter;
+/* Options that are no settings; the others are the rows of settings_rows with a client name. */
+static const struct own_option {
+	char letter;
 	const char *name;
-	bool takes; /* a value */
-	enum kind kind;
-	const char *text; /* our option, or why it is refused */
-} rows[] = {
-	{ 'A', "cacertfile", true, VALUE, "tls-ca" },
-	{ 'b', "block-size", true, VALUE, "block-size" },
-	{ 'B', "size", true, REFUSED, "the size of the export is what the server says it is" },
-	{ 'c', "check", true, CHECK, NULL },
-	{ 'C', "connections", true, VALUE, "connections" },
-	{ 'd', "disconnect", true, DETACH, NULL },
-	{ 'F', "certfile", true, VALUE, "tls-cert" },
-	{ 'g', "no-optgo", false, REFUSED,
+	bool takes_value;
+	enum own own;
+	enum opts_command command; /* command of ENDS */
+	const char *why;           /* reason of REFUSED */
+} own_options[] = {
+	{ 'B', "size", true, REFUSED, 0, "the size of the export is what the server says it is" },
+	{ 'c', "check", true, ENDS, OPTS_CHECK, NULL },
+	{ 'd', "disconnect", true, DETACH, 0, NULL },
+	{ 'g', "no-optgo", false, REFUSED, 0,
 	  "a server without NBD_OPT_GO is noticed, and one that stumbles over it cannot be used" },
-	{ 'h', "help", false, HELP, NULL },
-	{ 'H', "tlshostname", true, VALUE, "tls-hostname" },
-	{ 'K', "keyfile", true, VALUE, "tls-key" },
-	{ 'l', "list", false, LIST, NULL },
-	{ 'L', "nonetlink", false, IOCTL, NULL },
-	{ 'm', "systemd-mark", false, MARK, "keep-at-shutdown" },
-	{ 'n', "nofork", false, NO_FORK, NULL },
-	{ 'N', "name", true, NAME, NULL },
-	{ 'p', "persist", false, PERSIST, NULL },
-	{ 'P', "preinit", false, REFUSED, "there is no attachment without a handshake" },
-	{ 'R', "readonly", false, WORD, "read-only" },
-	{ 's', "swap", false, SWAP, "swap" },
-	{ 'S', "sdp", false, REFUSED, "Linux has no Socket Direct Protocol" },
-	{ 't', "timeout", true, VALUE, "timeout" },
-	{ 'u', "unix", false, UNIX, NULL },
-	{ 'V', "version", false, VERSION, NULL },
-	{ 'x', "enable-tls", false, WORD, "tls" },
+	{ 'h', "help", false, ENDS, OPTS_HELP, NULL },
+	{ 'l', "list", false, LIST, 0, NULL },
+	{ 'L', "nonetlink", false, IOCTL, 0, NULL },
+	{ 'm', "systemd-mark", false, MARK, 0, NULL },
+	{ 'n', "nofork", false, NO_FORK, 0, NULL },
+	{ 'N', "name", true, NAME, 0, NULL },
+	{ 'p', "persist", false, PERSIST, 0, NULL },
+	{ 'P', "preinit", false, REFUSED, 0, "there is no attachment without a handshake" },
+	{ 'S', "sdp", false, REFUSED, 0, "Linux has no Socket Direct Protocol" },
+	{ 'u', "unix", false, UNIX, 0, NULL },
+	{ 'V', "version", false, ENDS, OPTS_VERSION, NULL },
 };
-enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+enum {
+	OWN_OPTIONS = sizeof(own_options) / sizeof(own_options[0]),
+	OPTIONS_MAX = OWN_OPTIONS + SETTINGS_ROWS_MAX,
+};
 
+/* What was given. Settings are set when the command is known: some commands ignore them. */
 struct given {
-	const char *operands[3]; /* HOST, PORT, DEVICE */
-	unsigned count;          /* with a PORT that was left out */
-	const char *name;
-	const char *cert, *key;
-	const char *detach;
-	bool list, is_unix, no_fork, persist, swap, mark;
+	char *operands[3]; /* HOST, PORT, DEVICE */
+	unsigned count;    /* operands, including a PORT that was left out */
+	/* Values, "" where an option takes none; NULL: not given. */
+	char *own[OWN_KINDS];
+	char *setting[SETTINGS_ROWS_MAX]; /* by row of settings_rows */
+	bool old_style;
 };
 
 bool nbd_client_is_meant(const char *argv0)
@@ -82,7 +74,7 @@ bool nbd_client_is_meant(const char *argv0)
 	return !strcmp(slash ? slash + 1 : argv0 + (argv0[0] == '@'), "nbd-client");
 }
 
-static int wrong(struct err *e, const char *what, const char *word, const char *why)
+static int refuse_word(struct err *e, const char *what, const char *word, const char *why)
 {
 	char shown[160];
 
@@ -90,242 +82,207 @@ static int wrong(struct err *e, const char *what, const char *word, const char *
 	return err_set(e, ERR_USAGE, EINVAL, "%s%s: %s", what, shown, why);
 }
 
-static int add(struct personality *p, struct err *e, const char *a, const char *b, const char *c,
-	       const char *d)
-{
-	size_t room = sizeof(p->text) - p->used;
-	int n = snprintf(p->text + p->used, room, "%s%s%s%s", a, b, c, d);
-
-	if (p->word_count == NBD_CLIENT_WORDS_MAX || (size_t)n >= room)
-		return err_set(e, ERR_USAGE, E2BIG, "the command line is too long");
-	p->words[p->word_count++] = p->text + p->used;
-	p->used += (unsigned)n + 1;
-	return 0;
-}
-
 /* An operand: "bs=" and "timeout=" from before there were options, HOST, PORT or DEVICE. */
-static int take_operand(struct personality *p, struct given *g, const char *s, struct err *e)
+static int take_operand(struct given *g, char *s, struct err *e)
 {
-	if (strchr(s, '=')) {
-		p->old_style = true;
-		if (!strncmp(s, "bs=", 3))
-			return add(p, e, "--block-size=", s + 3, "", "");
-		if (!strncmp(s, "timeout=", 8))
-			return add(p, e, "--timeout=", s + 8, "", "");
-		return wrong(e, "", s, "bs= and timeout= are all that there is of this kind");
+	const bool bs = !strncmp(s, "bs=", 3), timeout = !strncmp(s, "timeout=", 8);
+	const struct settings_row *row;
+
+	if (bs || timeout) {
+		row = settings_find(bs ? "block-size" : "timeout", SETTINGS_NBD_CLIENT);
+		g->setting[row - settings_rows] = strchr(s, '=') + 1;
+		g->old_style = true;
+		return 0;
 	}
-	/* what is no number can be no port */
+	if (strchr(s, '='))
+		return refuse_word(e, "", s, "bs= and timeout= are all that there is of this kind");
+	/* A word that is no number is no PORT. */
 	if (g->count == 1 && !strtol(s, NULL, 0))
 		g->count++;
 	if (g->count >= 3)
-		return wrong(e, "", s, "too many operands");
+		return refuse_word(e, "", s, "too many operands");
 	g->operands[g->count++] = s;
 	return 0;
 }
 
-static int take(struct personality *p, struct given *g, const struct option_row *row,
-		const char *value, struct err *e)
+/* Tables for getopt. */
+static void list_options(struct option longs[OPTIONS_MAX + 1], char letters[2 * OPTIONS_MAX + 3])
 {
-	int ret;
+	const struct settings_row *row;
+	const struct own_option *own;
 
-	switch (row->kind) {
-	case VALUE:
-		if (row->letter == 'F')
-			g->cert = value;
-		if (row->letter == 'K')
-			g->key = value;
-		return add(p, e, "--", row->text, "=", value);
-	case WORD:
-		return add(p, e, "--", row->text, "", "");
-	case SWAP:
-	case MARK:
-		if (row->kind == SWAP ? g->swap : g->mark)
-			return 0;
-		*(row->kind == SWAP ? &g->swap : &g->mark) = true;
-		/* who wants to be spared stands behind a root, whose files it must do without */
-		if (row->kind == MARK && (ret = add(p, e, "--root", "", "", "")))
-			return ret;
-		return add(p, e, "--", row->text, "", "");
-	case REFUSED:
-		return wrong(e, "-", row->name, row->text);
-	case DETACH:
-		g->detach = value;
-		return 0;
-	case LIST:
-		g->list = true;
-		return 0;
-	case NAME:
-		g->name = value;
-		return 0;
-	case UNIX:
-		g->is_unix = true;
-		return 0;
-	case IOCTL:
-		p->ioctl_words = true;
-		return 0;
-	case NO_FORK:
-		g->no_fork = true;
-		return 0;
-	default:
-		g->persist = true;
-		return 0;
+	letters = stpcpy(letters, "-:");
+	for (own = own_options; own < own_options + OWN_OPTIONS; own++) {
+		*longs++ = (struct option){ own->name, own->takes_value, NULL, own->letter };
+		letters += sprintf(letters, "%c%s", own->letter, own->takes_value ? ":" : "");
 	}
+	for (row = settings_rows; row->name; row++) {
+		if (!row->client)
+			continue;
+		*longs++ =
+			(struct option){ row->client, !!row->argument, NULL, row->client_letter };
+		letters += sprintf(letters, "%c%s", row->client_letter, row->argument ? ":" : "");
+	}
+	*longs = (struct option){ 0 };
 }
 
-/* *ended: -check, -help or -version, which end it at once. */
-static int options(int argc, char *argv[], struct personality *p, struct given *g, bool *ended,
-		   struct err *e)
+/* Returns 1 for an option that ends the parsing. */
+static int take_word(struct opts *o, struct given *g, int letter, char *argv[], struct err *e)
 {
-	char letters[2 * ROWS + 3] = "-:";
-	struct option longs[ROWS + 1] = { { 0 } };
-	size_t n = 2;
-	int value;
+	const struct own_option *own = own_options;
+	const struct settings_row *row = settings_rows;
+	static char none[] = "";
 
-	for (size_t i = 0; i < ROWS; i++) {
-		longs[i] = (struct option){ rows[i].name,
-					    rows[i].takes ? required_argument : no_argument, NULL,
-					    rows[i].letter };
-		letters[n++] = (char)rows[i].letter;
-		if (rows[i].takes)
-			letters[n++] = ':';
+	while (own < own_options + OWN_OPTIONS && own->letter != letter)
+		own++;
+	if (own == own_options + OWN_OPTIONS) {
+		while (row->client_letter != letter)
+			row++;
+		g->setting[row - settings_rows] = optarg ? optarg : none;
+		return 0;
 	}
+	if (own->own == REFUSED)
+		return refuse_word(e, "-", own->name, own->why);
+	g->own[own->own] = optarg ? optarg : none;
+	if (own->own != ENDS)
+		return 0;
+	o->command = own->command;
+	o->device_count = own->takes_value;
+	argv[0] = optarg;
+	return 1;
+}
+
+/* Returns 1 where an option has ended the parsing. */
+static int parse_words(int argc, char *argv[], struct opts *o, struct given *g, struct err *e)
+{
+	char letters[2 * OPTIONS_MAX + 3];
+	struct option longs[OPTIONS_MAX + 1];
+	int value, ret = 0;
+
+	list_options(longs, letters);
 	optind = 0; /* glibc: start anew */
 	opterr = 0;
-	while ((value = getopt_long_only(argc, argv, letters, longs, NULL)) != -1) {
-		const struct option_row *row = NULL;
-
-		if (value == 1) {
-			if (take_operand(p, g, optarg, e))
-				return -e->code;
-			continue;
-		}
+	while (!ret && (value = getopt_long_only(argc, argv, letters, longs, NULL)) != -1) {
 		if (value == '?' || value == ':')
-			return wrong(
+			return refuse_word(
 				e, "option ", argv[optind - 1],
 				value == ':' ?
 					"it needs a value" :
 					"unknown, ambiguous, or with a value that it does not take");
-		for (size_t i = 0; i < ROWS; i++)
-			if (rows[i].letter == value)
-				row = &rows[i];
-		*ended = row->kind == CHECK || row->kind == HELP || row->kind == VERSION;
-		p->device = row->kind == CHECK ? optarg : NULL;
-		p->task = row->kind == CHECK ? NBD_CLIENT_CHECK :
-			  row->kind == HELP  ? NBD_CLIENT_HELP :
-					       NBD_CLIENT_VERSION;
-		if (*ended)
-			return 0;
-		if (take(p, g, row, optarg, e))
-			return -e->code;
+		ret = value == 1 ? take_operand(g, optarg, e) : take_word(o, g, value, argv, e);
 	}
-	for (; optind < argc; optind++) /* after "--" */
-		if (take_operand(p, g, argv[optind], e))
-			return -e->code;
-	return 0;
-}
-
-/* HOST and PORT as one word. */
-static int add_host(struct personality *p, const struct given *g, struct err *e)
-{
-	const char *host = g->operands[0], *port = g->operands[1];
-	const char *colon = strchr(host, ':');
-	bool bare6 = host[0] != '[' && colon && strchr(colon + 1, ':');
-
-	if (g->is_unix) {
-		if (port)
-			return wrong(e, "port ", port, "a Unix socket has none");
-		/* a '/' is what tells a path */
-		return add(p, e, strchr(host, '/') ? "" : "./", host, "", "");
-	}
-	if (!host[0] || strchr(host, '/') || (colon && !bare6 && host[0] != '['))
-		return wrong(
-			e, "host ", host,
-			"no name and no address; a path is for -unix, a port is a word of its own");
-	if (!port)
-		return add(p, e, bare6 ? "[" : "", host, bare6 ? "]" : "", "");
-	return add(p, e, bare6 ? "[" : "", host, bare6 ? "]:" : ":", port);
-}
-
-static int add_operands(struct personality *p, const struct given *g, struct err *e)
-{
-	const char *device = g->operands[2];
-
-	p->any_device = p->task == NBD_CLIENT_ATTACH && !device;
-	p->default_export = p->task == NBD_CLIENT_ATTACH && (!g->name || !g->name[0]);
-	if (p->task == NBD_CLIENT_DETACH || p->task == NBD_CLIENT_TAB)
-		return add(p, e, p->task == NBD_CLIENT_DETACH ? g->detach : g->operands[0], "", "",
-			   "");
-	if (add_host(p, g, e))
-		return -e->code;
-	if (p->task == NBD_CLIENT_LIST)
-		return 0;
-	if (add(p, e, g->name ? g->name : "", "", "", ""))
-		return -e->code;
-	return device ? add(p, e, device, "", "", "") : 0;
-}
-
-/* The words that stand for no single option. */
-static int add_manner(struct personality *p, const struct given *g, struct err *e)
-{
-	int ret = 0;
-
-	if (p->task == NBD_CLIENT_DETACH)
-		return add(p, e, "--detach", "", "", "");
-	if (p->task == NBD_CLIENT_LIST)
-		ret = add(p, e, "--exports", "", "", "");
-	p->supervised = g->persist || g->swap || g->mark;
-	/* the nbdtab has its own "persist" */
-	if (!p->supervised && p->task == NBD_CLIENT_ATTACH)
-		ret = add(p, e, "--no-supervise", "", "", "");
-	if (!ret && p->supervised && g->no_fork && p->task != NBD_CLIENT_LIST)
-		ret = add(p, e, "--foreground", "", "", "");
-	if (!ret && p->task == NBD_CLIENT_ATTACH && !g->operands[2])
-		ret = add(p, e, "--find", "", "", "");
-	/* nbd-client takes both from one file then */
-	if (!ret && g->key && !g->cert)
-		ret = add(p, e, "--tls-cert=", g->key, "", "");
+	for (; !ret && optind < argc; optind++) /* after "--" */
+		ret = take_operand(g, argv[optind], e);
 	return ret;
 }
 
-/* What only means something to an attach: nbd-client takes it elsewhere too. */
-static void keep_for_task(struct personality *p)
+/* Sets the options that the command uses. nbd-client takes all options with all commands. */
+static int set_settings(struct opts *o, const struct given *g, struct err *e)
 {
-	int n = 1;
+	const bool attaches = o->command == OPTS_ATTACH || o->command == OPTS_TAB;
+	struct tls_params *t = &o->settings.tls;
+	char called[64];
 
-	if (p->task == NBD_CLIENT_ATTACH || p->task == NBD_CLIENT_TAB)
-		return;
-	for (int i = 1; i < p->word_count; i++)
-		if (p->task == NBD_CLIENT_LIST && !strncmp(p->words[i], "--tls", 5))
-			p->words[n++] = p->words[i];
-	p->word_count = n;
+	for (size_t i = 0; settings_rows[i].name; i++) {
+		const struct settings_row *row = &settings_rows[i];
+
+		if (!g->setting[i] ||
+		    !(attaches || (o->command == OPTS_EXPORTS && row->group == SETTINGS_GROUP_TLS)))
+			continue;
+		snprintf(called, sizeof(called), "-%s", row->client);
+		if (settings_set(&o->settings, row, called, row->argument ? g->setting[i] : NULL,
+				 e))
+			return -e->code;
+	}
+	/* nbd-client reads the certificate from the file of the key then */
+	if (t->key[0] && !t->cert[0])
+		return settings_set(&o->settings, settings_find("certfile", SETTINGS_NBD_CLIENT),
+				    "-certfile", t->key, e);
+	return 0;
 }
 
-int nbd_client_parse(int argc, char *argv[], struct personality *p, struct err *e)
+/* Sets how the device is supervised. The nbdtab has a "persist" of its own. */
+static int set_manner(struct opts *o, const struct given *g, struct err *e)
 {
-	struct given g = { 0 };
-	bool ended = false;
+	/* A process that wants to be spared serves the root, and must do without its files. */
+	static const char *const marks[] = { "root", "keep-at-shutdown" };
+	struct settings *s = &o->settings;
+	int ret = 0;
+
+	if (o->command != OPTS_ATTACH && o->command != OPTS_TAB)
+		return 0;
+	for (unsigned i = 0; !ret && g->own[MARK] && i < 2; i++)
+		ret = settings_set(s, settings_find(marks[i], SETTINGS_ATTACH), "-systemd-mark",
+				   NULL, e);
+	o->persist_counts = !g->own[PERSIST] && !settings_is_vital(s);
+	if (!ret && o->persist_counts && o->command == OPTS_ATTACH)
+		s->supervision.none = true;
+	o->foreground = !o->persist_counts && g->own[NO_FORK];
+	return ret;
+}
+
+static int add_host(struct opts *o, const struct given *g, struct err *e)
+{
+	const char *host = g->operands[0], *port = g->operands[1];
+	const char *colon = strchr(host, ':'), *name = g->own[NAME];
+	bool bare6 = host[0] != '[' && colon && strchr(colon + 1, ':');
+
+	if (g->own[UNIX] && port)
+		return refuse_word(e, "port ", port, "a Unix socket has none");
+	if (!g->own[UNIX] && (!host[0] || strchr(host, '/') || (colon && !bare6 && host[0] != '[')))
+		return refuse_word(
+			e, "host ", host,
+			"no name and no address; a path is for -unix, a port is a word of its own");
+	return settings_add_host(&o->settings, host, port, g->own[UNIX],
+				 o->command == OPTS_ATTACH && name ? name : "", e);
+}
+
+static int set_operands(struct opts *o, const struct given *g, char *argv[], struct err *e)
+{
+	char *device = o->command == OPTS_DETACH ? g->own[DETACH] :
+		       o->command == OPTS_TAB    ? g->operands[0] :
+						   g->operands[2];
+
+	if ((o->command == OPTS_ATTACH || o->command == OPTS_EXPORTS) && add_host(o, g, e))
+		return -e->code;
+	o->find = o->command == OPTS_ATTACH && !device;
+	if (!device || o->command == OPTS_EXPORTS)
+		return 0;
+	argv[0] = device;
+	o->device_count = 1;
+	return opts_device(device, &o->index, e);
+}
+
+int nbd_client_parse(int argc, char *argv[], struct opts *o, bool *old_style, struct err *e)
+{
+	struct given g = { .count = 0 };
 	unsigned index;
 	int ret;
 
-	memset(p, 0, sizeof(*p));
-	ret = add(p, e, "nbd-attach", "", "", "");
-	if (!ret)
-		ret = options(argc, argv, p, &g, &ended, e);
-	if (ret || ended)
-		return ret;
-	if (g.detach || g.list) {
-		p->task = g.detach ? NBD_CLIENT_DETACH : NBD_CLIENT_LIST;
-	} else {
-		p->task = g.count == 1 && !text_nbd_index(g.operands[0], &index) ?
-				  NBD_CLIENT_TAB :
-				  NBD_CLIENT_ATTACH;
-	}
-	if (!g.detach && !g.count)
+	memset(o, 0, sizeof(*o));
+	settings_init(&o->settings);
+	o->client = OPTS_CLIENT_NETLINK;
+	o->nbdtab = NBD_ATTACH_NBDTAB;
+	o->devices = argv;
+	ret = parse_words(argc, argv, o, &g, e);
+	*old_style = g.old_style && !ret;
+	if (ret)
+		return ret > 0 ? 0 : ret;
+	if (!g.own[DETACH] && !g.count)
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "no host and no device is given; see nbd-client -help");
-	keep_for_task(p);
-	ret = add_manner(p, &g, e);
+	if (g.own[DETACH])
+		o->command = OPTS_DETACH;
+	else if (g.own[LIST])
+		o->command = OPTS_EXPORTS;
+	else if (g.count == 1 && !text_nbd_index(g.operands[0], &index))
+		o->command = OPTS_TAB;
+	if (g.own[IOCTL])
+		o->client = OPTS_CLIENT_IOCTL;
+	ret = set_settings(o, &g, e);
 	if (!ret)
-		ret = add(p, e, "--", "", "", "");
-	return ret ? ret : add_operands(p, &g, e);
+		ret = set_manner(o, &g, e);
+	if (!ret)
+		ret = set_operands(o, &g, argv, e);
+	return ret ? ret : settings_complete(&o->settings, false, e);
 }

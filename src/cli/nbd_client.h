@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * personality: the command line of nbd-client 3.24, for whoever calls this program by that name: words
- * of our own command line are made of it, or it is refused with the reason. Touches nothing but argv.
+ * nbd_client: the command line of nbd-client 3.24, for whoever calls this program by that name: it
+ * becomes options as opts_parse makes them, or is refused with the reason. Touches nothing but
+ * argv.
  *
  * Option by option, as nbd-client(8) lists them:
  *
@@ -13,9 +15,8 @@
  *     -cacertfile, -certfile, -keyfile, -tlshostname, -enable-tls      --tls-...
  *     -nonetlink               still netlink, but the words printed are those of the ioctl form
  *     -size, -preinit, -sdp, -no-optgo                 refused
- *
- * A connection that is lost is an I/O error without -persist, -swap or -systemd-mark, as it is there;
- * with one of them it is replaced, which nbd-client 3.24 does not do over netlink.
+ * A lost connection is an I/O error without -persist, -swap and -systemd-mark, as with nbd-client.
+ * With one of them it is replaced, which nbd-client 3.24 does not do over netlink.
  */
 #ifndef NBD_ATTACH_NBD_CLIENT_H
 #define NBD_ATTACH_NBD_CLIENT_H
@@ -23,46 +24,20 @@
 #include <stdbool.h>
 
 #include "base/err.h"
-
-enum nbd_client_task {
-	NBD_CLIENT_ATTACH,
-	NBD_CLIENT_TAB, /* as the nbdtab has it */
-	NBD_CLIENT_DETACH,
-	NBD_CLIENT_CHECK,
-	NBD_CLIENT_LIST,
-	NBD_CLIENT_HELP,
-	NBD_CLIENT_VERSION,
-};
-
-enum {
-	NBD_CLIENT_WORDS_MAX = 32,
-	NBD_CLIENT_TEXT_MAX = 32768,
-};
-
-/* Points into itself and argv, so that it cannot be copied. */
-struct personality {
-	enum nbd_client_task task;
-	bool any_device; /* of attach: the kernel chooses */
-	bool supervised;
-	bool ioctl_words;    /* -nonetlink */
-	bool old_style;      /* bs= or timeout=, which is worth a warning */
-	bool default_export; /* no name was given, which nbd-client warns of */
-	const char *device;  /* of check, as it was given */
-	char *words[NBD_CLIENT_WORDS_MAX +
-		    1]; /* from words[0] on, NULL-terminated; but for check, help and version */
-	int word_count;
-	char text[NBD_CLIENT_TEXT_MAX];
-	unsigned used;
-};
+#include "cli/opts.h"
 
 /*
  * Parses as nbd-client does: one dash or two for long options, their unique beginnings, options and
- * operands in any order; HOST [PORT] DEVICE, or DEVICE alone; -check ends it. Returns 0, or -EINVAL (ERR_USAGE).
- * What the words say is judged by opts_parse.
+ * operands in any order; HOST [PORT] DEVICE, or DEVICE alone. -check, -help and -version end the
+ * parsing; the operand of -check is o->devices[0], which has not been judged. *old_style: bs= or
+ * timeout= was given, which is worth a warning. o points into argv, which is changed. Returns 0, or
+ * -errno (ERR_USAGE).
  */
-int nbd_client_parse(int argc, char *argv[], struct personality *p, struct err *e);
+int nbd_client_parse(int argc, char *argv[], struct opts *o, bool *old_style, struct err *e);
 
-/* True when the program was called as nbd-client, from any directory; a mark of systemd does not count. */
+/*
+ * True when the program was called as nbd-client, from any directory, and with the mark '@' or not.
+ */
 bool nbd_client_is_meant(const char *argv0);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/output.h"
 
 #include <ctype.h>
@@ -16,8 +17,9 @@ struct output {
 	size_t count;
 	struct libscols_table *table;
 	struct libscols_line *line;
-	int *place; /* of column i in the table, or -1 */
+	int *place; /* position in the table for each of columns, -1: not chosen */
 	int chosen;
+	bool failed; /* a row or cell is missing: out of memory */
 };
 
 static int out_of_memory(struct err *e)
@@ -109,10 +111,10 @@ int output_begin(struct output **out, const char *name, const struct output_colu
 	if (!ret &&
 	    (scols_table_enable_json(o->table, f->json) || scols_table_set_name(o->table, name) ||
 	     scols_table_enable_noheadings(o->table, f->no_headings || o->format.properties) ||
-	     /* text_escape has done it, and the library would escape its escapes */
+	     /* The library would escape the escapes of text_escape. */
 	     scols_table_enable_noencoding(o->table, 1)))
 		ret = out_of_memory(e);
-	/* the value comes last, alone without headings */
+	/* The value is the last column, and the only one without headings. */
 	for (int i = f->no_headings; i < 2 && !ret && o->format.properties; i++)
 		if (!scols_table_new_column(o->table, i ? "" : "NAME", 0, 0))
 			ret = out_of_memory(e);
@@ -131,63 +133,65 @@ bool output_wants(const struct output *o, size_t column)
 	return o->place[column] >= 0;
 }
 
-static int new_line(struct output *o, struct err *e)
+static void set_cell(struct output *o, struct libscols_line *line, int place, const char *text)
 {
-	o->line = scols_table_new_line(o->table, NULL);
-	return o->line ? 0 : out_of_memory(e);
+	if (!line || scols_line_set_data(line, (size_t)place, text))
+		o->failed = true;
 }
 
-int output_row(struct output *o, struct err *e)
+void output_row(struct output *o)
 {
-	if (!o->format.properties)
-		return new_line(o, e);
-	/* one line a property, in the order chosen, filled in by set */
-	for (int place = 0; place < o->chosen; place++) {
-		if (new_line(o, e))
-			return -ENOMEM;
-		for (size_t i = 0; i < o->count; i++)
-			if (o->place[i] == place && !o->format.no_headings &&
-			    scols_line_set_data(o->line, 0, o->columns[i].name))
-				return out_of_memory(e);
+	/* Properties have a line for each column, in the order chosen. */
+	int lines = o->format.properties ? o->chosen : 1;
+	bool names = o->format.properties && !o->format.no_headings;
+
+	for (int place = 0; place < lines; place++) {
+		o->line = scols_table_new_line(o->table, NULL);
+		if (!o->line)
+			o->failed = true;
+		for (size_t i = 0; names && i < o->count; i++)
+			if (o->place[i] == place)
+				set_cell(o, o->line, 0, o->columns[i].name);
 	}
-	return 0;
 }
 
-static int set(struct output *o, size_t column, const char *text, struct err *e)
+static void set_column(struct output *o, size_t column, const char *text)
 {
 	struct libscols_line *line = o->line;
 	int place = o->place[column];
 
-	if (place < 0)
-		return 0;
-	if (!o->format.properties)
-		return scols_line_set_data(line, (size_t)place, text) ? out_of_memory(e) : 0;
-	line = scols_table_get_line(o->table,
-				    scols_table_get_nlines(o->table) - (size_t)(o->chosen - place));
-	return line && !scols_line_set_data(line, !o->format.no_headings, text) ? 0 :
-										  out_of_memory(e);
+	if (place < 0 || o->failed)
+		return;
+	if (o->format.properties) {
+		line = scols_table_get_line(o->table, scols_table_get_nlines(o->table) -
+							      (size_t)(o->chosen - place));
+		place = !o->format.no_headings;
+	}
+	set_cell(o, line, place, text);
 }
 
-int output_text(struct output *o, size_t column, const char *text, struct err *e)
+void output_text(struct output *o, size_t column, const char *text)
 {
 	size_t len = strlen(text);
 	char *escaped;
-	int ret;
 
-	/* JSON has escapes of its own for all but what is not UTF-8 */
+	/* The library escapes JSON itself, but cannot write bytes that are not UTF-8. */
 	if (o->columns[column].type == OUTPUT_ENCODED ||
-	    (o->format.json && text_is_utf8(text, len)))
-		return set(o, column, text, e);
+	    (o->format.json && text_is_utf8(text, len))) {
+		set_column(o, column, text);
+		return;
+	}
 	escaped = malloc(4 * len + 1);
-	if (!escaped)
-		return out_of_memory(e);
+	if (!escaped) {
+		o->failed = true;
+		return;
+	}
 	text_escape(escaped, 4 * len + 1, text, len);
-	ret = set(o, column, escaped, e);
+	set_column(o, column, escaped);
 	free(escaped);
-	return ret;
 }
 
-/* As losetup and lsblk show sizes: three digits or so, powers of 1024. */
+/* A size as losetup and lsblk show it: some three digits, powers of 1024. */
 static void human_size(uint64_t v, char *buf, size_t cap)
 {
 	static const char units[] = "BKMGTPE";
@@ -214,7 +218,7 @@ static void human_size(uint64_t v, char *buf, size_t cap)
 		snprintf(buf, cap, "%" PRIu64 "%c", v, units[unit]);
 }
 
-int output_number(struct output *o, size_t column, uint64_t v, struct err *e)
+void output_number(struct output *o, size_t column, uint64_t v)
 {
 	char buf[32];
 
@@ -222,15 +226,15 @@ int output_number(struct output *o, size_t column, uint64_t v, struct err *e)
 		human_size(v, buf, sizeof(buf));
 	else
 		snprintf(buf, sizeof(buf), "%" PRIu64, v);
-	return set(o, column, buf, e);
+	set_column(o, column, buf);
 }
 
-int output_bool(struct output *o, size_t column, bool v, struct err *e)
+void output_bool(struct output *o, size_t column, bool v)
 {
-	return set(o, column, v ? "1" : "0", e);
+	set_column(o, column, v ? "1" : "0");
 }
 
-/* The table as text, the caller's; NULL without memory. */
+/* The table as text, which the caller frees; NULL without memory. */
 static char *to_text(struct output *o)
 {
 	char *text = NULL, *guarded;
@@ -247,7 +251,7 @@ static char *to_text(struct output *o)
 			return NULL;
 		}
 	} else if (o->format.json) {
-		/* the library prints nothing at all for an empty table */
+		/* The library prints nothing at all for an empty table. */
 		fprintf(f, "{\n   \"%s\": []\n}\n", scols_table_get_name(o->table));
 	}
 	if (fclose(f)) {
@@ -256,7 +260,7 @@ static char *to_text(struct output *o)
 	}
 	if (!o->format.json)
 		return text;
-	/* the library escapes what JSON forbids, not what a terminal obeys */
+	/* The library escapes what JSON forbids, but not what a terminal obeys. */
 	guarded = malloc(6 * len + 1);
 	if (guarded)
 		text_guard_json(guarded, text, len);
@@ -266,7 +270,7 @@ static char *to_text(struct output *o)
 
 int output_print(struct output *o, FILE *f, struct err *e)
 {
-	char *text = to_text(o);
+	char *text = o->failed ? NULL : to_text(o);
 
 	if (!text)
 		return out_of_memory(e);

@@ -1,545 +1,567 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/attach.h"
 
 #include <errno.h>
-#include <linux/capability.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
+#include <sys/file.h>
 #include <unistd.h>
 
-#include "policy/udev_name.h"
 #include "config.h"
+#include "daemon/control.h"
+#include "daemon/detach.h"
+#include "daemon/device.h"
+#include "daemon/record.h"
 #include "kernel/module.h"
 #include "kernel/nbdevent.h"
 #include "kernel/nbdnl.h"
-#include "kernel/devnode.h"
-#include "net/sockopt.h"
-#include "daemon/record.h"
-#include "net/dial.h"
 #include "net/blocking_child.h"
-#include "base/text.h"
+#include "net/sockopt.h"
+#include "policy/attachment.h"
+#include "policy/udev_name.h"
 
 enum {
-	BUSY_RETRY_MS = 2000, /* udev opens a device after each of its events */
-	POLL_MS = 20,
-	UNDO_MS = 10000,
+	LOOK_MS = 100, /* between two looks at a device that is not ready */
+	STATUS_MS = 2000,
 };
-
-/* linux/proc_ns.h of the kernel, PROC_USER_INIT_INO: part of what user space may rely on */
-#define INITIAL_USER_NS 0xEFFFFFFDU
 
 /* What one attach works with. */
 struct attach_ctx {
 	const struct attach_request *rq;
 	int cancel_fd;
-	int sysfd, devfd;
-	struct nbdnl *nl;
+	struct device_kernel kernel;
 	char backend[PLAN_BACKEND_MAX + 1];
-	struct attach_kept *k;
-	struct connections *link; /* of k */
+	struct attached *a;
 	struct err *e;
 };
 
 void attach_identify(const struct attach_request *rq, char *backend)
 {
-	const struct target *l = &rq->servers[0];
+	const struct settings *s = rq->settings;
 
-	if (l->command_args)
-		plan_backend_command(l->command, l->command_args, l->where.export, backend);
+	if (s->command.count)
+		plan_backend_command(s->command.words, s->command.count, s->servers[0].export,
+				     backend);
 	else
-		plan_backend(&l->where, backend);
+		plan_backend(&s->servers[0], backend);
 }
 
-/*
- * netlink_capable() wants CAP_SYS_ADMIN in the initial user namespace. Asking the driver itself
- * would need a command that fails, which it puts into the kernel's log.
- */
-static int check_privilege(struct err *e)
+static int open_ctx(struct attach_ctx *c)
 {
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
-	struct stat ns;
-
-	if (syscall(SYS_capget, &header, caps) ||
-	    !(caps[CAP_TO_INDEX(CAP_SYS_ADMIN)].effective & CAP_TO_MASK(CAP_SYS_ADMIN)))
-		return err_set(e, ERR_KERNEL, EPERM,
-			       "configuring nbd devices takes CAP_SYS_ADMIN; run this as root");
-	if (!stat("/proc/self/ns/user", &ns) && ns.st_ino != INITIAL_USER_NS)
-		return err_set(
-			e, ERR_KERNEL, EPERM,
-			"configuring nbd devices takes CAP_SYS_ADMIN of the whole machine, not "
-			"of a user namespace (a container)");
-	return 0;
+	attach_identify(c->rq, c->backend);
+	return device_open_kernel(&c->kernel, c->e);
 }
 
-static int open_kernel(struct nbdnl **nl, struct err *e)
+/* --- check --------------------------------------------------------------------------------------- */
+
+/* Where the facts stand. */
+struct facts {
+	struct sysfs_device device;
+	struct record record;
+	struct settings settings;
+	struct control_answer answer;
+	char users[512];
+};
+
+static bool is_alive(pid_t pid)
 {
-	int ret;
-
-	*nl = NULL;
-	ret = check_privilege(e);
-	if (ret)
-		return ret;
-	ret = nbdnl_open(nl, e);
-	if (ret == -ENOENT) {
-		ret = module_load("nbd", e);
-		if (!ret)
-			ret = nbdnl_open(nl, e);
-	}
-	return ret;
+	return !kill(pid, 0) || errno == EPERM;
 }
 
-int attach_check_kernel(struct err *e)
-{
-	struct nbdnl *nl;
-	int ret = open_kernel(&nl, e);
-
-	nbdnl_close(nl);
-	return ret;
-}
-
-static int pause_or_cancel(const struct attach_ctx *s)
-{
-	struct pollfd p = { .fd = s->cancel_fd, .events = POLLIN };
-
-	if (poll(&p, 1, POLL_MS) > 0)
-		return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
-	return 0;
-}
-
-/* Reads the record of what is attached there; false when there is none. */
-static bool recorded(const struct sysfs_device *d, struct record *st)
+static void read_record(struct facts *f, struct attachment *a)
 {
 	struct err ignored;
 
-	return !record_read(NBD_ATTACH_STATEDIR, d->index, st, &ignored) && record_fits(st, d);
+	if (record_read(NBD_ATTACH_STATEDIR, a->index, &f->record, &ignored) ||
+	    !record_fits(&f->record, &f->device))
+		return;
+	a->recorded = true;
+	a->asked_read_only = f->record.read_only;
+	a->connections = f->record.connections;
+	a->timeout_s = f->record.timeout_s;
+	a->supervised = f->record.supervisor;
+	if (record_read_settings(NBD_ATTACH_STATEDIR, a->index, &f->settings, &ignored))
+		return;
+	a->settings = &f->settings;
+	a->supervised = !f->settings.supervision.none;
 }
 
-/*
- * 1 when the device is attached to what the request wants, 0 when it is free, -EBUSY when it is
- * attached to anything else, -EAGAIN when another process is about to attach it to what the
- * request wants.
- */
-static int compare_once(struct attach_ctx *s, unsigned index)
+static void ask_supervisor(struct facts *f, struct attachment *a)
 {
-	const struct attach_request *rq = s->rq;
-	char shown[512];
-	struct sysfs_device d;
-	struct record st;
-	int ret = sysfs_device(s->sysfd, index, &d, s->e);
-	bool known;
-
-	if (ret)
-		return ret;
-	if (!d.attached)
-		return 0;
-	text_escape(shown, sizeof(shown), d.backend, strlen(d.backend));
-	if (!d.backend[0])
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached already, by another program (pid %d)", index,
-			       (int)d.pid);
-	/* A command is a server of its own each time it is started, whatever its words. */
-	if (strcmp(d.backend, s->backend) || rq->servers[0].command_args)
-		return err_set(s->e, ERR_BUSY, EBUSY, "nbd%u is attached already, to %s", index,
-			       shown);
-	if (rq->plan.read_only && !d.read_only)
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, but not read-only",
-			       index);
-	if (rq->plan.block_size && rq->plan.block_size != d.block_size)
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, with blocks of %u bytes",
-			       index, d.block_size);
-	known = recorded(&d, &st);
-	if (!rq->plan.read_only && d.read_only && known && st.read_only)
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, but read-only", index);
-	if (known && rq->servers[0].multi.wanted && !rq->servers[0].multi.automatic &&
-	    rq->servers[0].multi.wanted != st.connections)
-		return err_set(s->e, ERR_BUSY, EBUSY,
-			       "nbd%u is attached to this export already, with %u connections",
-			       index, st.connections);
-	/* The record is the last thing that an attach does; without one it may still fail. */
-	if (!known && !kill(d.pid, 0))
-		return err_set(s->e, ERR_BUSY, EAGAIN,
-			       "process %d is attaching nbd%u to this export and does not get on",
-			       (int)d.pid, index);
-	return 1;
-}
-
-/* As compare_once, but waits for the other process: for what a first read may take it, and taking back what it has done. */
-static int compare(struct attach_ctx *s, unsigned index)
-{
-	long long deadline = monotonic_ms() + s->rq->servers[0].timeout_ms + UNDO_MS;
+	struct control_answer *answer = &f->answer;
+	struct err ignored;
 	int ret;
 
-	while ((ret = compare_once(s, index)) == -EAGAIN && monotonic_ms() < deadline) {
-		ret = pause_or_cancel(s);
-		if (ret)
-			return ret;
-	}
-	return ret;
+	ret = control_ask(NBD_ATTACH_STATEDIR, a->index, CONTROL_STATUS, STATUS_MS, answer, NULL,
+			  NULL, &ignored);
+	if (ret == -ENOENT)
+		return;
+	a->supervised = true;
+	a->supervisor = ret ? ATTACHMENT_SUPERVISOR_SILENT : ATTACHMENT_SUPERVISOR_ANSWERS;
+	a->supervisor_pid = ret ? f->record.supervisor : answer->pid;
+	if (ret)
+		return;
+	a->paused = answer->paused;
+	a->alive = answer->alive;
+	a->last_error = answer->last_error;
 }
 
-static bool is_stale(const struct attach_ctx *s, const struct sysfs_device *d)
+/* The facts that cost nothing. */
+static int read_facts(struct attach_ctx *c, struct facts *f, struct attachment *a)
 {
-	return plan_device_is_stale(&s->k->plan, d->write_zeroes_max, d->minimum_io_size);
-}
+	struct sysfs_device *d = &f->device;
+	unsigned index = c->rq->index;
+	int ret = sysfs_attachment(c->kernel.sysfd, index, d, c->e);
 
-/*
- * Which device to ask the kernel for when any will do: its own choice, unless a free one has limits
- * left that the kernel would choose without looking at them. The first fit one then, or the first
- * of the others (which is to be made anew).
- */
-static int pick(struct attach_ctx *s, int64_t *index)
-{
-	struct sysfs_device d;
-	unsigned *indices;
-	size_t count;
-	int64_t fit = NBDNL_ANY_INDEX, stale = NBDNL_ANY_INDEX;
-	int ret = sysfs_indices(s->sysfd, &indices, &count, s->e);
-
+	/* Reading the queue can hang, so it is not read without need. */
+	if (!ret && d->attached && c->rq->settings->block_size)
+		ret = sysfs_device(c->kernel.sysfd, index, d, c->e);
 	if (ret)
 		return ret;
-	for (size_t i = 0; i < count && !ret; i++) {
-		ret = sysfs_device(s->sysfd, indices[i], &d, s->e);
-		if (ret || d.attached)
-			continue;
-		if (is_stale(s, &d) && stale == NBDNL_ANY_INDEX)
-			stale = indices[i];
-		else if (!is_stale(s, &d) && fit == NBDNL_ANY_INDEX)
-			fit = indices[i];
-	}
-	free(indices);
-	*index = stale == NBDNL_ANY_INDEX ? stale : fit == NBDNL_ANY_INDEX ? stale : fit;
-	return ret;
-}
-
-/*
- * Makes an idle device new: the kernel keeps limits from one attachment to the next, some of which
- * cannot be written (drivers/block/nbd.c sets them and never takes them back), but it forgets a device that is
- * disconnected with NBD_CFLAG_DESTROY_ON_DISCONNECT. -EBUSY when somebody has it.
- */
-static int renew(struct attach_ctx *s, unsigned index)
-{
-	static const struct plan empty = { .block_size = PLAN_BLOCK_SIZE_MIN };
-	struct sysfs_device d = { .present = true };
-	int pair[2], ret;
-	uint32_t got;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return err_sys(s->e, ERR_FAILED, errno, "renew nbd%u: socket pair", index);
-	struct nbdnl_connect c = {
-		.plan = &empty,
+	memset(&f->record, 0, sizeof(f->record));
+	*a = (struct attachment){
 		.index = index,
-		.destroy = true,
-		.sockets = pair,
-		.count = 1,
+		.attached = d->attached,
+		.pid = d->pid,
+		.backend = d->backend,
+		.read_only = d->read_only,
+		.block_size = d->block_size,
+		.last_error = "",
+		.users = "",
 	};
-	ret = nbdnl_connect(s->nl, &c, &got, s->e);
-	if (!ret)
-		ret = nbdnl_disconnect(s->nl, got, s->e);
-	close(pair[0]);
-	close(pair[1]);
-	if (ret)
-		return err_wrap(s->e, "renew nbd%u", index);
-	/* Its end is asynchronous, and waits for whoever has it open (udev, for a moment). */
-	for (int i = 0; i < BUSY_RETRY_MS / POLL_MS && d.present; i++) {
-		ret = sysfs_device(s->sysfd, index, &d, s->e);
-		if (!ret && d.present)
-			ret = pause_or_cancel(s);
-		if (ret)
-			return ret;
-	}
+	if (strcmp(d->backend, c->backend))
+		return 0;
+	read_record(f, a);
+	ask_supervisor(f, a);
+	a->owner_alive = is_alive(f->record.supervisor ? f->record.supervisor : d->pid);
 	return 0;
 }
 
-/*
- * What udev makes its links of. Before CONNECT where the device is known, as the kernel's event comes with it. Where
- * this fails there is no link, and that is all. False where there is no name.
- */
-static bool name_for_udev(const struct attach_ctx *s, unsigned index)
+/* 1 when it has found out what the verdict asks for, 0 where that is nothing, or -errno. */
+static int find_out(struct attach_ctx *c, enum attachment_verdict verdict, struct facts *f,
+		    struct attachment *a)
 {
-	char alias[UDEV_NAME_MAX + 1];
-	struct err ignored;
-
-	if (s->rq->servers[0].command_args)
-		return false;
-	udev_name_of(&s->rq->servers[0].where, alias);
-	return !record_write_udev_name(NBD_ATTACH_STATEDIR, index, getpid(), alias, &ignored);
-}
-
-/* CONNECT of a given index or of any; the device may need to be made anew before. */
-static int connect_once(struct attach_ctx *s, uint32_t *index)
-{
-	struct nbdnl_connect c = {
-		.plan = &s->k->plan,
-		.index = s->rq->index,
-		.sockets = s->link->fds,
-		.count = s->link->count,
-	};
-	struct sysfs_device d;
 	int ret;
 
-	if (s->rq->find) {
-		ret = pick(s, &c.index);
-		if (ret)
-			return ret;
+	if (verdict == ATTACHMENT_ASK_DRIVER) {
+		a->driver = ATTACHMENT_DRIVER_CONNECTED;
+		if (device_is_disconnected(&c->kernel, a->index, c->backend)) {
+			a->driver = ATTACHMENT_DRIVER_DISCONNECTED;
+			detach_find_users(a->index, f->users, sizeof(f->users));
+			a->users = f->users;
+		}
+		return 1;
 	}
-	if (c.index != NBDNL_ANY_INDEX) {
-		ret = sysfs_device(s->sysfd, (unsigned)c.index, &d, s->e);
-		if (!ret && d.present && !d.attached && is_stale(s, &d))
-			ret = renew(s, (unsigned)c.index);
-		if (ret)
-			return ret;
-	}
-	if (c.index == NBDNL_ANY_INDEX) {
-		ret = nbdnl_connect(s->nl, &c, index, s->e);
-		if (!ret && name_for_udev(s, *index))
-			sysfs_announce(s->sysfd, *index);
-		return ret;
-	}
-	name_for_udev(s, (unsigned)c.index);
-	ret = nbdnl_connect(s->nl, &c, index, s->e);
+	if (verdict != ATTACHMENT_ASK_DATA)
+		return 0;
+	ret = device_read_first(a->index, c->rq->settings->connect_timeout_ms, c->cancel_fd, c->e);
+	a->data = ret ? ATTACHMENT_DATA_DEAD : ATTACHMENT_DATA_READABLE;
+	return ret == -ECANCELED ? ret : 1;
+}
+
+/* Until the verdict is one that can be acted upon. */
+static int judge_device(struct attach_ctx *c, struct facts *f, enum attachment_verdict *verdict)
+{
+	struct attachment a;
+	int ret = read_facts(c, f, &a);
+
 	if (ret)
-		record_remove_udev_name(NBD_ATTACH_STATEDIR, (unsigned)c.index, getpid());
+		return ret;
+	do {
+		*verdict = attachment_judge(&a, c->rq->settings, c->backend, c->e);
+		ret = find_out(c, *verdict, f, &a);
+	} while (ret > 0);
+	return ret;
+}
+
+/* How long a verdict may stay as it is. */
+static long long patience_ms(const struct attach_ctx *c, enum attachment_verdict verdict)
+{
+	long long attempt = c->rq->settings->connect_timeout_ms;
+
+	switch (verdict) {
+	case ATTACHMENT_RECONNECTING:
+		return attempt;
+	case ATTACHMENT_BEGINNING: /* its first read, and taking back what it has done */
+		return attempt + DEVICE_DISCONNECT_MS;
+	default:
+		return 0;
+	}
+}
+
+static int detach_dead(const struct attach_ctx *c, const struct facts *f)
+{
+	struct sysfs_identity id;
+
+	sysfs_identify(&f->device, &id);
+	if (!detach_unused(&id, c->e))
+		return 0;
+	return err_wrap(c->e,
+			"nbd%u is attached to this export already, and its connection is lost",
+			id.index);
+}
+
+/* As attach_check. */
+static int check_device(struct attach_ctx *c, enum attach_outcome *outcome)
+{
+	struct facts *f = malloc(sizeof(*f));
+	enum attachment_verdict verdict;
+	long long begin = monotonic_ms();
+	int ret = f ? 0 : err_sys(c->e, ERR_FAILED, ENOMEM, "look at nbd%u", c->rq->index);
+
+	while (!ret) {
+		ret = judge_device(c, f, &verdict);
+		if (ret || verdict == ATTACHMENT_FREE)
+			break;
+		if (verdict == ATTACHMENT_USABLE || verdict == ATTACHMENT_ORPHAN) {
+			*outcome = verdict == ATTACHMENT_ORPHAN ? ATTACH_ORPHAN : ATTACH_ALREADY;
+			ret = 1;
+		} else if (verdict == ATTACHMENT_DEAD) {
+			ret = detach_dead(c, f);
+		} else if (monotonic_ms() - begin >= patience_ms(c, verdict)) {
+			ret = -c->e->code;
+		} else {
+			ret = device_pause(LOOK_MS, c->cancel_fd, c->e);
+		}
+	}
+	free(f);
+	return ret;
+}
+
+int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_outcome *outcome,
+		 struct err *e)
+{
+	struct attach_ctx c = { .rq = rq, .cancel_fd = cancel_fd, .e = e };
+	int ret = open_ctx(&c);
+
+	if (!ret)
+		ret = check_device(&c, outcome);
+	device_close_kernel(&c.kernel);
+	return ret;
+}
+
+/* --- other devices ------------------------------------------------------------------------------- */
+
+static int read_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
+{
+	struct sysfs_device d;
+	int ret = sysfs_attachment(c->kernel.sysfd, index, &d, c->e);
+
+	if (!ret && !d.attached && c->rq->find)
+		ret = sysfs_device(c->kernel.sysfd, index, &d, c->e);
+	*a = (struct attachment_device){
+		.index = index,
+		.attached = d.attached,
+		.read_only = d.read_only,
+		.write_zeroes_max = d.write_zeroes_max,
+		.minimum_io_size = d.minimum_io_size,
+	};
+	/* One that waits for its last user writes nothing any more. */
+	a->same_backend = !ret && d.attached && !strcmp(d.backend, c->backend) && !d.read_only &&
+			  !device_is_disconnected(&c->kernel, index, c->backend);
+	return ret;
+}
+
+static int list_devices(const struct attach_ctx *c, struct attachment_device **devices,
+			size_t *count)
+{
+	unsigned *indices = NULL;
+	int ret = sysfs_indices(c->kernel.sysfd, &indices, count, c->e);
+
+	*devices = ret ? NULL : calloc(*count + 1, sizeof(**devices));
+	if (!ret && !*devices)
+		ret = err_sys(c->e, ERR_FAILED, ENOMEM, "look at the devices");
+	for (size_t i = 0; !ret && i < *count; i++)
+		ret = read_device(c, indices[i], &(*devices)[i]);
+	free(indices);
+	return ret;
+}
+
+/* Whether the export may be attached, and where: in *index (or NULL). */
+static int look_around(const struct attach_ctx *c, bool writable, int64_t *index)
+{
+	int64_t own = c->rq->find ? NBDNL_ANY_INDEX : (int64_t)c->rq->index;
+	bool alone = writable && !c->rq->settings->allow_overlap;
+	struct attachment_device *devices = NULL;
+	size_t count = 0;
+	int ret = alone || c->rq->find ? list_devices(c, &devices, &count) : 0;
+
+	if (!ret && alone)
+		ret = attachment_find_overlap(devices, count, own, c->e);
+	if (!ret && index)
+		*index = c->rq->find ? attachment_pick(devices, count, &c->a->plan) : own;
+	free(devices);
+	return ret;
+}
+
+/* --- connect ------------------------------------------------------------------------------------- */
+
+/*
+ * A lock for a look at the other devices and CONNECT together: of two attaches of one export at the
+ * same time one sees the other's device. Nothing is forked while it is held, as a child would keep
+ * it.
+ */
+static int lock_devices(const struct attach_ctx *c)
+{
+	long long deadline = monotonic_ms() + c->rq->settings->connect_timeout_ms;
+	int fd = record_open(NBD_ATTACH_STATEDIR, c->e), ret = 0;
+
+	while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			ret = err_sys(c->e, ERR_FAILED, errno, "lock %s", NBD_ATTACH_STATEDIR);
+		else if (monotonic_ms() >= deadline)
+			ret = err_set(c->e, ERR_BUSY, ETIMEDOUT,
+				      "another process is connecting a device and does not get on");
+		else
+			ret = device_pause(DEVICE_POLL_MS, c->cancel_fd, c->e);
+		if (ret) {
+			close(fd);
+			return ret;
+		}
+	}
+	return fd;
+}
+
+static int connect_once(struct attach_ctx *c)
+{
+	const struct settings *s = c->rq->settings;
+	char alias[UDEV_NAME_MAX + 1];
+	struct attached *a = c->a;
+	int lock = lock_devices(c), ret;
+	struct err ignored;
+	int64_t index;
+
+	if (lock < 0)
+		return lock;
+	a->identity.pid = 0;
+	ret = look_around(c, !(a->plan.server_flags & NBD_FLAG_READ_ONLY), &index);
+	if (!s->command.count)
+		udev_name_of(&s->servers[0], alias);
+	if (!ret)
+		ret = device_connect(&c->kernel, &a->plan, &a->connections, index,
+				     s->command.count ? NULL : alias, c->cancel_fd, &a->identity,
+				     c->e);
+	close(lock);
+	if (ret && a->identity.pid)
+		attach_undo(a, &ignored);
 	return ret;
 }
 
 /*
- * EBUSY can mean that udev just looks at the device, EINVAL that it is going away. 1: somebody else
- * attached the same export meanwhile.
+ * 0, or 1 and *outcome as attach_check: somebody else attached the same export meanwhile. EBUSY can
+ * mean that udev just looks at the device, EINVAL that it is going away.
  */
-static int connect_device(struct attach_ctx *s, uint32_t *index)
+static int connect_device(struct attach_ctx *c, enum attach_outcome *outcome)
 {
-	long long deadline = monotonic_ms() + BUSY_RETRY_MS;
+	long long deadline = monotonic_ms() + DEVICE_BUSY_MS;
 	struct err last;
-	bool late;
+	bool late = false;
 	int ret;
 
-	for (;;) {
-		ret = connect_once(s, index);
+	do {
+		ret = connect_once(c);
 		if (ret != -EBUSY && ret != -EINVAL)
 			return ret;
-		last = *s->e;
+		last = *c->e;
 		late = monotonic_ms() >= deadline;
-		if (!s->rq->find) {
-			ret = compare(s, s->rq->index);
-			if (ret) {
-				*index = s->rq->index;
-				return ret;
-			}
-		}
-		if (late)
-			break;
-		ret = pause_or_cancel(s);
+		ret = c->rq->find ? 0 : check_device(c, outcome);
+		if (!ret && !late)
+			ret = device_pause(DEVICE_POLL_MS, c->cancel_fd, c->e);
 		if (ret)
 			return ret;
-	}
-	*s->e = last;
+	} while (!late);
+	*c->e = last;
 	if (last.code == EBUSY)
-		err_wrap(s->e, "some program has the device open");
+		err_wrap(c->e, "some program has the device open");
 	return -last.code;
 }
 
-struct settle {
-	int sysfd, devfd;
-	unsigned index;
-	struct sysfs_limits limits;
-};
+/* --- the sequence -------------------------------------------------------------------------------- */
 
-/*
- * All that waits for the server: limits (writing one waits for requests in flight since 6.12), and
- * the first open.
- */
-static void settle(const void *arg, void *out)
+static int dial_servers(struct attach_ctx *c)
 {
-	const struct settle *st = arg;
-	struct err *e = out;
-
-	if (!sysfs_limits_write(st->sysfd, st->index, &st->limits, e))
-		devnode_scan_partitions(st->devfd, st->index, BUSY_RETRY_MS, e);
-}
-
-/* Whether any of the connections is; POLLIN is not looked at: what arrives belongs to the kernel. */
-static bool is_hung_up(const struct attach_ctx *s)
-{
-	struct pollfd p[PLAN_CONNECTIONS_MAX];
-
-	for (unsigned i = 0; i < s->link->count; i++)
-		p[i] = (struct pollfd){ .fd = s->link->fds[i], .events = POLLRDHUP };
-	return poll(p, s->link->count, 0) > 0;
-}
-
-static int hung_up(struct attach_ctx *s)
-{
-	return err_set(s->e, ERR_UNREACHABLE, ECONNRESET,
-		       "the server closed the connection, or sent what the kernel cannot read, "
-		       "right after the handshake; see its log and the kernel's");
-}
-
-/*
- * A descriptor that is readable when a connection has ended, or when cancel_fd is: the kernel
- * gives up a request that was on its way then only when the request's own time is over. -errno on
- * failure.
- */
-static int open_watch(struct attach_ctx *s)
-{
-	struct epoll_event cancelled = { .events = EPOLLIN }, ended = { .events = EPOLLRDHUP };
-	int fd = epoll_create1(EPOLL_CLOEXEC);
-	bool good = fd >= 0;
-
-	for (unsigned i = 0; good && i < s->link->count; i++)
-		good = !epoll_ctl(fd, EPOLL_CTL_ADD, s->link->fds[i], &ended);
-	if (good && s->cancel_fd >= 0)
-		good = !epoll_ctl(fd, EPOLL_CTL_ADD, s->cancel_fd, &cancelled);
-	if (good)
-		return fd;
-	err_sys(s->e, ERR_FAILED, errno, "watch the connections");
-	if (fd >= 0)
-		close(fd);
-	return -s->e->code;
-}
-
-static int check_settled(struct attach_ctx *s, unsigned index)
-{
-	struct sysfs_device d;
-	int ret = sysfs_device(s->sysfd, index, &d, s->e);
-
-	if (ret)
-		return ret;
-	if (is_hung_up(s))
-		return hung_up(s);
-	if (!d.attached || d.size != s->k->plan.size || d.block_size != s->k->plan.block_size)
-		return err_set(s->e, ERR_KERNEL, EIO,
-			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
-			       "another program interferes",
-			       index, (unsigned long long)d.size, d.block_size,
-			       (unsigned long long)s->k->plan.size, s->k->plan.block_size);
-	if (is_stale(s, &d))
-		return err_set(
-			s->e, ERR_BUSY, EBUSY,
-			"nbd%u has limits of an earlier attachment that do not fit this server "
-			"and could not be renewed; take another device",
-			index);
-	return 0;
-}
-
-static int make_usable(struct attach_ctx *s, unsigned index)
-{
-	struct settle st = {
-		.sysfd = s->sysfd,
-		.devfd = s->devfd,
-		.index = index,
-		.limits = {
-			.max_sectors_kb = s->k->plan.max_sectors_kb,
-			.write_back = s->k->plan.write_back,
-			.rotational = s->k->plan.rotational,
-			.io_timeout_ms = s->k->plan.io_timeout_ms,
-		},
-	};
-	struct err inside;
-	int ret, watch;
-
-	watch = open_watch(s);
-	if (watch < 0)
-		return watch;
-	ret = blocking_child_run(settle, &st, &inside, sizeof(inside), s->rq->servers[0].timeout_ms,
-				 watch, s->e);
-	close(watch);
-	if (ret == -ECANCELED && is_hung_up(s))
-		return hung_up(s);
-	if (ret == -ETIMEDOUT)
-		return err_set(s->e, ERR_UNREACHABLE, ETIMEDOUT,
-			       "the server does not answer the first read within %.3g s",
-			       s->rq->servers[0].timeout_ms / 1e3);
-	if (ret)
-		return ret;
-	if (inside.code) {
-		*s->e = inside;
-		return -inside.code;
-	}
-	return check_settled(s, index);
-}
-
-static int record(struct attach_ctx *s, unsigned index)
-{
-	const struct target *l = &s->rq->servers[0];
-	struct record *st = calloc(1, sizeof(*st));
+	const struct settings *s = c->rq->settings;
+	struct attached *a = c->a;
 	int ret;
 
-	if (!st)
-		return err_sys(s->e, ERR_FAILED, ENOMEM, "write the record");
-	st->pid = getpid();
-	st->connections = st->alive = s->link->count;
-	st->read_only = s->rq->plan.read_only;
-	memcpy(st->backend, s->backend, sizeof(st->backend));
-	memcpy(st->export, l->where.export, sizeof(st->export));
-	memcpy(st->peer, s->link->peer, sizeof(st->peer));
-	if (s->link->encrypted)
-		snprintf(st->tls, sizeof(st->tls), "%s %s %s", s->link->tls.version,
-			 s->link->tls.cipher, s->link->relayed ? "relay" : "kernel");
-	st->server_flags = (unsigned)s->k->plan.server_flags;
-	st->timeout_s = s->k->plan.timeout_s;
-	if (s->link->export.has_name)
-		memcpy(st->name, s->link->export.name, sizeof(st->name));
-	memcpy(st->command_line, s->rq->command_line, sizeof(st->command_line));
-	target_endpoint(&s->rq->servers[s->k->server], st->host, sizeof(st->host));
-	ret = record_write(NBD_ATTACH_STATEDIR, index, st, s->e);
-	free(st);
+	/* What fails here is told by whoever needs it, and what is built in needs none. */
+	if (s->servers[0].tls && s->tls.offload != TLS_OFFLOAD_NO)
+		module_load("tls", &(struct err){ 0 });
+	if (!s->supervision.none) {
+		a->events = nbdevent_open(c->e);
+		if (a->events < 0)
+			return a->events;
+	}
+	ret = dialer_open(&a->dialer, s, &c->rq->negotiator, c->cancel_fd, c->e);
+	if (ret)
+		return ret;
+	for (a->server = 0; a->server < s->server_count; a->server++) {
+		dialer_ask(&a->dialer, a->server, NEG_GOAL_GO, &s->multi);
+		ret = dialer_wait(&a->dialer, c->cancel_fd, &a->connections, c->e);
+		if (!ret || ret == -ECANCELED)
+			break;
+	}
+	if (s->supervision.none)
+		dialer_close(&a->dialer);
+	if (ret && ret != -ECANCELED && s->server_count > 1)
+		err_wrap(c->e, "none of %u servers can be used; the last", s->server_count);
 	return ret;
 }
 
-struct undo {
-	int sysfd, devfd;
-	unsigned index;
-};
-
-static void disconnect(const void *arg, void *out)
+static int make_plan(struct attach_ctx *c)
 {
-	const struct undo *u = arg;
-	struct err *e = out;
-	struct nbdnl *nl;
-
-	if (nbdnl_open(&nl, e))
-		return;
-	if (!nbdnl_disconnect(nl, u->index, e))
-		devnode_drop_partitions(u->devfd, u->sysfd, u->index, BUSY_RETRY_MS);
-	nbdnl_close(nl);
-}
-
-int attach_undo(unsigned index, struct err *e)
-{
-	struct undo u = { .index = index };
-	struct err inside;
+	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
+	const struct settings *s = c->rq->settings;
+	struct connections *link = &c->a->connections;
+	struct err ignored;
 	int ret;
 
-	/* Where there is no such directory the disconnection matters all the same. */
-	u.sysfd = sysfs_open("/sys", &inside);
-	u.devfd = devnode_open_directory("/dev", &inside);
-	ret = blocking_child_run(disconnect, &u, &inside, sizeof(inside), UNDO_MS, -1, e);
-	if (u.sysfd >= 0)
-		close(u.sysfd);
-	if (u.devfd >= 0)
-		close(u.devfd);
-	record_remove(NBD_ATTACH_STATEDIR, index);
+	ret = plan_attach(s, link->count, &link->export, &kernel, &c->a->plan, c->e);
 	if (ret)
-		return err_wrap(e, "disconnect nbd%u", index);
-	if (inside.code)
-		*e = inside;
-	return -inside.code;
+		return ret;
+	memcpy(c->a->plan.backend, c->backend, sizeof(c->a->plan.backend));
+	/* So that no request is half sent when its connection dies; else the system's own will do. */
+	for (unsigned i = 0; !s->supervision.none && i < link->count; i++)
+		sockopt_set_send_room(link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
+	return 0;
+}
+
+static int write_record(const struct attach_ctx *c)
+{
+	const struct connections *link = &c->a->connections;
+	const struct settings *s = c->rq->settings;
+	struct record *r = calloc(1, sizeof(*r));
+	int ret;
+
+	if (!r)
+		return err_sys(c->e, ERR_FAILED, ENOMEM, "write the record");
+	r->pid = c->a->identity.pid;
+	r->connections = r->alive = link->count;
+	r->read_only = s->read_only;
+	memcpy(r->backend, c->backend, sizeof(r->backend));
+	memcpy(r->export, s->servers[0].export, sizeof(r->export));
+	memcpy(r->peer, link->peer, sizeof(r->peer));
+	if (link->encrypted)
+		snprintf(r->tls, sizeof(r->tls), "%s %s %s", link->tls.version, link->tls.cipher,
+			 link->relayed ? "relay" : "kernel");
+	r->server_flags = (unsigned)c->a->plan.server_flags;
+	r->timeout_s = c->a->plan.timeout_s;
+	if (link->export.has_name)
+		memcpy(r->name, link->export.name, sizeof(r->name));
+	r->durable = (struct rc_durable){
+		.server = c->a->server,
+		.fenced_until = RC_NEVER,
+		.size = c->a->plan.size,
+	};
+	r->durable.server_size[c->a->server] = link->export.size;
+	r->settings = s;
+	settings_endpoint(s, c->a->server, r->host, sizeof(r->host));
+	ret = record_write(NBD_ATTACH_STATEDIR, c->a->identity.index, r, c->e);
+	free(r);
+	return ret;
+}
+
+static int blame_server(const struct attach_ctx *c)
+{
+	char endpoint[512];
+
+	settings_endpoint(c->rq->settings, c->a->server, endpoint, sizeof(endpoint));
+	return err_wrap(c->e, "%s", endpoint);
+}
+
+/* From what the server has said to a device that can be used; 1 as connect_device. */
+static int attach_device(struct attach_ctx *c, enum attach_outcome *outcome)
+{
+	struct attached *a = c->a;
+	struct err undo;
+	int ret = make_plan(c);
+
+	if (ret)
+		return blame_server(c);
+	ret = connect_device(c, outcome);
+	if (ret)
+		return ret;
+	ret = device_make_usable(&c->kernel, &a->identity, &a->plan, &a->connections,
+				 c->rq->settings->connect_timeout_ms, c->cancel_fd, c->e);
+	if (!ret)
+		ret = write_record(c);
+	if (!ret)
+		return 0;
+	blame_server(c);
+	return attach_undo(a, &undo) ? err_wrap(c->e, "%s, after", undo.text) : ret;
+}
+
+int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
+	       struct attached *a, struct err *e)
+{
+	struct attach_ctx c = { .rq = rq, .cancel_fd = cancel_fd, .a = a, .e = e };
+	int ret;
+
+	memset(r, 0, sizeof(*r));
+	attached_init(a);
+	ret = open_ctx(&c);
+	if (!ret && !rq->find)
+		ret = check_device(&c, &r->outcome);
+	if (!ret)
+		ret = look_around(&c, !rq->settings->read_only, NULL);
+	if (!ret)
+		ret = dial_servers(&c);
+	if (!ret)
+		ret = attach_device(&c, &r->outcome);
+	device_close_kernel(&c.kernel);
+	if (ret) {
+		attached_close(a, false);
+		r->index = rq->index;
+		return ret > 0 ? 0 : ret;
+	}
+	r->index = a->identity.index;
+	r->made_read_only = a->plan.made_read_only;
+	r->connections = a->connections.count;
+	memcpy(r->note, a->connections.note, sizeof(r->note));
+	return 0;
+}
+
+/* --- the way back -------------------------------------------------------------------------------- */
+
+void attached_init(struct attached *a)
+{
+	memset(a, 0, sizeof(*a));
+	a->connections.command_log = -1;
+	a->events = -1;
+	a->lock = -1;
+}
+
+void attached_close(struct attached *a, bool kernel_has_it)
+{
+	connections_close(&a->connections, kernel_has_it);
+	dialer_close(&a->dialer);
+	if (a->events >= 0)
+		close(a->events);
+	if (a->lock >= 0)
+		close(a->lock);
+	a->events = a->lock = -1;
+}
+
+static int undo_attachment(const struct sysfs_identity *id, const struct connections *c,
+			   struct err *e)
+{
+	int ret = device_disconnect(id, c, e);
+
+	return ret == -ENODEV || ret == -ESTALE ? 0 : ret;
+}
+
+int attach_undo(const struct attached *a, struct err *e)
+{
+	return undo_attachment(&a->identity, &a->connections, e);
 }
 
 int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 {
 	char backend[PLAN_BACKEND_MAX + 1];
+	struct sysfs_identity id;
 	struct sysfs_device d;
 	unsigned *indices = NULL;
 	size_t count = 0;
@@ -552,190 +574,13 @@ int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e)
 	ret = sysfs_indices(sysfd, &indices, &count, e);
 	for (size_t i = 0; i < count && !ret; i++) {
 		ret = sysfs_attachment(sysfd, indices[i], &d, e);
-		if (!ret && d.attached && d.pid == pid && !strcmp(d.backend, backend) &&
-		    (rq->find || rq->index == d.index))
-			ret = attach_undo(d.index, e);
+		if (ret || !d.attached || d.pid != pid || strcmp(d.backend, backend) ||
+		    (!rq->find && rq->index != d.index))
+			continue;
+		sysfs_identify(&d, &id);
+		ret = undo_attachment(&id, NULL, e);
 	}
 	free(indices);
 	close(sysfd);
-	return ret;
-}
-
-static int attach_device(struct attach_ctx *s, struct attach_result *r)
-{
-	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
-	char endpoint[512];
-	struct plan_request plan = s->rq->plan;
-	struct err ignored;
-	uint32_t index;
-	int ret;
-
-	target_endpoint(&s->rq->servers[0], endpoint, sizeof(endpoint));
-	plan.connections = s->link->count;
-	plan.supervised = s->rq->supervise;
-	ret = plan_attach(&plan, &s->link->export, &kernel, &s->k->plan, s->e);
-	if (ret)
-		return err_wrap(s->e, "%s", endpoint);
-	memcpy(s->k->plan.backend, s->backend, sizeof(s->k->plan.backend));
-	/* So that no request is half sent when its connection dies; else the system's own will do. */
-	for (unsigned i = 0; s->rq->supervise && i < s->link->count; i++)
-		sockopt_set_send_room(s->link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
-	ret = connect_device(s, &index);
-	if (ret < 0)
-		return ret;
-	r->index = index;
-	r->made_read_only = s->k->plan.made_read_only;
-	r->connections = s->link->count;
-	memcpy(r->note, s->link->note, sizeof(r->note));
-	if (ret) {
-		r->already = true;
-		return 0;
-	}
-	ret = make_usable(s, index);
-	if (!ret)
-		ret = record(s, index);
-	if (ret) {
-		err_wrap(s->e, "%s", endpoint);
-		if (attach_undo(index, &ignored))
-			err_wrap(s->e, "nbd%u could not be released (%s) after", index,
-				 ignored.text);
-	}
-	return ret;
-}
-
-/* Connections to a Unix socket, for a negotiator that has no access to paths. Fewer than wanted may do, one must be. */
-static int connect_unix(const struct target *l, int *fds, unsigned *count, struct err *e)
-{
-	unsigned wanted = l->multi.wanted > 1 ? l->multi.wanted : 1;
-
-	for (*count = 0; *count < wanted && *count < PLAN_CONNECTIONS_MAX; ++*count) {
-		fds[*count] = dial_unix(l->where.path, e);
-		if (fds[*count] < 0)
-			return *count && l->multi.automatic ? 0 : fds[*count];
-	}
-	return 0;
-}
-
-/* One server, by the negotiator. */
-static int negotiate(struct attach_ctx *s, unsigned server)
-{
-	const struct target *l = &s->rq->servers[server];
-	struct negotiator *n = &s->k->negotiator;
-	struct pollfd p[2] = {
-		{ .fd = n->fd, .events = POLLIN },
-		{ .fd = s->cancel_fd, .events = POLLIN },
-	};
-	int fds[PLAN_CONNECTIONS_MAX], ret = 0;
-	unsigned count = 0;
-
-	if (l->where.transport == URI_UNIX)
-		ret = connect_unix(l, fds, &count, s->e);
-	if (!ret)
-		ret = negotiator_ask(n, server, NEG_GOAL_GO, &l->multi, l->timeout_ms, fds, count,
-				     s->e);
-	while (count)
-		close(fds[--count]);
-	if (ret)
-		return ret;
-	while ((ret = negotiator_answer(n, s->link, s->e)) == -EAGAIN) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			return err_sys(s->e, ERR_FAILED, errno, "wait for the negotiator");
-		if (p[1].revents) {
-			negotiator_cancel(n);
-			return err_set(s->e, ERR_FAILED, ECANCELED, "interrupted");
-		}
-	}
-	return ret;
-}
-
-static int get_link(struct attach_ctx *s)
-{
-	const struct attach_request *rq = s->rq;
-	int ret;
-
-	/* What fails here is told by whoever needs it, and what is built in needs none. */
-	if (rq->servers[0].where.tls && rq->servers[0].offload != TLS_OFFLOAD_NO)
-		module_load("tls", &(struct err){ 0 });
-	if (rq->servers[0].command_args)
-		return connect_open(&rq->servers[0], s->cancel_fd, NULL, NULL, s->link, s->e);
-	if (rq->supervise) {
-		s->k->events = nbdevent_open(s->e);
-		if (s->k->events < 0)
-			return s->k->events;
-	}
-	ret = negotiator_start(&s->k->negotiator, rq->servers, rq->server_count, &rq->negotiator,
-			       s->e);
-	if (ret)
-		return ret;
-	for (unsigned i = 0; i < rq->server_count; i++) {
-		ret = negotiate(s, i);
-		s->k->server = i;
-		if (!ret || ret == -ECANCELED || ret == -EPIPE)
-			break;
-	}
-	if (ret && ret != -ECANCELED && rq->server_count > 1)
-		err_wrap(s->e, "none of %u servers can be used; the last", rq->server_count);
-	return ret;
-}
-
-void attach_let_go(struct attach_kept *k, bool kernel_has_it)
-{
-	connections_close(&k->link, kernel_has_it);
-	if (k->negotiator.pid > 0)
-		negotiator_stop(&k->negotiator);
-	k->negotiator.pid = 0;
-	if (k->events >= 0)
-		close(k->events);
-	k->events = -1;
-}
-
-int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
-	       struct attach_kept *k, struct err *e)
-{
-	struct attach_ctx s = {
-		.rq = rq,
-		.cancel_fd = cancel_fd,
-		.sysfd = -1,
-		.devfd = -1,
-		.k = k,
-		.link = &k->link,
-		.e = e,
-	};
-	int ret;
-
-	memset(r, 0, sizeof(*r));
-	memset(k, 0, sizeof(*k));
-	k->link.command_log = -1;
-	k->events = -1;
-	attach_identify(rq, s.backend);
-	ret = open_kernel(&s.nl, e);
-	if (ret)
-		return ret;
-	s.sysfd = sysfs_open("/sys", e);
-	s.devfd = s.sysfd < 0 ? -1 : devnode_open_directory("/dev", e);
-	if (s.devfd < 0) {
-		ret = -e->code;
-		goto out;
-	}
-	if (!rq->find) {
-		ret = compare(&s, rq->index);
-		if (ret) {
-			r->index = rq->index;
-			r->already = ret > 0;
-			ret = ret > 0 ? 0 : ret;
-			goto out;
-		}
-	}
-	ret = get_link(&s);
-	if (!ret)
-		ret = attach_device(&s, r);
-	if (ret || r->already)
-		attach_let_go(k, false);
-out:
-	if (s.devfd >= 0)
-		close(s.devfd);
-	if (s.sysfd >= 0)
-		close(s.sysfd);
-	nbdnl_close(s.nl);
 	return ret;
 }

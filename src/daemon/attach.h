@@ -1,74 +1,95 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * attach: one export to one device, from the check of the kernel to a device that can be used, and
- * back again when something fails on the way. Runs in the process that shall be named by
- * /sys/block/nbdN/pid; see worker.h for who starts it.
+ * back again when something fails on the way: check, dial, plan, connect, first use, record. Runs
+ * in the process that shall be named by /sys/block/nbdN/pid; launch.h says who starts it.
  */
 #ifndef NBD_ATTACH_ATTACH_H
 #define NBD_ATTACH_ATTACH_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "base/err.h"
-#include "net/connect.h"
+#include "daemon/dialer.h"
 #include "daemon/negotiator.h"
-#include "policy/plan.h"
 #include "kernel/sysfs.h"
+#include "net/connect.h"
+#include "policy/plan.h"
+#include "policy/settings.h"
 
 struct attach_request {
-	/* Goal NEG_GOAL_GO: replicas of one export, tried in order; the first one names it. */
-	struct target *servers;
-	unsigned server_count;
-	bool supervise; /* lost connections will be replaced */
+	const struct settings *settings;
 	struct negotiator_params negotiator;
-	char command_line[8192]; /* for the record */
-	struct plan_request plan;
 	bool find; /* any free device, not index */
 	unsigned index;
 };
 
-struct attach_result {
-	unsigned index;
-	bool already;        /* it was attached to this export before; nothing was done */
-	bool made_read_only; /* by the server, not by the user */
-	unsigned connections;
-	char note[512]; /* as in struct connections */
+enum attach_outcome {
+	ATTACH_DONE,
+	ATTACH_ALREADY, /* it was attached to this export before, and can be used */
+	ATTACH_ORPHAN,  /* the same, but its supervisor has gone: takeover_run is next */
 };
 
-/* What goes on being needed, by whoever looks after the device. */
-struct attach_kept {
-	struct connections link;      /* to be let go of by connections_close, kernel_has_it */
-	struct negotiator negotiator; /* pid 0: none */
-	int events;                   /* nbdevent_open, from before CONNECT; -1: none */
-	unsigned server;              /* the one that answered */
-	struct plan plan;
+struct attach_result {
+	enum attach_outcome outcome;
+	unsigned index;
+	bool made_read_only;  /* by the server, not by the user */
+	unsigned connections; /* 0 where it was attached before */
+	char note[512];       /* as in struct connections */
 };
+
+/* What goes on being needed of an attach, by whoever looks after the device. */
+struct attached {
+	struct sysfs_identity identity;
+	struct connections connections;
+	struct dialer dialer; /* open, unless for a command or without supervision */
+	int events;           /* nbdevent_open, from before CONNECT; -1: none */
+	int lock;             /* record_lock; -1: supervise_run takes it */
+	struct plan plan;
+	unsigned server; /* the one that answered */
+};
+
+/* Nothing is open. */
+void attached_init(struct attached *a);
+
+/*
+ * Closes what a holds, also twice. kernel_has_it: of the connections only our descriptors are
+ * closed; else they are ended with the goodbye of the protocol.
+ */
+void attached_close(struct attached *a, bool kernel_has_it);
 
 /* The identifier of what the request is for, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
 void attach_identify(const struct attach_request *rq, char *buf);
 
 /*
- * Loads the nbd module where it is missing and checks that this process may use it, without
- * contacting anybody; ERR_KERNEL tells what is wrong.
+ * Looks at the device of the request, by the rules of attachment_judge, and waits while it is being
+ * attached or reconnected: 1 and *outcome when it is attached as asked (ALREADY, ORPHAN), 0 when it
+ * is free, by now: one whose connection is lost for good and that nobody uses is detached.
+ * Otherwise -errno: -EBUSY (ERR_BUSY) where it is anything else or cannot be used, ERR_UNREACHABLE
+ * where it has no connection and got none within the connect timeout; -ECANCELED. cancel_fd as in
+ * dialer_open.
  */
-int attach_check_kernel(struct err *e);
+int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_outcome *outcome,
+		 struct err *e);
 
 /*
- * Attaches. On success the device has its size, its partitions have been scanned, the queue's limits fit
- * the server, and the record is written. The same export on the same device is success
- * (already); with another one, or one attached otherwise than asked (read-only, block size), it is ERR_BUSY.
- * The handshake is done by a negotiator, which is confined, but for a command, whose
- * process must be our child. On failure nothing is left: the device is disconnected again. cancel_fd as in connect_open.
- * k holds what goes on being needed, for attach_let_go, also where there was nothing to do (already).
+ * Attaches. On success the device has its size, its partitions have been scanned, the queue's
+ * limits fit the server, and the record is written; or it is attached to the same already, as
+ * attach_check says. An export that another device of this machine has for writing is refused
+ * (-EEXIST, ERR_BUSY) unless it is to be read only, or the settings allow it. On failure nothing is
+ * left: the device is disconnected again.
+ *
+ * a, for attached_close, holds something after ATTACH_DONE only.
  */
 int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_result *r,
-	       struct attach_kept *k, struct err *e);
+	       struct attached *a, struct err *e);
 
-/* Ends what k holds. The connections are the kernel's, or are ended with the goodbye of the protocol. */
-void attach_let_go(struct attach_kept *k, bool kernel_has_it);
+/* Takes away what attach_run has set up. 0 also where it is not there any more. */
+int attach_undo(const struct attached *a, struct err *e);
 
-/* Takes away what attach_run set up (or left behind when its process, pid, was killed in the middle). */
-int attach_undo(unsigned index, struct err *e);
+/* The same for an attach whose process, pid, was killed somewhere in the middle. */
 int attach_undo_of(const struct attach_request *rq, pid_t pid, struct err *e);
 
 #endif

@@ -1,36 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/detach.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/attach.h"
 #include "config.h"
 #include "daemon/control.h"
-#include "kernel/nbdnl.h"
-#include "kernel/devnode.h"
-#include "daemon/record.h"
-#include "kernel/sysfs.h"
-#include "net/blocking_child.h"
+#include "daemon/device.h"
 #include "kernel/device_users.h"
+#include "kernel/devnode.h"
+#include "net/blocking_child.h"
 
 enum {
-	POLL_MS = 20,
 	GONE_MS = 5000,
-	SIZE_MS = 2000,
 	TICK_MS = 100,
 	USERS_RETRY_MS = 1000,
-	CUT_MS = 2000,
+	CONTROL_MS = 2000,
 };
 
+/* What a child process does; each step of it can wait for the server. */
 struct release {
-	int sysfd, devfd;
-	unsigned index;
+	const struct device_kernel *kernel;
+	struct sysfs_identity id;
 	bool read_only;
 	bool force;
 };
@@ -40,6 +36,8 @@ struct released {
 	bool unflushed;
 	struct err err;
 };
+
+/* --- users --------------------------------------------------------------------------------------- */
 
 static int refuse(unsigned index, const char *why, struct err *e)
 {
@@ -67,95 +65,168 @@ static int find_users(unsigned index, struct device_users *u, struct err *e)
 	return ret;
 }
 
-static int open_node(const char *node, const struct release *rl, struct err *e)
+void detach_find_users(unsigned index, char *buf, size_t cap)
 {
 	struct device_users u;
-	int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC);
-	int ret;
+	struct err ignored;
 
-	if (fd >= 0 || rl->force) {
-		if (fd < 0)
-			fd = open(node, O_RDONLY | O_CLOEXEC);
-		return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open %s", node);
-	}
-	if (errno != EBUSY)
-		return err_sys(e, ERR_FAILED, errno, "open %s", node);
-	ret = find_users(rl->index, &u, e);
-	if (ret)
-		return ret;
-	return refuse(rl->index,
-		      u.users ? u.text : "mounted in another namespace, or held by the kernel", e);
+	buf[0] = '\0';
+	if (!find_users(index, &u, &ignored) && u.users)
+		snprintf(buf, cap, "%s", u.text);
 }
 
-/*
- * The whole of a release, in a child process: each step can wait for the server. The claim is held
- * until the end, so that nothing is mounted between the check and the disconnection.
- */
-static void release(const void *arg, void *out)
+static int open_node(unsigned index, int flags, struct err *e)
 {
-	const struct release *rl = arg;
-	struct released *r = out;
-	struct nbdnl *nl = NULL;
 	char node[32];
-	struct device_users u;
 	int fd;
 
-	snprintf(node, sizeof(node), "/dev/nbd%u", rl->index);
-	fd = open_node(node, rl, &r->err);
-	if (fd < 0 && !rl->force)
-		return;
+	snprintf(node, sizeof(node), "/dev/nbd%u", index);
+	fd = open(node, O_RDONLY | O_CLOEXEC | flags);
+	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open %s", node);
+}
 
-	for (int i = 0; !rl->force; i++) {
-		if (find_users(rl->index, &u, &r->err))
-			return;
-		if (!u.users)
+/* Claims the device, so that nothing is mounted while the descriptor is open; or says who uses it. */
+static int claim_device(unsigned index, struct err *e)
+{
+	int fd = open_node(index, O_EXCL, e), ret;
+	struct device_users u;
+
+	if (fd < 0 && fd != -EBUSY)
+		return fd;
+	for (int waited = 0;; waited += TICK_MS) {
+		ret = find_users(index, &u, e);
+		if (ret || (fd >= 0 && !u.users))
 			break;
-		/* udev has it open for a moment after each event */
-		if (i == USERS_RETRY_MS / TICK_MS) {
-			refuse(rl->index, u.text, &r->err);
-			return;
+		/* udev has it open for a moment after each event. */
+		if (fd < 0 || waited >= USERS_RETRY_MS) {
+			ret = refuse(index,
+				     u.users ?
+					     u.text :
+					     "mounted in another namespace, or held by the kernel",
+				     e);
+			break;
 		}
 		poll(NULL, 0, TICK_MS);
 	}
-
-	/* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */
-	if (!rl->read_only && (fd < 0 || fsync(fd))) {
-		if (!rl->force) {
-			err_sys(&r->err, ERR_FAILED, errno,
-				"flush nbd%u before detaching it (--force gives up what is not "
-				"written)",
-				rl->index);
-			return;
-		}
-		r->unflushed = true;
-	}
-
-	if (nbdnl_open(&nl, &r->err))
-		return;
-	if (nbdnl_disconnect(nl, rl->index, &r->err))
-		return;
-	nbdnl_close(nl);
-	if (fd >= 0)
+	if (ret && fd >= 0)
 		close(fd);
-	devnode_drop_partitions(rl->devfd, rl->sysfd, rl->index, SIZE_MS);
-	r->done = true;
+	return ret ? ret : fd;
 }
 
-/* Waits for the task as long as the server finishes requests. */
-static int wait_release(int sysfd, const struct detach_request *rq, struct blocking_child *t,
-			struct released *r, struct err *e)
+/* --- what a child does --------------------------------------------------------------------------- */
+
+static void check_unused(const void *arg, void *out)
 {
-	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	const struct release *rl = arg;
+
+	claim_device(rl->id.index, out);
+}
+
+/* fd is the last descriptor that the process has of the device, or -1. */
+static int disconnect_and_close(const struct release *rl, int fd, struct err *e)
+{
+	const struct device_kernel *k = rl->kernel;
+	int ret = device_disconnect_here(k->sysfd, &rl->id, e);
+
+	if (fd >= 0)
+		close(fd);
+	if (!ret)
+		devnode_drop_partitions(k->devfd, k->sysfd, rl->id.index, DEVICE_BUSY_MS);
+	return ret;
+}
+
+static void disconnect_unused(const void *arg, void *out)
+{
+	const struct release *rl = arg;
+	int fd = claim_device(rl->id.index, out);
+
+	if (fd >= 0)
+		disconnect_and_close(rl, fd, out);
+}
+
+/* Writes out the page cache of the device, then NBD_CMD_FLUSH where the server has it. */
+static int flush_device(const struct release *rl, int fd, struct err *e)
+{
+	if (rl->read_only || !fsync(fd))
+		return 0;
+	return err_sys(e, ERR_FAILED, errno,
+		       "flush nbd%u before detaching it (--force gives up what is not written)",
+		       rl->id.index);
+}
+
+/*
+ * What is cached is written out before the device is claimed: a process that waits for a silent
+ * server cannot be ended, and would hold the claim as long. The claim is held until the end.
+ */
+static void release_device(const void *arg, void *out)
+{
+	const struct release *rl = arg;
+	struct released *r = out;
+	int fd, ret;
+
+	fd = open_node(rl->id.index, 0, &r->err);
+	ret = fd < 0 ? fd : flush_device(rl, fd, &r->err);
+	if (!rl->force) {
+		if (ret)
+			return;
+		close(fd);
+		fd = claim_device(rl->id.index, &r->err);
+		if (fd < 0 || flush_device(rl, fd, &r->err))
+			return;
+	}
+	r->unflushed = ret && !rl->read_only;
+	r->done = !disconnect_and_close(rl, fd, &r->err);
+}
+
+/* --- detach -------------------------------------------------------------------------------------- */
+
+/*
+ * Waits as long for a connection as for an answer: a process that has begun to flush without one
+ * could not be ended.
+ */
+static int await_connection(const struct detach_request *rq, struct err *e)
+{
+	long long begin = monotonic_ms();
+	struct control_answer a;
+	struct err ignored;
+
+	while (!control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_STATUS, CONTROL_MS, &a, NULL,
+			    NULL, &ignored) &&
+	       !a.alive) {
+		if (a.paused)
+			return err_set(e, ERR_UNREACHABLE, ENOTCONN,
+				       "nbd%u is paused, so that nothing can be flushed; nothing "
+				       "was changed (--resume it, or --force gives up what is not "
+				       "written)",
+				       rq->index);
+		if (monotonic_ms() - begin >= rq->silence_ms)
+			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
+				       "nbd%u has had no connection for %.3g s, so that nothing "
+				       "can be flushed; nothing was changed (--force gives up what "
+				       "is not written)%s%s",
+				       rq->index, rq->silence_ms / 1e3, a.last_error[0] ? ": " : "",
+				       a.last_error);
+		poll(NULL, 0, TICK_MS);
+	}
+	return 0;
+}
+
+/* Waits for the child as long as the server finishes requests. */
+static int await_release(int sysfd, const struct detach_request *rq, struct blocking_child *child,
+			 struct released *r, struct err *e)
+{
+	struct pollfd p = { .fd = child->fd, .events = POLLIN };
 	long long quiet_since = monotonic_ms();
-	uint64_t before = 0, now;
+	struct sysfs_traffic now;
+	uint64_t before = 0;
 	struct err ignored;
 
 	while (poll(&p, 1, TICK_MS) <= 0) {
-		if (!sysfs_finished(sysfd, rq->index, &now, &ignored) && now != before) {
-			before = now;
+		if (!sysfs_traffic(sysfd, rq->index, &now, &ignored) && now.requests != before) {
+			before = now.requests;
 			quiet_since = monotonic_ms();
 		} else if (monotonic_ms() - quiet_since >= rq->silence_ms) {
-			blocking_child_abandon(t);
+			blocking_child_abandon(child);
 			return err_set(
 				e, ERR_UNREACHABLE, ETIMEDOUT,
 				"the server of nbd%u has finished no request for %.3g s, so that "
@@ -164,81 +235,128 @@ static int wait_release(int sysfd, const struct detach_request *rq, struct block
 				rq->index, rq->silence_ms / 1e3);
 		}
 	}
-	return blocking_child_collect(t, r, e);
+	return blocking_child_collect(child, r, e);
 }
 
-static bool is_gone(int sysfd, unsigned index)
+/* 0 and r, which says whether it is done; or -errno where the child has not come to an end. */
+static int run_release(const struct detach_request *rq, const struct release *rl,
+		       struct released *r, struct err *e)
 {
-	struct sysfs_device d;
+	struct blocking_child child;
+	struct err inside = { 0 };
+	int ret = 0;
+
+	if (!rq->force) {
+		ret = blocking_child_run(check_unused, rl, &inside, sizeof(inside), rq->silence_ms,
+					 -1, e);
+		if (!ret && inside.code) {
+			*e = inside;
+			ret = -inside.code;
+		}
+		if (!ret && !rl->read_only)
+			ret = await_connection(rq, e);
+	}
+	if (!ret)
+		ret = blocking_child_start(&child, release_device, rl, sizeof(*r), e);
+	return ret ? ret : await_release(rl->kernel->sysfd, rq, &child, r, e);
+}
+
+static int detach_attachment(const struct detach_request *rq, const struct release *rl,
+			     struct detach_result *r, struct err *e)
+{
+	struct released end = { 0 };
+	struct control_answer a;
+	struct err ignored;
+	int ret = run_release(rq, rl, &end, e);
+
+	r->unflushed = end.unflushed;
+	if (ret && rq->force) {
+		/*
+		 * The flush hangs. Only a supervisor can cut the connections and free a sender that
+		 * waits for the server, for which the kernel would wait.
+		 */
+		r->unflushed = true;
+		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_ABORT, CONTROL_MS, &a, NULL,
+			    NULL, &ignored);
+		return device_disconnect(&rl->id, NULL, e);
+	}
+	if (!ret && !end.done) {
+		*e = end.err;
+		ret = -e->code;
+	}
+	return ret;
+}
+
+/* Attached anew is gone, too. */
+static bool is_gone(int sysfd, const struct sysfs_identity *id)
+{
 	struct err ignored;
 	size_t partitions = 0;
+	int ret = sysfs_check_identity(sysfd, id, &ignored);
 
-	if (sysfs_attachment(sysfd, index, &d, &ignored) ||
-	    sysfs_partitions(sysfd, index, NULL, 0, &partitions, &ignored))
-		return false;
-	return !d.attached && !partitions;
+	if (ret != -ENODEV)
+		return ret == -ESTALE;
+	return !sysfs_partitions(sysfd, id->index, NULL, 0, &partitions, &ignored) && !partitions;
+}
+
+static int await_end(int sysfd, const struct release *rl, struct detach_result *r, struct err *e)
+{
+	for (int i = 0; i < GONE_MS / DEVICE_POLL_MS && !is_gone(sysfd, &rl->id); i++)
+		poll(NULL, 0, DEVICE_POLL_MS);
+	r->in_use = !is_gone(sysfd, &rl->id);
+	device_forget(&rl->id);
+	if (!r->in_use || rl->force)
+		return 0;
+	return err_set(e, ERR_BUSY, EBUSY,
+		       "nbd%u was disconnected but does not go away: somebody opened it meanwhile",
+		       rl->id.index);
 }
 
 int detach_run(const struct detach_request *rq, struct detach_result *r, struct err *e)
 {
-	struct release rl = { .index = rq->index, .force = rq->force, .devfd = -1 };
-	struct released end = { 0 };
-	struct control_answer a;
+	struct device_kernel kernel = { .sysfd = -1, .devfd = -1 };
+	struct release rl = { .kernel = &kernel, .force = rq->force };
 	struct sysfs_device d;
-	struct err ignored;
-	struct blocking_child t;
 	int sysfd, ret;
 
 	memset(r, 0, sizeof(*r));
+	/* Nothing is loaded for a device that is not there. */
 	sysfd = sysfs_open("/sys", e);
 	if (sysfd < 0)
 		return sysfd;
 	ret = sysfs_attachment(sysfd, rq->index, &d, e);
-	if (ret)
-		goto out;
-	if (!d.attached) {
-		ret = err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached", rq->index);
-		goto out;
-	}
-	ret = attach_check_kernel(e);
-	if (ret)
-		goto out;
-	rl.devfd = devnode_open_directory("/dev", e);
-	if (rl.devfd < 0) {
-		ret = rl.devfd;
-		goto out;
-	}
-	rl.sysfd = sysfd;
-	rl.read_only = d.read_only;
-	ret = blocking_child_start(&t, release, &rl, sizeof(end), e);
-	if (!ret)
-		ret = wait_release(sysfd, rq, &t, &end, e);
-	if (ret && rq->force) {
-		/* The flush hangs; the connections are taken away under it, which ends it. Nobody but a supervisor
-		   can free a sender that waits for the server, and that the kernel would wait for. */
-		r->unflushed = true;
-		control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_ABORT, CUT_MS, &a, NULL, NULL,
-			    &ignored);
-		ret = attach_undo(rq->index, e);
-	} else if (!ret && !end.done) {
-		*e = end.err;
-		ret = -e->code;
-	}
-	if (ret)
-		goto out;
-	r->unflushed |= end.unflushed;
-	for (int i = 0; i < GONE_MS / POLL_MS && !is_gone(sysfd, rq->index); i++)
-		poll(NULL, 0, POLL_MS);
-	r->in_use = !is_gone(sysfd, rq->index);
-	if (r->in_use && !rq->force)
-		ret = err_set(e, ERR_BUSY, EBUSY,
-			      "nbd%u was disconnected but does not go away: "
-			      "somebody opened it meanwhile",
-			      rq->index);
-	record_remove(NBD_ATTACH_STATEDIR, rq->index);
-out:
-	if (rl.devfd >= 0)
-		close(rl.devfd);
 	close(sysfd);
+	if (ret)
+		return ret;
+	if (!d.attached)
+		return err_set(e, ERR_ABSENT, ENODEV, "nbd%u is not attached", rq->index);
+	sysfs_identify(&d, &rl.id);
+	rl.read_only = d.read_only;
+	ret = device_open_kernel(&kernel, e);
+	if (!ret)
+		ret = detach_attachment(rq, &rl, r, e);
+	if (!ret)
+		ret = await_end(kernel.sysfd, &rl, r, e);
+	device_close_kernel(&kernel);
+	return ret;
+}
+
+int detach_unused(const struct sysfs_identity *id, struct err *e)
+{
+	struct device_kernel kernel;
+	struct release rl = { .kernel = &kernel, .id = *id };
+	struct err inside = { 0 };
+	int ret = device_open_kernel(&kernel, e);
+
+	if (!ret)
+		ret = blocking_child_run(disconnect_unused, &rl, &inside, sizeof(inside),
+					 DEVICE_DISCONNECT_MS, -1, e);
+	if (!ret && inside.code) {
+		*e = inside;
+		ret = -inside.code;
+	}
+	device_close_kernel(&kernel);
+	if (!ret)
+		device_forget(id);
 	return ret;
 }

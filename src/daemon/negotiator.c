@@ -1,335 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/negotiator.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <malloc.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernel/sandbox.h"
-#include "net/ktls.h"
-#include "net/blocking_child.h"
 #include "base/text.h"
+#include "net/msg.h"
 
-enum {
-	START_MS = 30000,  /* for the child to read its keys */
-	OVERDUE_MS = 5000, /* beyond the time an attempt has */
-	STOP_MS = 1000,
-	DROP_MAX = 16, /* stale answers in one look */
-	CHILD_FD = 3,
-};
+enum { DROP_MAX = 16 }; /* stale answers read by one call */
 
-#define DIED UINT32_MAX /* number of the message that tells the death of a child's child */
-
-/* Messages are whole structs, both ends being one program. The supervisor's: */
-struct question {
-	bool cancel;
-	uint32_t number;
-	uint32_t server;
-	uint32_t goal;
-	uint32_t timeout_ms;
-	struct plan_multi multi;
-};
-
-/* The child's. The first one, number 0, says how its start went. */
-struct answer {
-	uint32_t number;
-	int32_t ret;
-	struct sandbox_result confined;
-	struct err err;
-	struct connections rs;
-};
-
-union control {
-	struct cmsghdr align;
-	char buf[CMSG_SPACE(NEGOTIATOR_CONNECTED_MAX * sizeof(int))];
-};
-
-static ssize_t send_message(int fd, const void *message, size_t len, const int *fds, unsigned count,
-			    int flags)
+static int child_failed(struct err *e, const char *how)
 {
-	/* sendmsg does not write to it */
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)message, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union control control = { 0 };
-	struct cmsghdr *c;
-	ssize_t n;
-
-	if (count) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
-	do {
-		n = sendmsg(fd, &msg, MSG_NOSIGNAL | flags);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	return err_set(e, ERR_FAILED, EPIPE, "the process that talks to servers %s", how);
 }
 
-static void close_all(const int *fds, unsigned count)
-{
-	while (count)
-		close(fds[--count]);
-}
+/* --- what it says ----------------------------------------------------------------------------- */
 
-/*
- * One message, 0 for the hang-up, -EMSGSIZE for one of another length or with too much beside it. fds has room for
- * NEGOTIATOR_CONNECTED_MAX.
- */
-static ssize_t receive_message(int fd, void *message, size_t len, int *fds, unsigned *count,
-			       int flags)
-{
-	struct iovec iov = { .iov_base = message, .iov_len = len };
-	union control control;
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
-	};
-	bool odd = false;
-	ssize_t n;
-
-	*count = 0;
-	do {
-		n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		size_t more = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-		    more > NEGOTIATOR_CONNECTED_MAX - *count) {
-			odd = true;
-			continue;
-		}
-		memcpy(fds + *count, CMSG_DATA(c), more * sizeof(int));
-		*count += (unsigned)more;
-	}
-	if (n && (odd || n != (ssize_t)len || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
-		n = -EMSGSIZE;
-	if (n <= 0) {
-		close_all(fds, *count);
-		*count = 0;
-	}
-	return n;
-}
-
-/* --- the child ---------------------------------------------------------------------------------- */
-
-struct child {
-	const struct negotiator_params *p;
-	unsigned count;
-	struct connector *links[NEGOTIATOR_SERVERS_MAX];
-	struct err unresolved
-		[NEGOTIATOR_SERVERS_MAX]; /* why it will never be reached; code 0: it may be */
-};
-
-static int run(struct child *c, const struct question *q, const int *fds, unsigned count,
-	       struct connections *rs, struct err *e)
-{
-	const struct connect_attempt a = {
-		.goal = (enum neg_goal)q->goal,
-		.timeout_ms = q->timeout_ms,
-		.multi = q->multi,
-		.locked = c->p->keep_addresses,
-		/* the next message is that nobody wants to know any more */
-		.cancel_fd = CHILD_FD,
-		.connected = count,
-		.fds = fds,
-	};
-	int ret;
-
-	if (c->unresolved[q->server].code) {
-		close_all(fds, count);
-		*e = c->unresolved[q->server];
-		return -e->code;
-	}
-	ret = connect_run(c->links[q->server], &a, NULL, NULL, rs, e);
-	/* By the next attempt there may be other addresses. */
-	if (ret && ret != -ECANCELED && !c->p->keep_addresses)
-		connect_refresh(c->links[q->server]);
-	return ret;
-}
-
-static void serve(struct child *c)
-{
-	int fds[NEGOTIATOR_CONNECTED_MAX];
-	unsigned count;
-	struct question q;
-	struct answer a;
-
-	while (receive_message(CHILD_FD, &q, sizeof(q), fds, &count, 0) > 0) {
-		if (q.cancel || q.server >= c->count) {
-			close_all(fds, count);
-			continue;
-		}
-		memset(&a, 0, sizeof(a));
-		a.number = q.number;
-		a.ret = run(c, &q, fds, count, &a.rs, &a.err);
-		if (send_message(CHILD_FD, &a, sizeof(a), a.rs.fds, a.rs.count, 0) < 0) {
-			connections_close(&a.rs, false);
-			break;
-		}
-		connections_close(&a.rs, true);
-		/* a session of TLS takes as much as all the rest, and there may have been many */
-		malloc_trim(0);
-	}
-	/* Whoever waits for our end waits for theirs too. */
-	for (unsigned i = 0; i < c->count; i++)
-		connect_forget_refresh(c->links[i]);
-}
-
-/*
- * Where no file can be read any more, the one that has the keys and addresses talks to nobody: it forks one that does, and
- * another one when that dies, until that ends because the supervisor has gone.
- */
-static void serve_by_children(struct child *c)
-{
-	struct answer a = { .number = DIED };
-	int status;
-	pid_t pid;
-
-	for (;;) {
-		signal(SIGCHLD, SIG_DFL);
-		pid = fork();
-		if (pid < 0)
-			return;
-		if (!pid) {
-			signal(SIGCHLD, SIG_IGN);
-			/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
-			mlockall(MCL_CURRENT | MCL_FUTURE);
-			serve(c);
-			_exit(0);
-		}
-		while (waitpid(pid, &status, 0) < 0)
-			if (errno != EINTR)
-				return;
-		if (!WIFSIGNALED(status) || send_message(CHILD_FD, &a, sizeof(a), NULL, 0, 0) < 0)
-			return;
-	}
-}
-
-static bool has_token(const struct target *server)
-{
-	return server->where.tls && (!strncmp(server->tls.key, "pkcs11:", 7) ||
-				     !strncmp(server->tls.cert, "pkcs11:", 7));
-}
-
-/* The servers' credentials, and where they are never to be looked up again, their addresses. */
-static int prepare(struct child *c, const struct target *servers, struct err *e)
-{
-	unsigned found = 0;
-	int ret;
-
-	for (unsigned i = 0; i < c->count; i++) {
-		if (c->p->keep_addresses && has_token(&servers[i]))
-			return err_set(
-				e, ERR_USAGE, EOPNOTSUPP,
-				"a key in a token may need files at each handshake, which a device that has "
-				"them cannot wait for: use a key file");
-		ret = connect_prepare(&c->links[i], &servers[i], e);
-		if (ret)
-			return ret;
-		/* The kernel loads its module for root only. */
-		if (servers[i].where.tls && servers[i].offload != TLS_OFFLOAD_NO)
-			ktls_available();
-	}
-	if (!c->p->keep_addresses)
-		return 0;
-	for (unsigned i = 0; i < c->count; i++)
-		if (!connect_resolve(c->links[i], servers[i].timeout_ms, -1, &c->unresolved[i]))
-			found++;
-	if (found)
-		return 0;
-	*e = c->unresolved[0];
-	return -e->code;
-}
-
-/* Nothing of the process it comes from is kept but the socket. */
-static int settle(int *fd, struct err *e)
-{
-	static const int signals[] = { SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
-	/* A service manager sends them to all of a service, of which only the supervisor knows when to end. */
-	static const int ignored[] = { SIGHUP, SIGINT, SIGTERM, SIGPIPE };
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	sigset_t none;
-
-	if (null < 0)
-		return err_sys(e, ERR_FAILED, errno, "/dev/null");
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
-		signal(signals[i], SIG_DFL);
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
-		signal(ignored[i], SIG_IGN);
-	/* relays are nobody's to wait for */
-	signal(SIGCHLD, SIG_IGN);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setsid();
-	prctl(PR_SET_NAME, "nbd-negotiator");
-	if (chdir("/"))
-		return err_sys(e, ERR_FAILED, errno, "chdir /");
-	for (int i = 0; i < CHILD_FD; i++)
-		if (dup2(null, i) < 0)
-			return err_sys(e, ERR_FAILED, errno, "descriptors");
-	if (*fd != CHILD_FD && dup2(*fd, CHILD_FD) < 0)
-		return err_sys(e, ERR_FAILED, errno, "descriptors");
-	*fd = CHILD_FD;
-	fcntl(CHILD_FD, F_SETFD, FD_CLOEXEC);
-	close_range(CHILD_FD + 1, ~0U, 0);
-	return 0;
-}
-
-_Noreturn static void process(int fd, const struct target *servers, unsigned count,
-			      const struct negotiator_params *p)
-{
-	struct sandbox confine = {
-		.user = p->user,
-		.lookups = !p->keep_addresses,
-		.locked = p->keep_addresses,
-		.lenient = p->lenient,
-	};
-	struct child c = { .p = p, .count = count };
-	struct answer a = { 0 };
-
-	for (unsigned i = 0; i < count; i++)
-		confine.token = confine.token || has_token(&servers[i]);
-	a.ret = settle(&fd, &a.err);
-	if (!a.ret)
-		a.ret = prepare(&c, servers, &a.err);
-	/* what reading keys and certificates has needed */
-	malloc_trim(0);
-	if (!a.ret)
-		a.ret = sandbox_enter(&confine, &a.confined, &a.err);
-	if (send_message(fd, &a, sizeof(a), NULL, 0, 0) > 0 && !a.ret) {
-		if (p->keep_addresses)
-			serve_by_children(&c);
-		else
-			serve(&c);
-	}
-	_exit(a.ret ? 1 : 0);
-}
-
-/* --- the supervisor's end ----------------------------------------------------------------------- */
-
-static int gone(struct err *e, const char *why)
-{
-	return err_set(e, ERR_FAILED, EPIPE, "the process that talks to servers %s", why);
-}
-
-/* What anybody may have put into a bool. */
+/* Anybody may have put anything into a bool. */
 static bool is_bool(const bool *b)
 {
 	unsigned char byte;
@@ -339,10 +31,10 @@ static bool is_bool(const bool *b)
 }
 
 /*
- * A text that is escaped already, or should be: what text_escape would not let through is made harmless, its
- * backslashes stay single. False where it has no end.
+ * For a text that should be escaped already: makes harmless what text_escape would not let through;
+ * its backslashes stay single. False where it has no end.
  */
-static bool take_text(char *text, size_t cap)
+static bool sanitize_text(char *text, size_t cap)
 {
 	char escaped[4 * sizeof(((struct err *)NULL)->text)];
 	size_t len = strnlen(text, cap), used = 0;
@@ -356,248 +48,306 @@ static bool take_text(char *text, size_t cap)
 			p++;
 		text[used++] = *p;
 	}
-	/* not in the middle of a character */
+	/* The cut is never in the middle of a character. */
 	while (*p && used && ((unsigned char)*p & 0xc0) == 0x80)
 		p--, used--;
 	text[used] = '\0';
 	return true;
 }
 
-#define TAKE_TEXT(array) take_text((array), sizeof(array))
+#define SANITIZE_TEXT(array) sanitize_text((array), sizeof(array))
 
-static bool is_text(const char *text, size_t cap)
+static bool has_end(const char *text, size_t cap)
 {
 	return strnlen(text, cap) < cap;
 }
 
-static bool take_error(struct answer *a)
+static bool get_option(int fd, int option, void *value, socklen_t size)
 {
-	return a->ret < 0 && a->ret >= -4095 && a->err.code == -a->ret && a->err.kind > ERR_NONE &&
-	       a->err.kind <= ERR_MULTI && TAKE_TEXT(a->err.text);
+	socklen_t len = size;
+
+	return !getsockopt(fd, SOL_SOCKET, option, value, &len) && len == size;
 }
 
-static bool is_stream(int fd)
+/* Whether such a socket can be the result of a connection to the server. */
+static bool is_socket_of(int fd, const struct negotiator_server *server, bool relayed)
 {
-	int domain, type;
-	socklen_t len = sizeof(int);
+	int domain, type, protocol, listens;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
-	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM &&
-	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX);
-}
-
-static bool take_result(const struct negotiator *n, struct connections *rs, const int *fds,
-			unsigned count)
-{
-	const struct export *x = &rs->export;
-
-	if (rs->count != count || count > n->most || (n->most && !count))
+	if (!get_option(fd, SO_DOMAIN, &domain, sizeof(domain)) ||
+	    !get_option(fd, SO_TYPE, &type, sizeof(type)) ||
+	    !get_option(fd, SO_PROTOCOL, &protocol, sizeof(protocol)) ||
+	    !get_option(fd, SO_ACCEPTCONN, &listens, sizeof(listens)))
 		return false;
+	if (type != SOCK_STREAM || listens)
+		return false;
+	if (domain == AF_UNIX)
+		return server->connected || relayed;
+	return protocol == IPPROTO_TCP && !server->connected &&
+	       transport_of_family((sa_family_t)domain) == server->transport;
+}
+
+static bool has_duplicates(const int *fds, unsigned count)
+{
+	uint64_t cookies[NEGOTIATOR_CONNECTED_MAX];
+
+	for (unsigned i = 0; i < count; i++) {
+		if (!get_option(fds[i], SO_COOKIE, &cookies[i], sizeof(cookies[i])))
+			return true;
+		for (unsigned k = 0; k < i; k++)
+			if (cookies[k] == cookies[i])
+				return true;
+	}
+	return false;
+}
+
+static bool are_sockets_good(const int *fds, unsigned count, const struct negotiator_server *server,
+			     bool relayed)
+{
+	static const struct linger none = { 0 };
+
 	for (unsigned i = 0; i < count; i++)
-		if (!is_stream(fds[i]))
+		/* A close must not wait for what the child may have put into a socket. */
+		if (!is_socket_of(fds[i], server, relayed) ||
+		    setsockopt(fds[i], SOL_SOCKET, SO_LINGER, &none, sizeof(none)))
 			return false;
-	if (!is_bool(&rs->encrypted) || !is_bool(&rs->relayed) || !is_bool(&x->has_block_size) ||
+	return !has_duplicates(fds, count);
+}
+
+/* A server may have closed a connection meanwhile, at which nobody is to blame. */
+static bool are_connected(const int *fds, unsigned count)
+{
+	struct sockaddr_storage peer;
+
+	for (unsigned i = 0; i < count; i++) {
+		socklen_t len = sizeof(peer);
+
+		if (getpeername(fds[i], (struct sockaddr *)&peer, &len))
+			return false;
+	}
+	return true;
+}
+
+/* False for what a good child does not send as the result of the last question. */
+static bool sanitize_result(const struct negotiator *n, struct connections *c, const int *fds,
+			    unsigned count)
+{
+	const struct negotiator_server *server = &n->servers[n->server];
+	const struct export *x = &c->export;
+
+	if (c->count != count || count > n->wanted || (n->wanted && !count))
+		return false;
+	if (!is_bool(&c->encrypted) || !is_bool(&c->relayed) || !is_bool(&x->has_block_size) ||
 	    !is_bool(&x->has_name) || !is_bool(&x->has_description) ||
 	    !is_bool(&x->by_export_name) || !is_bool(&x->structured) ||
 	    !is_bool(&x->has_contexts) || (unsigned)x->listed > EXPORT_UNLISTED)
 		return false;
-	if (rs->encrypted != n->is_tls[n->server] ||
-	    (rs->relayed && !rs->encrypted && !n->is_vsock[n->server]))
+	if (c->encrypted != server->tls ||
+	    (c->relayed && !c->encrypted && !server->transport->needs_relay))
 		return false;
-	if (!is_text(x->name, sizeof(x->name)) || !is_text(x->description, sizeof(x->description)))
+	if (!are_sockets_good(fds, count, server, c->relayed))
 		return false;
-	memset(rs->fds, 0, sizeof(rs->fds));
-	memcpy(rs->fds, fds, count * sizeof(fds[0]));
-	rs->command = 0;
-	rs->command_log = -1;
-	return TAKE_TEXT(rs->peer) && TAKE_TEXT(rs->tls.version) && TAKE_TEXT(rs->tls.cipher) &&
-	       TAKE_TEXT(rs->tls.peer) && TAKE_TEXT(rs->note);
+	if (!has_end(x->name, sizeof(x->name)) || !has_end(x->description, sizeof(x->description)))
+		return false;
+	memset(c->fds, 0, sizeof(c->fds));
+	memcpy(c->fds, fds, count * sizeof(fds[0]));
+	c->command = 0;
+	c->command_log = -1;
+	return SANITIZE_TEXT(c->peer) && SANITIZE_TEXT(c->tls.version) &&
+	       SANITIZE_TEXT(c->tls.cipher) && SANITIZE_TEXT(c->tls.peer) && SANITIZE_TEXT(c->note);
 }
 
-/* The answer to the last question, as in the header. */
-static int receive(struct negotiator *n, struct answer *a, struct err *e)
+static bool sanitize_failure(struct negotiator_answer *a)
 {
-	int fds[NEGOTIATOR_CONNECTED_MAX];
-	unsigned count;
-	ssize_t got;
+	return a->ret < 0 && a->ret >= -4095 && a->err.code == -a->ret && a->err.kind > ERR_NONE &&
+	       a->err.kind <= ERR_MULTI && SANITIZE_TEXT(a->err.text);
+}
 
-	for (unsigned i = 0; i <= DROP_MAX; i++) {
-		got = receive_message(n->fd, a, sizeof(*a), fds, &count, MSG_DONTWAIT);
-		if (got == -EAGAIN)
+static bool sanitize_start(const struct sandbox_result *confined)
+{
+	return is_bool(&confined->filtered) && is_bool(&confined->locked);
+}
+
+/*
+ * For the answer to the last question, or the report of the start. False for what a good child does
+ * not send.
+ */
+static bool sanitize_answer(const struct negotiator *n, struct negotiator_answer *a, const int *fds,
+			    unsigned count)
+{
+	if (a->ret)
+		return !count && sanitize_failure(a);
+	if (n->state == NEGOTIATOR_STARTING)
+		return !count && sanitize_start(&a->confined);
+	return sanitize_result(n, &a->connections, fds, count);
+}
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+static enum negotiator_event break_off(struct err *e, const char *how)
+{
+	child_failed(e, how);
+	return NEGOTIATOR_BROKEN;
+}
+
+static enum negotiator_event finish_start(struct negotiator *n, const struct negotiator_answer *a)
+{
+	n->state = NEGOTIATOR_IDLE;
+	n->confined = a->confined.filtered;
+	n->locked = a->confined.locked;
+	return NEGOTIATOR_STARTED;
+}
+
+static enum negotiator_event take_result(struct negotiator *n, const struct negotiator_answer *a,
+					 struct connections *c, int *ret, struct err *e)
+{
+	n->state = NEGOTIATOR_IDLE;
+	if (!*ret && !are_connected(a->connections.fds, a->connections.count)) {
+		msg_close_fds(a->connections.fds, a->connections.count);
+		*ret = err_set(e, ERR_UNREACHABLE, ECONNRESET,
+			       "the server closed the connection right after the handshake");
+	}
+	if (!*ret)
+		*c = a->connections;
+	return NEGOTIATOR_ANSWERED;
+}
+
+/*
+ * The process that talked for a vital device has died. Nobody knows whether it or the next one has
+ * read the question: an answer may still come.
+ */
+static enum negotiator_event answer_for_the_dead(struct negotiator *n, int *ret, struct err *e)
+{
+	n->state = NEGOTIATOR_IDLE;
+	n->stale++;
+	*ret = err_set(e, ERR_FAILED, ECHILD,
+		       "the process that talks to servers died and was started again");
+	return NEGOTIATOR_ANSWERED;
+}
+
+static bool is_expected(const struct negotiator *n, const struct negotiator_answer *a)
+{
+	return (n->state == NEGOTIATOR_STARTING && !a->number) ||
+	       (n->state == NEGOTIATOR_BUSY && a->number == n->number);
+}
+
+enum negotiator_event negotiator_read(struct negotiator *n, struct connections *c, int *ret,
+				      struct err *e)
+{
+	int fds[NEGOTIATOR_CONNECTED_MAX], code;
+	struct negotiator_answer a;
+	struct msg_in in = {
+		.data = &a,
+		.size = sizeof(a),
+		.min = sizeof(a),
+		.max = sizeof(a),
+		.fds = fds,
+		.fds_max = NEGOTIATOR_CONNECTED_MAX,
+	};
+
+	for (unsigned i = 0; n->state != NEGOTIATOR_NONE && i <= DROP_MAX; i++) {
+		code = msg_receive(n->fd, &in, 0);
+		if (code == -EAGAIN)
 			break;
-		if (got == -EMSGSIZE)
-			return gone(e, "talks nonsense (size)");
-		if (got <= 0)
-			return gone(e, "is gone");
-		if (n->replaced && a->number == DIED) {
-			close_all(fds, count);
-			if (!n->busy)
-				continue;
-			/* Whether the dead one or the next has read the question nobody knows: an answer may come. */
-			n->busy = false;
-			n->stale++;
-			a->ret = err_set(
-				&a->err, ERR_FAILED, ECHILD,
-				"the process that talks to servers died and was started again");
-			return 0;
+		if (code)
+			return break_off(e,
+					 code == -EMSGSIZE ? "talks nonsense (size)" : "is gone");
+		if (is_expected(n, &a)) {
+			if (!sanitize_answer(n, &a, fds, in.count)) {
+				msg_close_fds(fds, in.count);
+				return break_off(e, "talks nonsense (contents)");
+			}
+			*ret = a.ret;
+			if (a.ret)
+				*e = a.err;
+			return n->state == NEGOTIATOR_STARTING ? finish_start(n, &a) :
+								 take_result(n, &a, c, ret, e);
 		}
-		if (n->busy && a->number == n->number) {
-			n->busy = false;
-			if (a->ret || !a->number ? !count && (!a->ret || take_error(a)) :
-						   take_result(n, &a->rs, fds, count))
-				return 0;
-			close_all(fds, count);
-			return gone(e, "talks nonsense (contents)");
+		msg_close_fds(fds, in.count);
+		if (n->forks && a.number == NEGOTIATOR_DIED && n->state != NEGOTIATOR_STARTING) {
+			if (n->state == NEGOTIATOR_BUSY)
+				return answer_for_the_dead(n, ret, e);
+		} else if (!n->stale) {
+			return break_off(e, "talks without being asked");
+		} else {
+			n->stale--;
 		}
-		close_all(fds, count);
-		if (!n->stale)
-			return gone(e, "talks without being asked");
-		n->stale--;
 	}
-	if (n->busy && monotonic_ms() > n->due_ms)
-		return gone(e, "does not answer");
-	return -EAGAIN;
+	return NEGOTIATOR_NOTHING;
 }
 
-int negotiator_answer(struct negotiator *n, struct connections *rs, struct err *e)
-{
-	struct answer a;
-	int ret;
+/* --- questions -------------------------------------------------------------------------------- */
 
-	if (n->fd < 0)
-		return gone(e, "is gone");
-	ret = receive(n, &a, e);
-	if (ret)
-		return ret;
-	if (a.ret) {
-		*e = a.err;
-		return a.ret;
-	}
-	*rs = a.rs;
-	return 0;
+static bool can_ask(const struct negotiator *n, unsigned server, enum neg_goal goal, unsigned count)
+{
+	return n->state == NEGOTIATOR_IDLE && server < n->server_count &&
+	       (goal == NEG_GOAL_GO || goal == NEG_GOAL_INFO) &&
+	       count <= NEGOTIATOR_CONNECTED_MAX && (count > 0) == n->servers[server].connected;
 }
 
 int negotiator_ask(struct negotiator *n, unsigned server, enum neg_goal goal,
 		   const struct plan_multi *m, unsigned timeout_ms, const int *connected,
 		   unsigned count, struct err *e)
 {
-	struct question q = {
+	struct negotiator_question q = {
 		.number = n->number + 1,
 		.server = server,
 		.goal = goal,
 		.timeout_ms = timeout_ms,
 	};
-	ssize_t sent;
+	int ret;
 
-	if (n->fd < 0)
-		return gone(e, "is gone");
-	if (n->busy)
-		return err_set(e, ERR_FAILED, EBUSY, "the process that talks to servers is busy");
-	if (server >= n->servers || (goal != NEG_GOAL_GO && goal != NEG_GOAL_INFO) ||
-	    count > NEGOTIATOR_CONNECTED_MAX || !count != !n->is_unix[server])
+	if (!can_ask(n, server, goal, count))
 		return err_set(e, ERR_FAILED, EINVAL, "server %u: a question that cannot be asked",
 			       server);
 	if (m)
 		q.multi = *m;
-	sent = send_message(n->fd, &q, sizeof(q), connected, count, MSG_DONTWAIT);
-	if (sent == -EPIPE || sent == -ECONNRESET)
-		return gone(e, "is gone");
-	if (sent == -EAGAIN)
-		return gone(e, "does not listen");
-	if (sent < 0)
-		return err_sys(e, ERR_FAILED, (int)-sent, "ask the process that talks to servers");
+	ret = msg_send(n->fd, &q, sizeof(q), connected, count, 0);
+	if (ret == -EPIPE || ret == -ECONNRESET)
+		return child_failed(e, "is gone");
+	if (ret == -EAGAIN)
+		return child_failed(e, "does not listen");
+	if (ret)
+		return err_sys(e, ERR_FAILED, -ret, "ask the process that talks to servers");
 	n->number++;
-	n->busy = true;
+	n->state = NEGOTIATOR_BUSY;
 	n->server = server;
-	n->most = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
-	if (n->most > PLAN_CONNECTIONS_MAX)
-		n->most = PLAN_CONNECTIONS_MAX;
-	n->due_ms = monotonic_ms() + timeout_ms + OVERDUE_MS;
+	n->wanted = goal != NEG_GOAL_GO ? 0 : q.multi.wanted ? q.multi.wanted : 1;
+	if (n->wanted > PLAN_CONNECTIONS_MAX)
+		n->wanted = PLAN_CONNECTIONS_MAX;
 	return 0;
 }
 
 void negotiator_cancel(struct negotiator *n)
 {
-	const struct question q = { .cancel = true, .number = n->number };
+	const struct negotiator_question q = { .cancel = true, .number = n->number };
 
-	if (!n->busy)
+	if (n->state != NEGOTIATOR_BUSY)
 		return;
-	n->busy = false;
+	n->state = NEGOTIATOR_IDLE;
 	n->stale++;
-	/* one that cannot be told is found out about at the next question */
-	send_message(n->fd, &q, sizeof(q), NULL, 0, MSG_DONTWAIT);
+	/* The next question finds out about a child that does not get this. */
+	msg_send(n->fd, &q, sizeof(q), NULL, 0, 0);
 }
 
-void negotiator_stop(struct negotiator *n)
-{
-	const long long end = monotonic_ms() + STOP_MS;
+/* --- its life --------------------------------------------------------------------------------- */
 
-	if (n->fd >= 0)
-		close(n->fd);
-	n->fd = -1;
-	n->busy = false;
-	if (n->pid <= 0)
-		return;
-	while (!waitpid(n->pid, NULL, WNOHANG)) {
-		poll(NULL, 0, 1);
-		if (monotonic_ms() > end)
-			kill(n->pid, SIGKILL);
-	}
-	/* A look-up that nobody waits for any more; relays are in groups of their own. */
-	kill(-n->pid, SIGKILL);
-	n->pid = -1;
-}
-
-/* Until the child has said how its start went. */
-static int await_start(struct negotiator *n, struct err *e)
-{
-	struct pollfd p = { .fd = n->fd, .events = POLLIN };
-	struct answer a;
-	int ret;
-
-	do {
-		long long left = n->due_ms - monotonic_ms();
-
-		poll(&p, 1, left > 0 ? (int)left + 1 : 0);
-		ret = receive(n, &a, e);
-	} while (ret == -EAGAIN);
-	if (ret)
-		return ret;
-	if (a.ret) {
-		*e = a.err;
-		return a.ret;
-	}
-	if (!is_bool(&a.confined.filtered) || !is_bool(&a.confined.locked))
-		return gone(e, "talks nonsense (start)");
-	n->confined = a.confined.filtered;
-	n->locked = a.confined.locked;
-	return 0;
-}
-
-int negotiator_start(struct negotiator *n, const struct target *servers, unsigned count,
-		     const struct negotiator_params *p, struct err *e)
+int negotiator_spawn(struct negotiator *n, const struct settings *settings,
+		     const struct negotiator_params *params, struct err *e)
 {
 	int pair[2], ret;
 
 	memset(n, 0, sizeof(*n));
-	n->pid = -1;
-	n->fd = -1;
-	if (!count || count > NEGOTIATOR_SERVERS_MAX)
-		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible", count,
-			       NEGOTIATOR_SERVERS_MAX);
-	n->servers = count;
-	n->replaced = p->keep_addresses;
-	n->busy = true;
-	n->due_ms = monotonic_ms() + START_MS;
-	for (unsigned i = 0; i < count; i++) {
-		if (servers[i].command_args)
-			return err_set(e, ERR_USAGE, EINVAL,
-				       "a command cannot be started again by itself");
-		n->is_unix[i] = servers[i].where.transport == URI_UNIX;
-		n->is_tls[i] = servers[i].where.tls;
-		n->is_vsock[i] = servers[i].where.transport == URI_VSOCK;
-		if (p->keep_addresses)
-			n->due_ms += servers[i].timeout_ms;
+	if (!settings->server_count || settings->server_count > SETTINGS_SERVERS_MAX)
+		return err_set(e, ERR_USAGE, EINVAL, "%u servers: 1 to %d are possible",
+			       settings->server_count, SETTINGS_SERVERS_MAX);
+	n->server_count = settings->server_count;
+	n->forks = settings_is_vital(settings);
+	for (unsigned i = 0; i < n->server_count; i++) {
+		n->servers[i].transport = transport_of(&settings->servers[i]);
+		n->servers[i].connected = settings->command.count ||
+					  n->servers[i].transport->by_path;
+		n->servers[i].tls = settings->servers[i].tls;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "socket pair");
@@ -609,11 +359,30 @@ int negotiator_start(struct negotiator *n, const struct target *servers, unsigne
 		return ret;
 	}
 	if (!n->pid)
-		process(pair[1], servers, count, p);
+		negotiator_child_run(pair[1], settings, params);
 	close(pair[1]);
 	n->fd = pair[0];
-	ret = await_start(n, e);
-	if (ret)
-		negotiator_stop(n);
-	return ret;
+	n->state = NEGOTIATOR_STARTING;
+	return 0;
+}
+
+bool negotiator_replace(struct negotiator *n)
+{
+	if (!n->forks || n->state < NEGOTIATOR_IDLE)
+		return false;
+	negotiator_cancel(n);
+	/* The process that keeps the keys ignores SIGALRM. One that is stopped takes it later. */
+	kill(-n->pid, SIGALRM);
+	kill(-n->pid, SIGCONT);
+	return true;
+}
+
+pid_t negotiator_hang_up(struct negotiator *n)
+{
+	if (n->state == NEGOTIATOR_NONE)
+		return 0;
+	close(n->fd);
+	n->fd = -1;
+	n->state = NEGOTIATOR_NONE;
+	return n->pid;
 }

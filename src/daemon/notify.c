@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/notify.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -12,12 +14,12 @@
 
 enum { TEXT_MAX = 1024 };
 
-static int connect_again(const struct notify *n)
+static int connect_manager(const struct notify *n)
 {
 	return connect(n->fd, (const struct sockaddr *)&n->to, n->to_len) ? -errno : 0;
 }
 
-/* How often half of usec is, in milliseconds. */
+/* Sets the period to half of usec. */
 static int set_watchdog(struct notify *n, const char *usec, const char *pid, pid_t self,
 			struct err *e)
 {
@@ -60,7 +62,7 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 	else
 		n->to_len++;
 	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	ret = n->fd < 0 ? -errno : connect_again(n);
+	ret = n->fd < 0 ? -errno : connect_manager(n);
 	if (ret) {
 		notify_close(n);
 		return err_sys(e, ERR_FAILED, -ret, "connect to $NOTIFY_SOCKET, %s", shown);
@@ -69,6 +71,31 @@ int notify_open(struct notify *n, const char *address, const char *usec, const c
 	if (ret)
 		notify_close(n);
 	return ret;
+}
+
+/* fd goes along; -1: none. */
+static void send_text(const struct notify *n, char *text, size_t len, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = text, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		control.align.cmsg_level = SOL_SOCKET;
+		control.align.cmsg_type = SCM_RIGHTS;
+		control.align.cmsg_len = CMSG_LEN(sizeof(fd));
+		memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+	}
+	if (sendmsg(n->fd, &msg, MSG_NOSIGNAL) >= 0)
+		return;
+	/* A manager that was started again has another socket at the same address. */
+	if ((errno == ECONNREFUSED || errno == ENOTCONN) && !connect_manager(n))
+		sendmsg(n->fd, &msg, MSG_NOSIGNAL);
 }
 
 void notify_say(const struct notify *n, const char *fmt, ...)
@@ -84,17 +111,76 @@ void notify_say(const struct notify *n, const char *fmt, ...)
 	va_end(ap);
 	if (len <= 0)
 		return;
-	if (len >= TEXT_MAX)
-		len = TEXT_MAX - 1;
-	/* A manager that was started anew has another socket at the same address. */
-	if (send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0 &&
-	    (errno == ECONNREFUSED || errno == ENOTCONN) && !connect_again(n) &&
-	    send(n->fd, text, (size_t)len, MSG_NOSIGNAL) < 0)
-		errno = 0; /* nobody is there to be told */
+	send_text(n, text, len < TEXT_MAX ? (size_t)len : TEXT_MAX - 1, -1);
+}
+
+void notify_take_stored(struct notify *n, int first, const char *count, const char *names,
+			const char *pid, pid_t self)
+{
+	uint64_t number, fds;
+
+	if (!count || !names || !pid || text_number(pid, false, 1, INT32_MAX, &number) ||
+	    (pid_t)number != self || text_number(count, false, 1, INT16_MAX, &fds))
+		return;
+	for (int fd = first; fd < first + (int)fds; fd++) {
+		size_t len = strcspn(names, ":");
+		struct notify_stored *to = &n->stored[n->stored_count];
+
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC))
+			break;
+		if (n->stored_count < NOTIFY_STORED_MAX && len <= NOTIFY_NAME_MAX) {
+			to->fd = fd;
+			memcpy(to->name, names, len);
+			to->name[len] = '\0';
+			n->stored_count++;
+		} else {
+			close(fd);
+		}
+		names += len + (names[len] == ':');
+	}
+}
+
+int notify_claim(struct notify *n, const char *name)
+{
+	for (unsigned i = 0; i < n->stored_count; i++) {
+		int fd = n->stored[i].fd;
+
+		if (strcmp(n->stored[i].name, name))
+			continue;
+		n->stored[i] = n->stored[--n->stored_count];
+		return fd;
+	}
+	return -1;
+}
+
+void notify_drop_stored(struct notify *n)
+{
+	while (n && n->stored_count) {
+		const struct notify_stored *last = &n->stored[--n->stored_count];
+
+		notify_unstore(n, last->name);
+		close(last->fd);
+	}
+}
+
+void notify_store(const struct notify *n, const char *name, int fd)
+{
+	char text[TEXT_MAX];
+	int len = snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+
+	if (n && n->fd >= 0)
+		send_text(n, text, (size_t)len, fd);
+}
+
+void notify_unstore(const struct notify *n, const char *name)
+{
+	notify_say(n, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 }
 
 void notify_close(struct notify *n)
 {
+	while (n->stored_count)
+		close(n->stored[--n->stored_count].fd);
 	if (n->fd >= 0)
 		close(n->fd);
 	n->fd = -1;

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * state: the record of one attached device below a directory of their own (/run/nbd-attach), one
- * "key=value" a line. A convenience for --list, which is right without it: a record counts only
- * while it fits what sysfs says (record_fits).
+ * record: what is known of one attached device, in a file of a directory of their own
+ * (/run/nbd-attach), one "key=value" a line: the state as fields of struct record, and the settings
+ * through their table, with "settings." before the name. It is a convenience for --list, which is
+ * right without it, and what --adopt knows of the attachment. A record counts only while it fits
+ * what sysfs says (record_fits).
+ *
+ * Keys that are not known are a later version's and passed over. Versions that kept a
+ * "command-line" instead of the settings: the record is good but for record_read_settings.
  */
 #ifndef NBD_ATTACH_RECORD_H
 #define NBD_ATTACH_RECORD_H
@@ -11,14 +17,16 @@
 #include <sys/types.h>
 
 #include "base/err.h"
-#include "policy/plan.h"
 #include "kernel/sysfs.h"
+#include "policy/plan.h"
+#include "policy/reconnect.h"
+#include "policy/settings.h"
 #include "proto/uri.h"
 
 struct record {
-	pid_t pid; /* that did CONNECT, as in /sys/block/nbdN/pid */
+	pid_t pid; /* process that sent CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
-	int read_only;                      /* 1: asked for by the user, whatever the server says */
+	int read_only;                      /* 1: the user wants it, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
 	char host[512];                     /* "host:port", a socket's path or a command's name */
 	char export[URI_EXPORT_MAX + 1];
@@ -26,46 +34,70 @@ struct record {
 	char tls[64];     /* "TLS1.3 AES-128-GCM kernel", "" for none */
 	pid_t supervisor; /* 0: it never had one; control.h tells whether it is alive */
 	unsigned reconnects;
-	unsigned alive;        /* connections, as the supervisor said last */
-	unsigned server_flags; /* as given to the kernel */
-	unsigned timeout_s;
+	unsigned alive;        /* connections that live, as last written by the supervisor */
+	unsigned server_flags; /* NBD_FLAG_*, as in struct plan */
+	unsigned timeout_s;    /* as in struct plan */
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
-	char last_error[512];          /* of an attempt to reconnect, "" for none */
-	char error_time[32];           /* as 2001-02-03T04:05:06Z */
-	char command_line
-		[8192]; /* words and then a directory, each ended by a newline: what adopts it does the same */
+	char last_error[512];      /* text of the last failed attempt to reconnect, "" for none */
+	char error_time[32];       /* time of last_error, "2001-02-03T04:05:06Z" */
+	struct rc_durable durable; /* times before the first are written as 0 */
+	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */
+	const struct settings *settings;
 };
 
-/* The directory, which is made where it is missing (0755), as a descriptor that stays good after a change of root. */
+/*
+ * Opens the directory, and makes it (0755) where it is missing. The descriptor outlives a change of
+ * root.
+ */
 int record_open(const char *dir, struct err *e);
 
 /*
- * Writes DIR/nbdN with mode 0600 by rename, making DIR as above. The texts are encoded, any bytes may be in them. No memory
- * is allocated.
+ * Makes the calling process the only supervisor of device index, until it ends or closes the
+ * descriptor that this returns (or any other of DIR/nbdN.lock). A child has no part in it. -EBUSY
+ * (ERR_BUSY): another process is, the text names it.
+ */
+int record_lock(int dirfd, unsigned index, struct err *e);
+
+/* Removes the name of the lock and closes lock. */
+void record_unlock(int dirfd, unsigned index, int lock);
+
+/*
+ * Writes DIR/nbdN with mode 0600 by rename, and makes DIR as above. Texts are encoded, so that they
+ * may have any bytes. No memory is allocated.
  */
 int record_write(const char *dir, unsigned index, const struct record *s, struct err *e);
 int record_write_at(int dirfd, unsigned index, const struct record *s, struct err *e);
 
 /*
- * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias, of udev_name_of, for udev's rules, which ask for
- * it by the pid in sysfs. The pid is that of whoever sends CONNECT.
+ * Writes DIR/nbdN.PID.udev likewise: the line NBD_ATTACH_ALIAS=alias for the rules of udev, which
+ * read it by the pid in sysfs. alias is made by udev_name_of, pid is the process that sends
+ * CONNECT.
  */
 int record_write_udev_name(const char *dir, unsigned index, pid_t pid, const char *alias,
 			   struct err *e);
 
-/* Removes it; that there is none is no error. */
+/* Removes this file. A missing one is no error. */
 void record_remove_udev_name(const char *dir, unsigned index, pid_t pid);
 
-/* -ENOENT when there is none, -EACCES for whom it is not, -EBADMSG when it cannot be understood. */
+/* -ENOENT: no record. -EACCES: the caller may not read it. -EBADMSG: the file is no record. */
 int record_read(const char *dir, unsigned index, struct record *s, struct err *e);
 int record_read_at(int dirfd, unsigned index, struct record *s, struct err *e);
 bool record_is_there(int dirfd, unsigned index);
 
-/* Removes the record, and what there is for udev; that there is none is no error. */
-void record_remove(const char *dir, unsigned index);
+/*
+ * Reads how the device was attached, and completes it (settings_complete). Errors as record_read,
+ * and -ENODATA (ERR_FAILED): the record is another version's and has no settings; the text says
+ * what to do.
+ */
+int record_read_settings(const char *dir, unsigned index, struct settings *settings, struct err *e);
+
+/* Removes the record and the files for udev. Missing ones are no error. */
 void record_remove_at(int dirfd, unsigned index);
 
-/* Whether the record is about what is attached there now. */
+/* The same, and what a supervisor that was killed has left. Not for the supervisor itself. */
+void record_remove(const char *dir, unsigned index);
+
+/* Whether the record describes the current attachment. */
 bool record_fits(const struct record *s, const struct sysfs_device *d);
 
 #endif

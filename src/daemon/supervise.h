@@ -1,69 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * supervise: the life of an attached device: notices the death of its connections, has new ones made by
- * the negotiator, gives them to the kernel and sees that it has taken them, while the I/O waits. Never waits for a
- * server or for the kernel itself, parses nothing that a server sent, sleeps while nothing happens.
+ * supervise: the life of an attached device. The shell of policy/reconnect: it turns what happens
+ * to descriptors, clients, signals and clocks into events, and carries the actions out, each in a
+ * short function. It decides nothing about connections itself, never waits for a server or for the
+ * kernel, parses nothing that a server sent, and sleeps while nothing happens.
  */
 #ifndef NBD_ATTACH_SUPERVISE_H
 #define NBD_ATTACH_SUPERVISE_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "base/err.h"
-#include "net/connect.h"
 #include "base/log.h"
-#include "daemon/negotiator.h"
+#include "daemon/attach.h"
 #include "daemon/notify.h"
-#include "policy/plan.h"
-
-/* How a device is looked after; seconds. */
-struct supervise_options {
-	uint32_t peer_timeout_s;      /* a peer that is silent for so long is dead */
-	uint32_t reconnect_timeout_s; /* then the device is given up; 0: never */
-	uint32_t fence_delay_s; /* before another server gets what a silent one may still execute */
-	uint32_t attempt_timeout_ms; /* for one attempt to reach a server */
-	uint32_t
-		tls_renew; /* connections that the kernel encrypts are replaced after so many records; 0: never */
-	/*
-	 * The device may be what we live on (vital.h): nothing is done that could wait for it before it is connected again. No memory
-	 * is allocated then, and no file is opened but by descriptors of sysfs and of the records' directory, so that a change of
-	 * root, or the loss of what was in it, does not matter.
-	 */
-	bool vital;
-	bool deaf; /* SIGTERM is only noted: the device is needed to the very end */
-};
+#include "daemon/takeover.h"
+#include "policy/settings.h"
 
 struct supervise_request {
-	unsigned index;
-	struct supervise_options options;
-	const struct target *servers; /* those that the negotiator has, in its order */
-	unsigned server_count;
-	struct negotiator_params negotiator; /* for the next one, when it dies */
-	unsigned server;                     /* of the connections that stand */
-	const struct plan *plan;
-	const struct export *export; /* as it was at the attach; of it the name counts */
-	/* Of the connections, -1 for one that is not known (adopted); they become the supervisor's. */
-	int fds[PLAN_CONNECTIONS_MAX];
-	unsigned connections;
-	bool kernel_tls; /* the kernel encrypts them */
-	bool adopted; /* nobody knows how much they have carried: all that the device ever did counts */
-	bool lost;           /* the only one, not known, does not answer */
-	uint32_t reconnects; /* so far, of an earlier supervisor */
-	int events;          /* nbdevent_open, from before CONNECT; becomes the supervisor's */
-	const struct log *logger;
+	const struct settings *settings;
+	bool deaf; /* SIGTERM is only noted: the device is needed to the very end */
+	const struct takeover_result *adopted; /* NULL: of a device that was attached just now */
+	const struct log *log;
 	/*
-	 * Who is told: READY=1 at the beginning, STATUS= whenever something changes, WATCHDOG=1, STOPPING=1 once it is certain
-	 * that we end. May be NULL.
+	 * Told READY=1 at the beginning, STATUS= whenever something changes, WATCHDOG=1, and
+	 * STOPPING=1 at the end; keeps duplicates of the connections. May be NULL.
 	 */
 	const struct notify *notify;
+	/*
+	 * Called once, with ctx, when nothing can fail any more, before READY=1: an error is the
+	 * end, with nothing done to the device. May be NULL.
+	 */
+	int (*started)(void *ctx, struct err *e);
+	void *ctx;
 };
 
 /*
- * Until the device is gone (0), a successor has taken over (0), or it is given up (-ETIMEDOUT, it is disconnected
- * then). n is started again when it dies. SIGTERM and SIGINT detach the device unless it is in use, or, where notify has
- * somebody to tell, as soon as it is not. Listens as control.h says, keeps the record up to date, and removes both at the end.
+ * Until the device is gone (0), a successor has taken over (0), or it is given up (-ETIMEDOUT, it
+ * is disconnected then). SIGTERM and SIGINT detach the device unless it is in use, or, where notify
+ * has somebody to tell, as soon as it is not. Listens as control.h says, keeps the record up to
+ * date, and removes both at the end. Closes *a, also on failure: -EBUSY, the device has another
+ * supervisor.
  */
-int supervise_run(const struct supervise_request *rq, struct negotiator *n, struct err *e);
+int supervise_run(const struct supervise_request *rq, struct attached *a, struct err *e);
 
 #endif

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/takeover.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +12,16 @@
 
 #include "config.h"
 #include "daemon/control.h"
-#include "kernel/nbdevent.h"
+#include "daemon/dialer.h"
 #include "daemon/record.h"
+#include "kernel/nbdevent.h"
 #include "kernel/sysfs.h"
 #include "net/blocking_child.h"
 
 enum {
 	PROBE_MS = 2000,
 	RETIRE_MS = 5000,
+	AGAIN_MS = 50,
 };
 
 /* The first block, past the cache; hangs where no connection is alive. */
@@ -84,55 +85,144 @@ static void fill_plan(const struct attach_request *rq, const struct sysfs_device
 	p->block_size = d->block_size;
 	p->max_sectors_kb = d->max_sectors_kb;
 	p->server_flags = st->server_flags;
-	p->multi_conn = st->connections > 1 && !rq->servers[0].multi.force;
+	p->multi_conn = st->connections > 1 && !rq->settings->multi.force;
 	p->timeout_s = st->timeout_s;
 	p->dead_timeout_s = PLAN_TIMEOUT_MAX;
 	attach_identify(rq, p->backend);
 }
 
-int takeover_run(const struct attach_request *rq, struct attach_kept *k, struct takeover_result *r,
-		 struct err *e)
+/* Asks a supervisor that is alive for its connections; none is no error. */
+static int take_from_supervisor(unsigned index, struct attached *a, unsigned *count,
+				struct takeover_result *r, struct err *e)
+{
+	long long end = monotonic_ms() + RETIRE_MS;
+	struct control_answer answer;
+	int ret;
+
+	/* It may be in the middle of a command. */
+	while ((ret = control_ask(NBD_ATTACH_STATEDIR, index, CONTROL_HAND_OVER, RETIRE_MS, &answer,
+				  a->connections.fds, count, e)) == -EBUSY &&
+	       monotonic_ms() < end)
+		poll(NULL, 0, AGAIN_MS);
+	if (ret)
+		return ret == -ENOENT ? 0 : ret;
+	r->reconnects = answer.reconnects;
+	r->durable = answer.durable;
+	return 0;
+}
+
+void takeover_stored_name(const struct sysfs_identity *id, unsigned conn, char *buf)
+{
+	snprintf(buf, NOTIFY_NAME_MAX + 1, "nbd%u-%d-%u", id->index, (int)id->pid, conn);
+}
+
+static unsigned take_stored(struct notify *notify, struct attached *a)
+{
+	char name[NOTIFY_NAME_MAX + 1];
+	unsigned count = 0;
+	int fd;
+
+	for (unsigned i = 0; notify && i < a->connections.count; i++) {
+		takeover_stored_name(&a->identity, i, name);
+		fd = notify_claim(notify, name);
+		if (fd >= 0)
+			a->connections.fds[count++] = fd;
+	}
+	return count;
+}
+
+/* The one before may need a moment to end. */
+static int take_lock(unsigned index, struct attached *a, struct err *e)
+{
+	long long end = monotonic_ms() + RETIRE_MS;
+	int dirfd = record_open(NBD_ATTACH_STATEDIR, e);
+
+	if (dirfd < 0)
+		return dirfd;
+	while ((a->lock = record_lock(dirfd, index, e)) == -EBUSY && monotonic_ms() < end)
+		poll(NULL, 0, AGAIN_MS);
+	close(dirfd);
+	return a->lock < 0 ? a->lock : 0;
+}
+
+static void judge_unknown(struct attached *a, unsigned count, bool stored,
+			  struct takeover_result *r)
+{
+	bool lost = false;
+
+	/* Without a request timeout the driver does not show whether a connection is dead. */
+	if (!a->plan.timeout_s && (!count || stored))
+		lost = is_lost(&a->plan, a->identity.index);
+	r->unknown = a->plan.timeout_s ? RC_DOUBTFUL : lost ? RC_DOWN : RC_UNWATCHED;
+	r->suspect = count && lost;
+}
+
+/* Both supervisors know the device; from here on there may be none until this one begins. */
+static int take_connections(const struct attach_request *rq, struct notify *notify,
+			    struct attached *a, struct takeover_result *r, struct err *e)
+{
+	unsigned count = 0, total = a->connections.count;
+	bool stored = false;
+	int ret;
+
+	ret = take_from_supervisor(rq->index, a, &count, r, e);
+	if (ret)
+		return ret;
+	if (!count) {
+		count = take_stored(notify, a);
+		stored = count;
+	}
+	for (unsigned i = count; i < total; i++)
+		a->connections.fds[i] = -1;
+	ret = take_lock(rq->index, a, e);
+	if (!ret)
+		judge_unknown(a, count, stored, r);
+	return ret;
+}
+
+static void take_facts(const struct attach_request *rq, const struct sysfs_device *d,
+		       const struct record *st, struct attached *a, struct takeover_result *r)
+{
+	sysfs_identify(d, &a->identity);
+	fill_plan(rq, d, st, &a->plan);
+	a->connections.count = st->connections < PLAN_CONNECTIONS_MAX ? st->connections :
+									PLAN_CONNECTIONS_MAX;
+	for (unsigned i = 0; i < a->connections.count; i++)
+		a->connections.fds[i] = -1;
+	memcpy(a->connections.export.name, st->name, sizeof(a->connections.export.name));
+	memcpy(a->connections.peer, st->peer, sizeof(a->connections.peer));
+	a->connections.export.has_name = st->name[0];
+	r->reconnects = st->reconnects;
+	r->kernel_tls = strstr(st->tls, " kernel");
+	r->durable = st->durable;
+	if (r->durable.server >= rq->settings->server_count)
+		r->durable.server = 0;
+}
+
+int takeover_run(const struct attach_request *rq, struct notify *notify, struct attached *a,
+		 struct takeover_result *r, struct err *e)
 {
 	struct sysfs_device *d = malloc(sizeof(*d));
 	struct record *st = malloc(sizeof(*st));
-	struct control_answer a;
-	unsigned count = 0;
 	int ret;
 
-	memset(k, 0, sizeof(*k));
+	attached_init(a);
 	memset(r, 0, sizeof(*r));
-	k->link.command_log = -1;
-	k->events = -1;
 	ret = d && st ? find(rq, d, st, e) : err_sys(e, ERR_FAILED, ENOMEM, "adopt");
 	if (ret)
 		goto out;
-	fill_plan(rq, d, st, &k->plan);
-	memcpy(k->link.export.name, st->name, sizeof(k->link.export.name));
-	k->link.export.has_name = st->name[0];
-	r->reconnects = st->reconnects;
-	r->kernel_tls = strstr(st->tls, " kernel");
-	ret = k->events = nbdevent_open(e);
-	if (ret < 0)
-		goto out;
-	ret = negotiator_start(&k->negotiator, rq->servers, rq->server_count, &rq->negotiator, e);
-	if (ret)
-		goto out;
-	ret = control_ask(NBD_ATTACH_STATEDIR, rq->index, CONTROL_HAND_OVER, RETIRE_MS, &a,
-			  k->link.fds, &count, e);
-	if (ret && ret != -ENOENT)
-		goto out;
+	take_facts(rq, d, st, a, r);
+	a->events = nbdevent_open(e);
+	ret = a->events < 0 ? a->events : 0;
 	if (!ret)
-		r->reconnects = a.reconnects;
-	ret = 0;
-	k->link.count = st->connections < PLAN_CONNECTIONS_MAX ? st->connections :
-								 PLAN_CONNECTIONS_MAX;
-	for (unsigned i = count; i < k->link.count; i++)
-		k->link.fds[i] = -1;
-	if (!count && !k->plan.timeout_s)
-		r->lost = is_lost(&k->plan, rq->index);
+		ret = dialer_open(&a->dialer, rq->settings, &rq->negotiator, -1, e);
+	if (!ret)
+		ret = take_connections(rq, notify, a, r, e);
+	a->server = r->durable.server;
+	r->durable.size = d->size;
 out:
 	if (ret)
-		attach_let_go(k, true);
+		attached_close(a, true);
 	free(d);
 	free(st);
 	return ret;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/blocking_thread.h"
 
 #include <errno.h>
@@ -6,6 +7,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,38 +16,37 @@
 
 struct blocking_thread {
 	pthread_t thread;
-	sem_t start;         /* a call is there, or the end */
-	atomic_bool pending; /* a call is there */
-	atomic_bool done;    /* it has come back */
-	int done_fd;         /* an eventfd */
-	bool orphan;         /* at the end: nobody will join the thread or free this */
+	sem_t start;         /* posted for a call and for the end */
+	atomic_bool pending; /* a call is submitted and not begun */
+	atomic_bool done;    /* the call has returned */
+	int done_fd;         /* eventfd */
+	bool orphan;         /* the caller has closed this: the thread frees it */
 
-	/* the caller's side only */
-	bool busy;
-	bool given_up;
+	bool busy; /* the caller's side only: a call is submitted and not collected */
 
-	/* of the thread from start to done */
+	/* The thread's from start to done. */
 	blocking_thread_fn fn;
 	size_t size;
 	_Alignas(max_align_t) char block[BLOCKING_THREAD_BLOCK_MAX];
 };
 
-static void discard(struct blocking_thread *k)
+static void free_thread(struct blocking_thread *k)
 {
-	close(k->done_fd);
+	if (k->done_fd >= 0)
+		close(k->done_fd);
 	sem_destroy(&k->start);
 	free(k);
 }
 
-static void *serve(void *arg)
+static void *run_calls(void *arg)
 {
 	static const uint64_t one = 1;
 	struct blocking_thread *k = arg;
 
 	for (;;) {
 		while (sem_wait(&k->start))
-			; /* EINTR: a debugger */
-		/* The end can be announced before the last call has begun. */
+			; /* EINTR, by a debugger */
+		/* The end can be posted before the last call has begun. */
 		if (!atomic_exchange_explicit(&k->pending, false, memory_order_acquire))
 			break;
 		k->fn(k->block);
@@ -54,7 +55,7 @@ static void *serve(void *arg)
 			;
 	}
 	if (k->orphan)
-		discard(k);
+		free_thread(k);
 	return NULL;
 }
 
@@ -68,14 +69,14 @@ static int start_thread(struct blocking_thread *k)
 	ret = pthread_attr_init(&attr);
 	if (ret)
 		return ret;
-	/* The smallest grows with the libraries' thread variables, for which the stack has to have room. */
+	/* The minimum grows with the libraries' thread variables, which lie on the stack. */
 	ret = pthread_attr_setstacksize(&attr, BLOCKING_THREAD_STACK +
 						       (smallest > 0 ? (size_t)smallest : 0));
 	if (!ret) {
-		/* The process's signals are for its loop. */
+		/* The caller's loop handles the signals. */
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &mask);
-		ret = pthread_create(&k->thread, &attr, serve, k);
+		ret = pthread_create(&k->thread, &attr, run_calls, k);
 		pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	}
 	pthread_attr_destroy(&attr);
@@ -94,32 +95,30 @@ int blocking_thread_open(struct blocking_thread **out, struct err *e)
 	k->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	code = k->done_fd < 0 ? errno : start_thread(k);
 	if (code) {
-		if (k->done_fd >= 0)
-			close(k->done_fd);
-		sem_destroy(&k->start);
-		free(k);
+		free_thread(k);
 		return err_sys(e, ERR_FAILED, code, "start a thread for kernel commands");
 	}
 	*out = k;
 	return 0;
 }
 
-void blocking_thread_close(struct blocking_thread *k)
+bool blocking_thread_close(struct blocking_thread *k)
 {
 	pthread_t thread;
 
 	if (!k)
-		return;
+		return true;
 	thread = k->thread;
 	k->orphan = k->busy && !atomic_load_explicit(&k->done, memory_order_acquire);
 	if (k->orphan) {
 		pthread_detach(thread);
 		sem_post(&k->start);
-		return;
+		return false;
 	}
 	sem_post(&k->start);
 	pthread_join(thread, NULL);
-	discard(k);
+	free_thread(k);
+	return true;
 }
 
 int blocking_thread_fd(const struct blocking_thread *k)
@@ -133,13 +132,11 @@ int blocking_thread_submit(struct blocking_thread *k, blocking_thread_fn fn, con
 	if (size > sizeof(k->block))
 		return err_set(e, ERR_FAILED, EINVAL, "a kernel command of %zu bytes", size);
 	if (k->busy)
-		return err_set(e, ERR_KERNEL, EBUSY, "an earlier kernel command %s",
-			       k->given_up ? "still hangs" : "is under way");
+		return err_set(e, ERR_KERNEL, EBUSY, "an earlier kernel command is under way");
 	k->fn = fn;
 	k->size = size;
 	memcpy(k->block, block, size);
 	k->busy = true;
-	k->given_up = false;
 	atomic_store_explicit(&k->done, false, memory_order_relaxed);
 	atomic_store_explicit(&k->pending, true, memory_order_release);
 	sem_post(&k->start);
@@ -150,21 +147,13 @@ int blocking_thread_collect(struct blocking_thread *k, void *block)
 {
 	uint64_t count;
 
-	/* done comes before the event: what is read here is never that of a later call */
+	/*
+	 * done is set before the event, so that the event read here is never that of a later call.
+	 */
 	if (!k->busy || read(k->done_fd, &count, sizeof(count)) < 0 ||
 	    !atomic_load_explicit(&k->done, memory_order_acquire))
 		return -EAGAIN;
 	memcpy(block, k->block, k->size);
 	k->busy = false;
-	return k->given_up ? -ETIMEDOUT : 0;
-}
-
-void blocking_thread_give_up(struct blocking_thread *k)
-{
-	k->given_up = k->busy;
-}
-
-bool blocking_thread_is_hanging(const struct blocking_thread *k)
-{
-	return k->busy && k->given_up && !atomic_load_explicit(&k->done, memory_order_acquire);
+	return 0;
 }

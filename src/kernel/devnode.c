@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/devnode.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@ int devnode_open_directory(const char *path, struct err *e)
 	return fd;
 }
 
-static int touch(int devfd, unsigned index)
+static int open_and_close(int devfd, unsigned index)
 {
 	char name[16];
 	int fd;
@@ -38,8 +39,8 @@ int devnode_scan_partitions(int devfd, unsigned index, unsigned wait_ms, struct 
 	int ret;
 
 	for (unsigned waited = 0;; waited += POLL_MS) {
-		ret = touch(devfd, index);
-		/* the node of a new disk is made by another process */
+		ret = open_and_close(devfd, index);
+		/* Another process makes the node of a new disk. */
 		if ((ret != -ENOENT && ret != -ENXIO) || waited >= wait_ms)
 			break;
 		poll(NULL, 0, POLL_MS);
@@ -63,5 +64,5 @@ void devnode_drop_partitions(int devfd, int sysfd, unsigned index, unsigned wait
 			return;
 		poll(NULL, 0, POLL_MS);
 	}
-	touch(devfd, index);
+	open_and_close(devfd, index);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/module.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@ static void no_log(void *data, int priority, const char *file, int line, const c
 	(void)data, (void)priority, (void)file, (void)line, (void)fn, (void)format, (void)args;
 }
 
-/* What finit_module(2) means by a code, where the system's words for it mislead. */
+/* The meanings of finit_module(2)'s codes, where strerror(3) misleads. */
 static const struct {
 	int code;
 	const char *words;
@@ -29,7 +30,7 @@ static const struct {
 	{ EKEYREJECTED, "the running kernel does not trust its signature" },
 };
 
-static int refused(const char *name, int code, struct err *e)
+static int report_refusal(const char *name, int code, struct err *e)
 {
 	for (size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++)
 		if (meanings[i].code == code)
@@ -38,11 +39,8 @@ static int refused(const char *name, int code, struct err *e)
 	return err_sys(e, ERR_KERNEL, code, "load kernel module %s", name);
 }
 
-/*
- * Is it there already? Asks /sys/module, so it needs no module directory: a kernel that has all
- * it needs built in may have none.
- */
-static bool in_kernel(struct kmod_ctx *ctx, const char *name)
+/* Asks /sys/module: a kernel that has everything built in may have no module directory. */
+static bool is_in_kernel(struct kmod_ctx *ctx, const char *name)
 {
 	struct kmod_module *mod = NULL;
 	bool there;
@@ -54,31 +52,31 @@ static bool in_kernel(struct kmod_ctx *ctx, const char *name)
 	return there;
 }
 
-static int insert(struct kmod_module *mod, const char *name, struct err *e)
+static int insert_module(struct kmod_module *mod, const char *name, struct err *e)
 {
-	/* As modprobe: a blacklist keeps aliases from loading it, not its own name. */
+	/* As modprobe does: a blacklist stops aliases and not the name itself. */
 	int r = kmod_module_probe_insert_module(mod, KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY, NULL,
 						NULL, NULL, NULL);
 
 	if (r > 0)
 		return err_set(e, ERR_KERNEL, EPERM,
 			       "load kernel module %s: it is blacklisted in modprobe.d", name);
-	/* The code is then the exit status of the command and no errno. */
+	/* The code is the exit status of the command then, not an errno. */
 	if (r < 0 && kmod_module_get_install_commands(mod))
 		return err_set(e, ERR_KERNEL, EPERM,
 			       "load kernel module %s: its install command in modprobe.d failed",
 			       name);
-	return r < 0 ? refused(name, -r, e) : 0;
+	return r < 0 ? report_refusal(name, -r, e) : 0;
 }
 
-static int not_found(struct kmod_ctx *ctx, const char *name, struct err *e)
+static int report_not_found(struct kmod_ctx *ctx, const char *name, struct err *e)
 {
 	const char *dir = kmod_get_dirname(ctx);
 	struct utsname u;
 
 	if (uname(&u))
 		return err_sys(e, ERR_KERNEL, errno, "uname");
-	/* After an upgrade of the kernel and before the reboot the old modules are often gone. */
+	/* Between an upgrade of the kernel and the reboot the old modules are often gone. */
 	if (dir && access(dir, F_OK))
 		return err_set(e, ERR_KERNEL, ENOENT,
 			       "no kernel module %s: the running kernel %s has no modules in %s",
@@ -99,22 +97,22 @@ int module_load(const char *name, struct err *e)
 			       name);
 	kmod_set_log_fn(ctx, no_log, NULL);
 	r = kmod_module_new_from_lookup(ctx, name, &list);
-	/* -ENOENT is an index that is missing. */
+	/* -ENOENT: an index is missing. */
 	if (r < 0 && r != -ENOENT) {
 		r = err_sys(e, ERR_KERNEL, -r, "look up kernel module %s", name);
 		goto out;
 	}
 	r = 0;
 	if (!list) {
-		if (!in_kernel(ctx, name))
-			r = not_found(ctx, name, e);
+		if (!is_in_kernel(ctx, name))
+			r = report_not_found(ctx, name, e);
 		goto out;
 	}
 	kmod_list_foreach(item, list)
 	{
 		struct kmod_module *mod = kmod_module_get_module(item);
 
-		r = insert(mod, name, e);
+		r = insert_module(mod, name, e);
 		kmod_module_unref(mod);
 		if (r)
 			break;

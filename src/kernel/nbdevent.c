@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/nbdevent.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The number of the group, -errno. */
+/* Returns the number of the multicast group, or -errno. */
 static int find_group(struct err *e)
 {
 	struct nl_sock *sk = nl_socket_alloc();
@@ -80,12 +81,12 @@ int nbdevent_read(int fd, uint32_t *index, struct err *e)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return NBDEVENT_NONE;
-		/* netlink(7): "the kernel will be unable to send a message"; the socket goes on */
+		/* netlink(7): the kernel could not queue a message; the socket stays usable. */
 		if (n < 0 && errno == ENOBUFS)
 			return NBDEVENT_LOST;
 		if (n < 0)
 			return err_sys(e, ERR_KERNEL, errno, "read of dead connections (netlink)");
-		/* port 0 is the kernel */
+		/* Port 0 is the kernel. */
 		if (from_len == sizeof(from) && !from.nl_pid &&
 		    nbdevent_parse(buf, (size_t)n, index) == NBDEVENT_DEAD)
 			return NBDEVENT_DEAD;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/nbdnl.h"
 
 #include <errno.h>
@@ -10,17 +11,17 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-/* Room for the answer with the whole command in it, which is a page at most. */
+/* An answer repeats the whole command, which has a page at most. */
 enum { ANSWER_MAX = 8192 };
 
 struct nbdnl {
 	struct nl_sock *sk;
 	int family;
-	struct nl_msg *m; /* the command, used again and again */
+	struct nl_msg *m; /* the command, reused for each */
 	_Alignas(struct nlmsghdr) char answer[ANSWER_MAX];
 };
 
-static int build(struct nl_msg *m, int family, uint8_t command)
+static int begin_message(struct nl_msg *m, int family, uint8_t command)
 {
 	return genlmsg_put(m, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, 0, command, NBD_GENL_VERSION) ?
 		       0 :
@@ -49,7 +50,7 @@ int nbdnl_build_connect(struct nl_msg *m, int family, const struct nbdnl_connect
 	const struct plan *p = c->plan;
 	uint64_t client_flags = c->destroy ? NBD_CFLAG_DESTROY_ON_DISCONNECT : 0;
 
-	if (build(m, family, NBD_CMD_CONNECT))
+	if (begin_message(m, family, NBD_CMD_CONNECT))
 		return -ENOMEM;
 	if (c->index != NBDNL_ANY_INDEX && nla_put_u32(m, NBD_ATTR_INDEX, (uint32_t)c->index))
 		return -ENOMEM;
@@ -67,26 +68,23 @@ int nbdnl_build_connect(struct nl_msg *m, int family, const struct nbdnl_connect
 
 int nbdnl_build_disconnect(struct nl_msg *m, int family, uint32_t index)
 {
-	if (build(m, family, NBD_CMD_DISCONNECT) || nla_put_u32(m, NBD_ATTR_INDEX, index))
+	if (begin_message(m, family, NBD_CMD_DISCONNECT) || nla_put_u32(m, NBD_ATTR_INDEX, index))
 		return -ENOMEM;
 	return 0;
 }
 
 static int build_reconfigure(struct nl_msg *m, int family, uint32_t index, const char *backend)
 {
-	if (build(m, family, NBD_CMD_RECONFIGURE) || nla_put_u32(m, NBD_ATTR_INDEX, index))
+	if (begin_message(m, family, NBD_CMD_RECONFIGURE) || nla_put_u32(m, NBD_ATTR_INDEX, index))
 		return -ENOMEM;
 	if (backend[0] && nla_put_string(m, NBD_ATTR_BACKEND_IDENTIFIER, backend))
 		return -ENOMEM;
 	return 0;
 }
 
-int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd,
-		      int64_t timeout_s)
+int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd)
 {
 	if (build_reconfigure(m, family, index, backend))
-		return -ENOMEM;
-	if (timeout_s != NBDNL_KEEP && nla_put_u64(m, NBD_ATTR_TIMEOUT, (uint64_t)timeout_s))
 		return -ENOMEM;
 	return put_sockets(m, &fd, 1);
 }
@@ -97,14 +95,6 @@ int nbdnl_build_resize(struct nl_msg *m, int family, uint32_t index, const char 
 	if (build_reconfigure(m, family, index, backend))
 		return -ENOMEM;
 	return nla_put_u64(m, NBD_ATTR_SIZE_BYTES, size) ? -ENOMEM : 0;
-}
-
-int nbdnl_build_timeout(struct nl_msg *m, int family, uint32_t index, const char *backend,
-			uint32_t timeout_s)
-{
-	if (build_reconfigure(m, family, index, backend))
-		return -ENOMEM;
-	return nla_put_u64(m, NBD_ATTR_TIMEOUT, timeout_s) ? -ENOMEM : 0;
 }
 
 int nbdnl_build_probe(struct nl_msg *m, int family, uint32_t index, const char *backend)
@@ -189,24 +179,27 @@ void nbdnl_close(struct nbdnl *nl)
 	free(nl);
 }
 
-/* An empty message, as nlmsg_alloc makes it. */
-static struct nl_msg *message(struct nbdnl *nl)
+/* The message, empty as nlmsg_alloc makes it. */
+static struct nl_msg *empty_message(struct nbdnl *nl)
 {
 	nlmsg_hdr(nl->m)->nlmsg_len = NLMSG_HDRLEN;
 	return nl->m;
 }
 
 /*
- * Sends the message and reads the kernel's verdict, with its errno as it is (nl_send_sync would fold
- * it into libnl's own codes). The command is over when the send returns (genl_rcv_msg runs in it), so
- * the answer is there, or was lost for want of memory. -EPROTO when there is none.
+ * Sends the message, unless building it has failed with built, and reads the kernel's answer. Its
+ * errno stays as it is (nl_send_sync would fold it into libnl's own codes). The command is over
+ * when the send returns (genl_rcv_msg runs in it), so that the answer is there, or was lost for
+ * lack of memory. -EPROTO when there is none.
  */
-static int call(struct nbdnl *nl, struct nbdnl_answer *a)
+static int send_command(struct nbdnl *nl, int built, struct nbdnl_answer *a)
 {
 	int fd = nl_socket_get_fd(nl->sk);
 	ssize_t n;
 
 	*a = (struct nbdnl_answer){ 0 };
+	if (built)
+		return built;
 	if (nl_send_auto(nl->sk, nl->m) < 0)
 		return -EPROTO;
 	while (!a->done) {
@@ -222,10 +215,8 @@ static int call(struct nbdnl *nl, struct nbdnl_answer *a)
 int nbdnl_connect(struct nbdnl *nl, const struct nbdnl_connect *c, uint32_t *index, struct err *e)
 {
 	struct nbdnl_answer a;
-	int ret = nbdnl_build_connect(message(nl), nl->family, c);
+	int ret = send_command(nl, nbdnl_build_connect(empty_message(nl), nl->family, c), &a);
 
-	if (!ret)
-		ret = call(nl, &a);
 	if (ret)
 		return err_sys(e, ret == -EBUSY ? ERR_BUSY : ERR_KERNEL, -ret,
 			       "hand the connection to the kernel (NBD_CMD_CONNECT)");
@@ -239,23 +230,21 @@ int nbdnl_connect(struct nbdnl *nl, const struct nbdnl_connect *c, uint32_t *ind
 int nbdnl_disconnect(struct nbdnl *nl, uint32_t index, struct err *e)
 {
 	struct nbdnl_answer a;
-	int ret = nbdnl_build_disconnect(message(nl), nl->family, index);
+	int ret =
+		send_command(nl, nbdnl_build_disconnect(empty_message(nl), nl->family, index), &a);
 
-	if (!ret)
-		ret = call(nl, &a);
 	if (ret)
 		return err_sys(e, ERR_KERNEL, -ret, "disconnect (NBD_CMD_DISCONNECT)");
 	return 0;
 }
 
-/* Sends the message unless building it failed, with ret. */
-static int reconfigure(struct nbdnl *nl, int ret, uint32_t index, const char *what, struct err *e)
+static int send_reconfigure(struct nbdnl *nl, int built, uint32_t index, const char *what,
+			    struct err *e)
 {
 	struct nbdnl_answer a;
+	int ret = send_command(nl, built, &a);
 
-	if (!ret)
-		ret = call(nl, &a);
-	/* every other reason for EINVAL is kept out by what is sent here */
+	/* The messages built here give the kernel no other reason for EINVAL. */
 	if (ret == -EINVAL)
 		return err_set(e, ERR_ABSENT, EINVAL,
 			       "%s: nbd%u is not attached any more, or to another export", what,
@@ -266,33 +255,24 @@ static int reconfigure(struct nbdnl *nl, int ret, uint32_t index, const char *wh
 	return 0;
 }
 
-int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, int64_t timeout_s,
-		struct err *e)
+int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, struct err *e)
 {
-	int ret = nbdnl_build_offer(message(nl), nl->family, index, backend, fd, timeout_s);
+	int built = nbdnl_build_offer(empty_message(nl), nl->family, index, backend, fd);
 
-	return reconfigure(nl, ret, index, "replace a connection", e);
+	return send_reconfigure(nl, built, index, "replace a connection", e);
 }
 
 int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size,
 		 struct err *e)
 {
-	int ret = nbdnl_build_resize(message(nl), nl->family, index, backend, size);
+	int built = nbdnl_build_resize(empty_message(nl), nl->family, index, backend, size);
 
-	return reconfigure(nl, ret, index, "change the size", e);
-}
-
-int nbdnl_timeout(struct nbdnl *nl, uint32_t index, const char *backend, uint32_t timeout_s,
-		  struct err *e)
-{
-	int ret = nbdnl_build_timeout(message(nl), nl->family, index, backend, timeout_s);
-
-	return reconfigure(nl, ret, index, "change the time limit", e);
+	return send_reconfigure(nl, built, index, "change the size", e);
 }
 
 int nbdnl_probe(struct nbdnl *nl, uint32_t index, const char *backend, struct err *e)
 {
-	int ret = nbdnl_build_probe(message(nl), nl->family, index, backend);
+	int built = nbdnl_build_probe(empty_message(nl), nl->family, index, backend);
 
-	return reconfigure(nl, ret, index, "look at the configuration", e);
+	return send_reconfigure(nl, built, index, "look at the configuration", e);
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbdnl: the nbd driver's generic netlink family (drivers/block/nbd.c and linux/nbd-netlink.h).
  * Messages are built and parsed by functions that never send; only the last group talks to the
- * kernel. A command runs inside the call that sends it, which can be held up behind a dead server
- * (and holds up every other user of generic netlink): it belongs into a task or a kcall. Nothing is
- * allocated but by nbdnl_open. One struct nbdnl serves one thread at a time.
+ * kernel. A command runs inside the call that sends it, which can be held up behind a dead server,
+ * and holds up every other user of generic netlink: call it in a blocking_thread or a
+ * blocking_child. Only nbdnl_open allocates. One struct nbdnl serves one thread at a time.
  */
 #ifndef NBD_ATTACH_NBDNL_H
 #define NBD_ATTACH_NBDNL_H
@@ -21,13 +22,12 @@ struct nlmsghdr;
 struct nbdnl;
 
 #define NBDNL_ANY_INDEX (-1)
-#define NBDNL_KEEP      (-1)
 
 struct nbdnl_connect {
 	const struct plan *plan;
-	int64_t index; /* of the device, or NBDNL_ANY_INDEX for the kernel's choice */
+	int64_t index; /* device, or NBDNL_ANY_INDEX: the kernel chooses one */
 	bool destroy;  /* NBD_CFLAG_DESTROY_ON_DISCONNECT: the device goes with the connection */
-	/* Connected, in the transmission phase; more than one only with NBD_FLAG_CAN_MULTI_CONN. */
+	/* Sockets in the transmission phase; more than one only with NBD_FLAG_CAN_MULTI_CONN. */
 	const int *sockets;
 	unsigned count;
 };
@@ -43,37 +43,32 @@ int nbdnl_build_disconnect(struct nl_msg *m, int family, uint32_t index);
 
 /*
  * NBD_CMD_RECONFIGURE of a device that netlink has set up; backend is the identifier that CONNECT
- * gave, "" when it gave none. Each leaves alone what it does not name:
- * - offer: one socket for a connection that is dead. One, because the kernel stops at the first that it
- *   cannot use and keeps those before it; and never together with a size, which kernels from 6.12 on
- *   set first, waiting for the requests that wait for the socket. timeout_s is sent along unless it
- *   is NBDNL_KEEP.
- * - resize: bytes. The kernel takes any size: who makes it smaller than what is in use loses data.
- *   Only while no connection is dead.
- * - timeout: seconds. Resets queue/io_timeout.
+ * gave, "" when it gave none. Each changes only what it names:
+ * - offer: one socket for a connection that is dead. One, because the kernel stops at the first
+ *   socket that it cannot use and keeps those before it. Never together with a size: kernels from
+ *   6.12 on set the size first, and wait for the requests that wait for the socket.
+ * - resize: bytes. The kernel takes any size, and a size below what is in use loses data. Only
+ *   while no connection is dead.
  * - probe: changes nothing.
  * 0 or -ENOMEM.
  */
-int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd,
-		      int64_t timeout_s);
+int nbdnl_build_offer(struct nl_msg *m, int family, uint32_t index, const char *backend, int fd);
 int nbdnl_build_resize(struct nl_msg *m, int family, uint32_t index, const char *backend,
 		       uint64_t size);
-int nbdnl_build_timeout(struct nl_msg *m, int family, uint32_t index, const char *backend,
-			uint32_t timeout_s);
 int nbdnl_build_probe(struct nl_msg *m, int family, uint32_t index, const char *backend);
 
 /* The index in the answer to CONNECT; -EBADMSG for anything else. */
 int nbdnl_parse_connect(struct nlmsghdr *h, uint32_t *index);
 
-/* What the kernel had to say to one command. */
+/* The kernel's answer to one command. */
 struct nbdnl_answer {
-	bool done; /* its verdict was there */
-	int code;  /* which is 0 or -errno */
-	bool has_index;
-	uint32_t index; /* of the device, in the answer to CONNECT */
+	bool done;      /* the answer is complete */
+	int code;       /* 0 or -errno */
+	bool has_index; /* only in the answer to CONNECT */
+	uint32_t index; /* device */
 };
 
-/* Adds what one datagram says to the command of that sequence number; a is zeroed before the first. */
+/* Adds one datagram to the answer to command number seq; a is zeroed before the first. */
 void nbdnl_parse_answer(void *datagram, size_t len, uint32_t seq, struct nbdnl_answer *a);
 
 /*
@@ -85,29 +80,27 @@ void nbdnl_close(struct nbdnl *nl);
 
 /*
  * Hands the sockets over; the kernel holds references of its own then. *index is the device.
- * -EPERM: no CAP_SYS_ADMIN. -EBUSY (ERR_BUSY): it is attached, or somebody has it open just now. -EINVAL: also
- * while a device of that index is going away. /sys/block/nbdN/pid names the process that calls this.
+ * -EPERM: no CAP_SYS_ADMIN. -EBUSY (ERR_BUSY): it is attached, or somebody has it open just now.
+ * -EINVAL: also while a device of that index is going away. /sys/block/nbdN/pid names the process
+ * that calls this.
  */
 int nbdnl_connect(struct nbdnl *nl, const struct nbdnl_connect *c, uint32_t *index, struct err *e);
 
-/* Sends NBD_CMD_DISC to the server and takes the connections away. 0 for a device without any too. */
+/* Sends NBD_CMD_DISC to the server and drops the connections. 0 also for a device that has none. */
 int nbdnl_disconnect(struct nbdnl *nl, uint32_t index, struct err *e);
 
 /*
  * ERR_ABSENT (-EINVAL): not attached by netlink, or to another export; the driver writes a line to
  * the kernel's log then.
- * 0 of an offer does not mean that the kernel has taken the socket: without a dead connection, and for
- * a moment after one has died, it is dropped without a word. A timeout above 0, of the attachment or sent
- * along, shows as the socket's SO_SNDTIMEO once it is taken; without one the same socket is
+ * 0 of an offer does not mean that the kernel has taken the socket: without a dead connection, and
+ * for a moment after one has died, the kernel drops it silently. A timeout of the attachment above
+ * 0 shows as the socket's SO_SNDTIMEO once it is taken. Without a timeout the same socket is
  * offered again and again, which does no harm where it was taken before. The descriptor must stay
  * open until the call returns: the kernel looks it up when the command's turn has come.
  */
-int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, int64_t timeout_s,
-		struct err *e);
+int nbdnl_offer(struct nbdnl *nl, uint32_t index, const char *backend, int fd, struct err *e);
 int nbdnl_resize(struct nbdnl *nl, uint32_t index, const char *backend, uint64_t size,
 		 struct err *e);
-int nbdnl_timeout(struct nbdnl *nl, uint32_t index, const char *backend, uint32_t timeout_s,
-		  struct err *e);
 int nbdnl_probe(struct nbdnl *nl, uint32_t index, const char *backend, struct err *e);
 
 #endif

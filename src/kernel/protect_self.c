@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/protect_self.h"
 
 #include <errno.h>
@@ -15,9 +16,9 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
-enum { ROOM = 256 << 10 }; /* of the heap, beyond what is in use */
+enum { HEAP_ROOM = 256 << 10 }; /* spare bytes of the heap */
 
-static int never_kill(struct err *e)
+static int forbid_oom_kill(struct err *e)
 {
 	static const char score[] = "-1000";
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC), code = 0;
@@ -33,11 +34,11 @@ static int lock_memory(struct err *e)
 {
 	const struct rlimit none = { RLIM_INFINITY, RLIM_INFINITY };
 
-	/* Memory that was given back would have to be had again. */
+	/* Memory that is given back might not be available again. */
 	mallopt(M_TRIM_THRESHOLD, -1);
 	mallopt(M_MMAP_MAX, 0);
-	mallopt(M_TOP_PAD, ROOM);
-	/* CAP_IPC_LOCK is enough for us, not for what comes of us without it */
+	mallopt(M_TOP_PAD, HEAP_ROOM);
+	/* CAP_IPC_LOCK is enough for this process, but a child may not have it. */
 	setrlimit(RLIMIT_MEMLOCK, &none);
 	return mlockall(MCL_CURRENT | MCL_FUTURE) ?
 		       err_sys(e, ERR_KERNEL, errno, "lock all memory") :
@@ -46,9 +47,9 @@ static int lock_memory(struct err *e)
 
 int protect_self(struct err *e)
 {
-	int ret = never_kill(e);
+	int ret = forbid_oom_kill(e);
 
-	/* what the C library would read when it is first asked for a date */
+	/* The C library would read its time zone at the first use of a date. */
 	tzset();
 	if (!ret && prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) && errno != EINVAL)
 		ret = err_sys(e, ERR_KERNEL, errno, "PR_SET_IO_FLUSHER");
@@ -61,7 +62,7 @@ int protect_self(struct err *e)
 
 void protect_self_mark(char *arg0)
 {
-	/* "Killing root storage daemons" of systemd's documentation: the first byte of /proc/PID/cmdline */
+	/* systemd looks at the first byte of /proc/PID/cmdline, see its ROOT_STORAGE_DAEMONS. */
 	if (arg0[0])
 		arg0[0] = '@';
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/sandbox.h"
 
 #include <errno.h>
@@ -36,19 +37,26 @@
 #endif
 
 enum {
-	NOBODY =
-		65534, /* where there is no /etc/passwd: what Linux itself calls nobody, overflowuid in proc(5) */
+	NOBODY = 65534, /* overflowuid in proc(5), used where there is no /etc/passwd */
 	FILES_MAX = 256,
-	/* what 64 connections, the system's authorities and a relay's buffers need, several times over */
+	/*
+	 * 64 connections, the system's authorities and a relay's buffers need a fraction of this.
+	 */
 	MEMORY_MAX = 64 << 20,
 };
 
-/* --- the filter --------------------------------------------------------------------------------- */
+/* --- the filter ------------------------------------------------------------------------------- */
 
-/* When a rule counts. */
-enum when { ALWAYS, LOOKUPS, NO_LOOKUPS, LOCKED, SANITIZER };
+/* Bits: the conditions of a rule. */
+enum condition {
+	ALWAYS = 1 << 0,
+	LOOKUPS = 1 << 1,
+	NO_LOOKUPS = 1 << 2,
+	LOCKED = 1 << 3,
+	SANITIZER = 1 << 4,
+};
 
-/* An argument's bits; the kernel looks at 32 of an int, what is above them is anything. */
+/* An argument's bits: the kernel looks at 32 of an int, those above them may be anything. */
 struct argument {
 	unsigned place;
 	uint32_t mask, value;
@@ -56,57 +64,30 @@ struct argument {
 
 struct rule {
 	int call;
-	enum when when;
+	enum condition condition;
 	int refuse; /* errno; 0: allowed */
 	unsigned arguments;
 	struct argument argument[2];
 };
 
-#define ANY(when, call)                     \
-	{                                   \
-		SCMP_SYS(call), when, 0, 0, \
-		{                           \
-			{                   \
-				0, 0, 0     \
-			}                   \
-		}                           \
-	}
-#define REFUSE(when, call, code)               \
-	{                                      \
-		SCMP_SYS(call), when, code, 0, \
-		{                              \
-			{                      \
-				0, 0, 0        \
-			}                      \
-		}                              \
-	}
-#define BITS(when, call, place, mask, value) REFUSE_BITS(when, call, place, mask, value, 0)
-#define REFUSE_BITS(when, call, place, mask, value, code) \
-	{                                                 \
-		SCMP_SYS(call), when, code, 1,            \
-		{                                         \
-			{                                 \
-				place, mask, value        \
-			}                                 \
-		}                                         \
-	}
-#define IS(when, call, place, value) BITS(when, call, place, UINT32_MAX, value)
-#define SOCKET(when, family, type)                  \
-	{                                           \
-		SCMP_SYS(socket), when, 0, 2,       \
-		{                                   \
-			{ 0, UINT32_MAX, family },  \
-			{                           \
-				1, SOCK_TYPES, type \
-			}                           \
-		}                                   \
-	}
+/* clang-format off */
+#define REFUSE(condition, call, code) { SCMP_SYS(call), condition, code, 0, { { 0, 0, 0 } } }
+#define REFUSE_BITS(condition, call, place, mask, value, code) \
+	{ SCMP_SYS(call), condition, code, 1, { { place, mask, value } } }
+#define SOCKET(condition, family, type) \
+	{ SCMP_SYS(socket), condition, 0, 2, \
+	  { { 0, UINT32_MAX, family }, { 1, SOCK_TYPES, type } } }
+/* clang-format on */
+#define ANY(condition, call) REFUSE(condition, call, 0)
+#define BITS(condition, call, place, mask, value) \
+	REFUSE_BITS(condition, call, place, mask, value, 0)
+#define IS(condition, call, place, value) BITS(condition, call, place, UINT32_MAX, value)
 
 enum {
-	SOCK_TYPES = 0xf, /* without SOCK_CLOEXEC and SOCK_NONBLOCK; SOCK_TYPE_MASK of the kernel */
-	/* O_TMPFILE has O_DIRECTORY in it, which is harmless */
+	SOCK_TYPES = 0xf, /* SOCK_TYPE_MASK of the kernel: no SOCK_CLOEXEC, no SOCK_NONBLOCK */
+	/* O_TMPFILE has O_DIRECTORY in it, which is harmless. */
 	WRITING = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY),
-	/* all but the signal and the word for the C library that a fork has */
+	/* All flags of clone except those of a fork: the signal and words for the C library. */
 	NOT_FORK = ~(CSIGNAL | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_PARENT_SETTID),
 #ifdef __s390x__
 	CLONE_FLAGS = 1,
@@ -124,7 +105,7 @@ static const struct rule rules[] = {
 	ANY(ALWAYS, recvmsg),
 	ANY(ALWAYS, sendto),
 	ANY(ALWAYS, sendmsg),
-	/* GnuTLS sends what it has as a whole */
+	/* GnuTLS sends a record in one call. */
 	ANY(ALWAYS, writev),
 	ANY(ALWAYS, poll),
 	ANY(ALWAYS, ppoll),
@@ -162,7 +143,7 @@ static const struct rule rules[] = {
 	IS(ALWAYS, fcntl64, 1, F_SETFD),
 	IS(ALWAYS, fcntl64, 1, F_GETFL),
 	IS(ALWAYS, fcntl64, 1, F_SETFL),
-	/* memory, never one that is made executable */
+	/* memory, never executable memory */
 	ANY(ALWAYS, brk),
 	ANY(ALWAYS, munmap),
 	ANY(ALWAYS, mremap),
@@ -171,7 +152,7 @@ static const struct rule rules[] = {
 	BITS(ALWAYS, mmap2, 2, PROT_EXEC, 0),
 	BITS(ALWAYS, mprotect, 2, PROT_EXEC, 0),
 	ANY(LOCKED, mlockall),
-	/* time and chance */
+	/* time and random numbers */
 	ANY(ALWAYS, clock_gettime),
 	ANY(ALWAYS, clock_gettime64),
 	ANY(ALWAYS, clock_getres),
@@ -180,7 +161,7 @@ static const struct rule rules[] = {
 	ANY(ALWAYS, gettimeofday),
 	ANY(ALWAYS, time),
 	ANY(ALWAYS, getrandom),
-	/* relays and look-ups: a fork, and what such a child does before and at its end */
+	/* relays and look-ups: a fork, and the first and last calls of such a child */
 	BITS(ALWAYS, clone, CLONE_FLAGS, (uint32_t)NOT_FORK, 0),
 	REFUSE(ALWAYS, clone3, ENOSYS),
 	ANY(ALWAYS, fork),
@@ -189,11 +170,11 @@ static const struct rule rules[] = {
 	ANY(ALWAYS, chdir),
 	IS(ALWAYS, prctl, 0, PR_SET_NAME),
 	IS(ALWAYS, prctl, 0, PR_SET_PDEATHSIG),
-	/* allocators name their memory */
+	/* Allocators name their memory. */
 	IS(ALWAYS, prctl, 0, PR_SET_VMA),
 	ANY(ALWAYS, exit),
 	ANY(ALWAYS, exit_group),
-	/* what the C library does by itself */
+	/* calls that the C library makes by itself */
 	ANY(ALWAYS, futex),
 	ANY(ALWAYS, futex_time64),
 	ANY(ALWAYS, set_robust_list),
@@ -214,7 +195,10 @@ static const struct rule rules[] = {
 	ANY(ALWAYS, getgid),
 	ANY(ALWAYS, getegid),
 
-	/* files, refused without an end: GnuTLS looks for changes of its configuration before each session */
+	/*
+	 * Files. Refused, but the process goes on: GnuTLS looks for changes of its configuration
+	 * before each session.
+	 */
 	REFUSE(NO_LOOKUPS, open, EACCES),
 	REFUSE(NO_LOOKUPS, openat, EACCES),
 	REFUSE(NO_LOOKUPS, access, EACCES),
@@ -227,15 +211,21 @@ static const struct rule rules[] = {
 	REFUSE(NO_LOOKUPS, statx, EACCES),
 	REFUSE(NO_LOOKUPS, readlink, EACCES),
 	REFUSE(NO_LOOKUPS, readlinkat, EACCES),
-	/* which is fstat() of some C libraries, too */
+	/* The same call is fstat() of some C libraries. */
 	REFUSE_BITS(NO_LOOKUPS, newfstatat, 3, AT_EMPTY_PATH, 0, EACCES),
 	REFUSE_BITS(NO_LOOKUPS, fstatat64, 3, AT_EMPTY_PATH, 0, EACCES),
 	BITS(NO_LOOKUPS, newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
 	BITS(NO_LOOKUPS, fstatat64, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
-	/* to ask for the name of a network interface, of whichever family; its number will do */
+	/*
+	 * The C library asks such a socket for the name of a network interface; the number will
+	 * do.
+	 */
 	REFUSE_BITS(NO_LOOKUPS, socket, 1, SOCK_TYPES, SOCK_DGRAM, EACCES),
 
-	/* the C library's resolver and its modules: configuration, name servers, the routes to sort by, local services */
+	/*
+	 * The C library's resolver and its modules: configuration, name servers, routes to sort
+	 * addresses by, local services.
+	 */
 	BITS(LOOKUPS, open, 1, WRITING, 0),
 	BITS(LOOKUPS, openat, 2, WRITING, 0),
 	ANY(LOOKUPS, access),
@@ -273,38 +263,24 @@ static const struct rule rules[] = {
 	IS(LOOKUPS, ioctl, 1, FIONREAD),
 	IS(LOOKUPS, ioctl, 1, SIOCGIFNAME),
 	IS(LOOKUPS, ioctl, 1, SIOCGIFINDEX),
-	/* a look-up that is given up */
+	/* the end of a look-up that is cancelled */
 	IS(LOOKUPS, kill, 1, SIGKILL),
 
-	/* AddressSanitizer: the stack for its reports, and the reports */
+	/* AddressSanitizer: the stack for its reports */
 	ANY(SANITIZER, sigaltstack),
 };
 
-static bool counts(const struct sandbox *c, enum when when)
-{
-	switch (when) {
-	case LOOKUPS:
-		return c->lookups;
-	case NO_LOOKUPS:
-		return !c->lookups;
-	case LOCKED:
-		return c->locked;
-	case SANITIZER:
-		return SANITIZED;
-	default:
-		return true;
-	}
-}
-
 static int add_rules(scmp_filter_ctx ctx, const struct sandbox *c)
 {
+	const unsigned conditions = ALWAYS | (c->lookups ? LOOKUPS : NO_LOOKUPS) |
+				    (c->locked ? LOCKED : 0U) | (SANITIZED ? SANITIZER : 0U);
 	struct scmp_arg_cmp compare[2];
 	int ret = 0;
 
 	for (size_t i = 0; !ret && i < sizeof(rules) / sizeof(rules[0]); i++) {
 		const struct rule *r = &rules[i];
 
-		if (!counts(c, r->when))
+		if (!(r->condition & conditions))
 			continue;
 		for (unsigned k = 0; k < r->arguments; k++)
 			compare[k] = (struct scmp_arg_cmp){
@@ -321,12 +297,12 @@ static int add_rules(scmp_filter_ctx ctx, const struct sandbox *c)
 	return ret;
 }
 
-static int filter(const struct sandbox *c, struct sandbox_result *r, struct err *e)
+static int install_filter(const struct sandbox *c, struct sandbox_result *r, struct err *e)
 {
 	scmp_filter_ctx ctx;
 	int ret;
 
-	/* seccomp(2): the program is looked at only where there are filters */
+	/* EFAULT: the kernel has filters, and looks at the program; seccomp(2) */
 	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) && errno != EFAULT)
 		return 0;
 	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -346,20 +322,20 @@ static int filter(const struct sandbox *c, struct sandbox_result *r, struct err 
 	return 0;
 }
 
-/* --- the rest ----------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 /*
- * Without the modules of the name service: they would stay in memory, and where users come from a server it may be behind
- * the network that is not there yet.
+ * Reads /etc/passwd and not the name service, whose modules would stay in memory. A server that
+ * knows the users may be behind the network that is not there yet.
  */
-static int find_user(const char *name, uid_t *uid, gid_t *gid, struct err *e)
+static int read_user_ids(const char *name, uid_t *uid, gid_t *gid, struct err *e)
 {
 	const char *wanted = name ? name : "nobody";
 	char buf[2048], shown[256];
 	struct passwd pw, *p = NULL;
 	FILE *f;
 
-	/* An initramfs has no such file. */
+	/* root needs no file: an initramfs has none. */
 	*uid = *gid = 0;
 	if (!strcmp(wanted, "root"))
 		return 0;
@@ -379,7 +355,7 @@ static int find_user(const char *name, uid_t *uid, gid_t *gid, struct err *e)
 	return err_set(e, ERR_USAGE, ENOENT, "there is no user %s in /etc/passwd", shown);
 }
 
-static int limit(const struct sandbox *c, struct err *e)
+static int set_limits(const struct sandbox *c, struct err *e)
 {
 	const struct {
 #ifdef __GLIBC__
@@ -394,7 +370,7 @@ static int limit(const struct sandbox *c, struct err *e)
 		{ RLIMIT_CORE, true, 0, "core dumps" },
 		{ RLIMIT_FSIZE, !c->token && !c->lenient, 0, "file sizes" },
 		{ RLIMIT_NOFILE, !c->lenient, FILES_MAX, "open files" },
-		/* AddressSanitizer reserves more than there is */
+		/* AddressSanitizer reserves far more memory than it uses. */
 		{ RLIMIT_DATA, !SANITIZED && !c->lenient && !c->token, MEMORY_MAX, "memory" },
 	};
 	struct rlimit now;
@@ -413,15 +389,18 @@ static int limit(const struct sandbox *c, struct err *e)
 	return 0;
 }
 
-/* While we may. What is allocated later, or in a relay, is locked by somebody without privilege, or not to be had. */
-static bool lock(void)
+/*
+ * Locks all memory, now and later, while there is the privilege to remove the limit: what is
+ * allocated later, or in a relay, has to be locked without privilege.
+ */
+static bool lock_all_memory(void)
 {
 	const struct rlimit none = { RLIM_INFINITY, RLIM_INFINITY };
 
 	return !setrlimit(RLIMIT_MEMLOCK, &none) && !mlockall(MCL_CURRENT | MCL_FUTURE);
 }
 
-static int become(uid_t uid, gid_t gid, struct err *e)
+static int become_user(uid_t uid, gid_t gid, struct err *e)
 {
 	if (geteuid())
 		return 0;
@@ -431,13 +410,13 @@ static int become(uid_t uid, gid_t gid, struct err *e)
 	return 0;
 }
 
-/* capabilities(7): a root without any is a user like others, who owns much. */
+/* A root without capabilities is a user like others, who owns much; capabilities(7). */
 static int drop_capabilities(struct err *e)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
 
-	/* neither is there to be had for who has none, and then they do not matter */
+	/* These fail for a process without capabilities, and do not matter to it. */
 	prctl(PR_SET_SECUREBITS,
 	      SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
 		      SECBIT_NO_SETUID_FIXUP_LOCKED,
@@ -455,15 +434,15 @@ int sandbox_enter(const struct sandbox *c, struct sandbox_result *r, struct err 
 	int ret;
 
 	memset(r, 0, sizeof(*r));
-	ret = find_user(c->user, &uid, &gid, e);
+	ret = read_user_ids(c->user, &uid, &gid, e);
 	if (!ret)
-		ret = limit(c, e);
-	/* the C library reads its time zone once; dates of certificates want it */
+		ret = set_limits(c, e);
+	/* The C library reads its time zone now and never again; dates of certificates need it. */
 	tzset();
 	if (!ret && c->locked)
-		r->locked = lock();
+		r->locked = lock_all_memory();
 	if (!ret && !c->token)
-		ret = become(uid, gid, e);
+		ret = become_user(uid, gid, e);
 	if (!ret)
 		ret = drop_capabilities(e);
 	if (!ret && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -471,6 +450,6 @@ int sandbox_enter(const struct sandbox *c, struct sandbox_result *r, struct err 
 	if (!ret && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		ret = err_sys(e, ERR_FAILED, errno, "hide memory from others");
 	if (!ret && !c->lenient && !c->token)
-		ret = filter(c, r, e);
+		ret = install_filter(c, r, e);
 	return ret ? err_wrap(e, "confine a process") : 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/client.h"
 
 #include <errno.h>
@@ -8,67 +9,66 @@
 
 #include "net/blocking_child.h"
 
-int client_open(struct client **out, const struct target *rq, int cancel_fd, struct err *e)
+int client_open(struct client **out, const struct settings *settings,
+		const struct metactx *contexts, int cancel_fd, struct err *e)
 {
-	struct client *s = calloc(1, sizeof(*s));
+	struct client *c = calloc(1, sizeof(*c));
 	struct connect_attempt a = {
 		.goal = NEG_GOAL_QUERY,
-		.timeout_ms = rq->timeout_ms,
+		.timeout_ms = settings->connect_timeout_ms,
+		.contexts = contexts,
 		.cancel_fd = cancel_fd,
 	};
-	struct transmission_params params;
-	struct connector *l = NULL;
 	int ret;
 
 	*out = NULL;
-	if (!s)
+	if (!c)
 		return err_sys(e, ERR_FAILED, ENOMEM, "connect");
-	s->rq = rq;
-	a.keep = &s->conn;
-	ret = connect_prepare(&l, rq, e);
+	c->settings = settings;
+	a.keep = &c->conn;
+	ret = connect_prepare(&c->connector, settings, 0, e);
 	if (!ret)
-		ret = connect_run(l, &a, NULL, NULL, &s->link, e);
-	connect_free(l);
+		ret = connect_run(c->connector, &a, NULL, NULL, &c->link, e);
 	if (ret) {
-		free(s);
+		connect_free(c->connector);
+		free(c);
 		return ret;
 	}
-	transmission_params(&params, &s->link.export, neg_contexts(s->conn.neg));
-	transmission_init(&s->query, &params);
-	*out = s;
+	transmission_init(&c->query, &c->link.export, neg_contexts(c->conn.neg));
+	*out = c;
 	return 0;
 }
 
-/* It has been said, or after a breach nothing more is to be: see handshake_hang_up. */
-static void no_farewell(struct client *s)
+/* NBD_CMD_DISC was sent, or must not be after a breach: handshake_hang_up leaves it out. */
+static void mark_ended(struct client *c)
 {
-	s->conn.stage = HANDSHAKE_FAILED;
+	c->conn.stage = HANDSHAKE_FAILED;
 }
 
-/* What became of a move: 0 to go on, 1 to wait, or an error of TLS. */
-static int moved(struct client *s, ssize_t n, struct err *e)
+/* Tells transmission what was moved: 0 to go on, 1 to wait, or an error of TLS. */
+static int note_moved(struct client *c, ssize_t n, struct err *e)
 {
-	struct transmission *q = &s->query;
-	/* A server that closes with our bytes unread resets: the same as an end */
+	struct transmission *q = &c->query;
+	/* A server that closes with our bytes unread resets: the same as an end. */
 	bool ended = !n || n == -ECONNRESET || n == -EPIPE;
 
 	if (n > 0)
 		transmission_moved(q, (size_t)n);
 	else if (n == -EAGAIN)
 		return 1;
-	else if (s->conn.encrypted && (!ended || !s->conn.answered))
-		return tls_failure(s->conn.tls, e);
+	else if (c->conn.encrypted && (!ended || !c->conn.answered))
+		return tls_failure(c->conn.tls, e);
 	else
 		transmission_broken(q, ended ? 0 : (int)-n);
 	return 0;
 }
 
-/* Until the connection is ready: 0, 1 at the deadline, or an error. */
-static int wait_for(struct client *s, bool sending, long long deadline, int cancel_fd,
-		    struct err *e)
+/* Waits until the connection is ready: 0, 1 at the deadline, or an error. */
+static int wait_ready(struct client *c, bool sending, long long deadline, int cancel_fd,
+		      struct err *e)
 {
 	struct pollfd p[] = {
-		{ .fd = s->conn.fd, .events = handshake_wants(&s->conn, sending) },
+		{ .fd = c->conn.fd, .events = handshake_wants(&c->conn, sending) },
 		{ .fd = cancel_fd, .events = POLLIN },
 	};
 	long long left = deadline - monotonic_ms();
@@ -82,14 +82,13 @@ static int wait_for(struct client *s, bool sending, long long deadline, int canc
 
 static bool is_event(enum transmission_want want)
 {
-	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_DATA ||
-	       want == TRANSMISSION_HOLE || want == TRANSMISSION_REPLY;
+	return want == TRANSMISSION_EXTENT || want == TRANSMISSION_REPLY;
 }
 
-int client_next(struct client *s, long long deadline, int cancel_fd, struct transmission_buf *buf,
+int client_next(struct client *c, long long deadline, int cancel_fd, struct transmission_buf *buf,
 		struct err *e)
 {
-	struct transmission *q = &s->query;
+	struct transmission *q = &c->query;
 	enum transmission_want want;
 	int ret;
 
@@ -99,36 +98,37 @@ int client_next(struct client *s, long long deadline, int cancel_fd, struct tran
 		want = transmission_want(q, buf);
 	}
 	while (want == TRANSMISSION_READ || want == TRANSMISSION_WRITE) {
-		ret = moved(s,
-			    want == TRANSMISSION_READ ?
-				    handshake_recv(&s->conn, buf->in, buf->len) :
-				    handshake_send(&s->conn, buf->out, buf->len),
-			    e);
-		/* Also after progress, or a stream of single bytes would never see the deadline. */
+		ret = note_moved(c,
+				 want == TRANSMISSION_READ ?
+					 handshake_recv(&c->conn, buf->in, buf->len) :
+					 handshake_send(&c->conn, buf->out, buf->len),
+				 e);
+		/* The deadline counts also after progress: a server may send byte by byte. */
 		if (ret > 0)
-			ret = wait_for(s, want == TRANSMISSION_WRITE, deadline, cancel_fd, e);
+			ret = wait_ready(c, want == TRANSMISSION_WRITE, deadline, cancel_fd, e);
 		else if (!ret)
 			ret = monotonic_ms() >= deadline;
 		if (ret > 0)
 			transmission_timed_out(q);
 		else if (ret)
-			return connections_explain(s->rq, &s->link, e);
+			return connections_explain(c->settings, 0, &c->link, e);
 		want = transmission_want(q, buf);
 	}
 	if (want == TRANSMISSION_DONE || want == TRANSMISSION_FAILED)
-		no_farewell(s);
+		mark_ended(c);
 	if (want != TRANSMISSION_FAILED)
 		return (int)want;
 	*e = *transmission_failure(q);
-	return connections_explain(s->rq, &s->link, e);
+	return connections_explain(c->settings, 0, &c->link, e);
 }
 
-void client_close(struct client *s)
+void client_close(struct client *c)
 {
-	if (!s)
+	if (!c)
 		return;
-	handshake_hang_up(&s->conn);
-	handshake_end(&s->conn);
-	connections_close(&s->link, false);
-	free(s);
+	handshake_hang_up(&c->conn);
+	handshake_end(&c->conn);
+	connections_close(&c->link, false);
+	connect_free(c->connector);
+	free(c);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * link: from "where" to finished handshakes: name resolution, connections and neg, all side by side under
- * one deadline. Request and result are flat, so that they can become messages between processes;
- * the descriptors and the child of a result belong to whoever holds it. Never touches a device.
+ * connect: from a server to connections in the transmission phase: look-up, handshakes, relays, all
+ * under one deadline. The result is flat, so that it can become a message between processes;
+ * whoever holds it owns its descriptors and its child. Never touches a device.
  */
 #ifndef NBD_ATTACH_CONNECT_H
 #define NBD_ATTACH_CONNECT_H
@@ -16,134 +17,101 @@
 #include "proto/export.h"
 #include "proto/neg.h"
 #include "policy/plan.h"
+#include "policy/settings.h"
 #include "net/tls.h"
-#include "proto/uri.h"
-
-#define TARGET_COMMAND_MAX 8192
-#define TARGET_ARGS_MAX    256
-
-/* Who does the record layer of TLS, once the handshake is done. */
-enum tls_offload {
-	TLS_OFFLOAD_AUTO,    /* the kernel where it can, else a relay process */
-	TLS_OFFLOAD_REQUIRE, /* the kernel, or failure */
-	TLS_OFFLOAD_NO,      /* a relay process */
-};
-
-struct target {
-	enum neg_goal goal;
-	unsigned timeout_ms; /* for everything together */
-	unsigned
-		peer_timeout_s; /* as sockopt_set_peer_timeout, for connections of NEG_GOAL_GO, a relay's too */
-	struct plan_multi
-		multi; /* for NEG_GOAL_GO; the other goals have one connection, and so have commands */
-	struct uri where;        /* but for a command's, of which only the export and tls count */
-	struct tls_params tls;   /* for where.tls; without a hostname that of where is expected */
-	struct metactx contexts; /* for NEG_GOAL_QUERY */
-	enum tls_offload offload;
-	unsigned command_args;            /* 0: no command */
-	char command[TARGET_COMMAND_MAX]; /* that many NUL-terminated strings */
-};
 
 struct connections {
-	unsigned count;                /* connections; 0 for all goals but GO */
-	int fds[PLAN_CONNECTIONS_MAX]; /* that many, blocking */
+	unsigned count;                /* connections; 0 for all goals but NEG_GOAL_GO */
+	int fds[PLAN_CONNECTIONS_MAX]; /* blocking, count of them */
 	pid_t command;                 /* our child that serves the other end, or 0 */
 	int command_log;               /* its standard error, non-blocking, or -1 */
 	char peer[80];                 /* numeric address, or "local" */
-	bool encrypted; /* by TLS; for NEG_GOAL_GO fds take plain data all the same */
-	bool relayed; /* by a process for each, that ends with it: TLS that the kernel does not do, or vsock */
-	struct tls_info tls;
+	bool encrypted;       /* the server is reached by TLS; fds take plain data all the same */
+	bool relayed;         /* each of fds goes to a relay process, which ends with it */
+	struct tls_info tls;  /* filled if encrypted */
 	struct export export; /* the same on all */
-	char note
-		[512]; /* for the user: why there are fewer connections than wanted, or what was forced; or "" */
+	/* Why there are fewer connections than wanted, or what was forced: for the user; or "". */
+	char note[512];
 };
 
-/* Puts argv's strings into the request; -E2BIG (ERR_USAGE) when they are too long or too many. */
-int target_set_command(struct target *rq, char *const argv[], struct err *e);
-
 /*
- * What the request means, for messages: "host:port", a path, or the command's name. Escaped, always
- * terminated.
- */
-void target_endpoint(const struct target *rq, char *buf, size_t cap);
-
-/*
- * A request that is run again and again: its credentials are read once, and the addresses of its host stay known.
- * Neither is shared with anybody.
+ * One server of the settings that is connected to again and again: its credentials are read once,
+ * and the addresses of its host stay known. Neither is shared with anybody.
  */
 struct connector;
 
-/* What one connect_run is to do; goal, timeout_ms and multi as in a target. */
+/* What one connect_run is to do. */
 struct connect_attempt {
 	enum neg_goal goal;
-	unsigned timeout_ms;
+	unsigned timeout_ms; /* limit for everything together */
+	/* For NEG_GOAL_GO: the other goals have one connection, and so have commands. */
 	struct plan_multi multi;
-	bool locked;   /* relays keep all their memory in RAM, see relay_start */
+	const struct metactx *contexts; /* NEG_GOAL_QUERY only, or NULL */
+	bool locked;                    /* relays keep all their memory in RAM, see relay_start */
 	int cancel_fd; /* (or -1) ends it with -ECANCELED when it is readable or hangs up */
 	/*
-	 * For a Unix socket that cannot be reached by its path: that many sockets connected to it, which become
-	 * connect_run's; fewer than multi wants are as if it wanted no more, others are for connections that have to
-	 * begin anew (plan_multi's guard). 0: connect_run connects.
+	 * Connected sockets, for a process that sees no paths (by_path of struct transport),
+	 * which become connect_run's. Fewer than multi wants are as if it wanted no more; those
+	 * beyond are for handshakes that begin anew. 0: connect_run connects.
 	 */
 	unsigned connected;
 	const int *fds;
-	/* For NEG_GOAL_QUERY: where the connection goes, which is the caller's then, for handshake_end. */
+	/*
+	 * NEG_GOAL_QUERY: takes the connection, which is the caller's then, for handshake_end
+	 * before connect_free.
+	 */
 	struct handshake *keep;
 };
 
 /*
- * Reads the credentials, so that a mistake in them is found before anybody is contacted. rq must outlive *l, which is
- * the caller's, for connect_free, which lets go of all that was made here.
+ * Reads the credentials, so that a mistake in them is found before anybody is contacted. server
+ * is its number in settings, which must outlive *c. *c is the caller's, for connect_free.
  */
-int connect_prepare(struct connector **l, const struct target *rq, struct err *e);
-void connect_free(struct connector *l);
+int connect_prepare(struct connector **c, const struct settings *settings, unsigned server,
+		    struct err *e);
+void connect_free(struct connector *c);
 
 /* Looks up the host's addresses now, where it has a name; later runs use those. ERR_UNREACHABLE. */
-int connect_resolve(struct connector *l, unsigned timeout_ms, int cancel_fd, struct err *e);
+int connect_resolve(struct connector *c, unsigned timeout_ms, int cancel_fd, struct err *e);
 
 /*
- * Begins to look them up once more, beside whatever else is done: for a name whose addresses have all been no
- * good. The next run after that is done uses the new ones; where it fails the old ones stay.
+ * Begins to look them up once more, beside whatever else is done: for a name whose addresses have
+ * all failed. The next run after the look-up is done uses the new ones; where it fails the old
+ * ones stay.
  */
-void connect_refresh(struct connector *l);
+void connect_refresh(struct connector *c);
 
 /* Ends what connect_refresh has begun. */
-void connect_forget_refresh(struct connector *l);
+void connect_forget_refresh(struct connector *c);
 
 /*
- * Connects and does the handshake. On success of NEG_GOAL_GO rs->fds are in the transmission phase
- * and nothing after the handshake has been read from them; on success of NEG_GOAL_QUERY a->keep is, and a
- * command goes on until connections_close. For other goals the connection is ended in the way the protocol wants. item is called with ctx for each export of NEG_GOAL_LIST, may
- * be NULL for other goals. With TLS nothing but the wish for it is sent in plain text, and there is no way
- * back to that.
- *
- * All connections that multi wants begin at once, so that they take the round trips of one. Those
- * beyond the first to be done are a guess until plan_multi has judged that one's answer, and never hold
- * it up: where several are not allowed they are ended (CONNECT_GRACE_MS for the answer of those that have asked for
- * the transmission phase, so that they can say goodbye). With multi.automatic they have, after
- * that, as long again as the first took, and those that fail are done without (rs->note); otherwise one that
- * fails, and a server that permits only one, end everything.
+ * Connects and does the handshakes, as race_run says. On success of NEG_GOAL_GO result->fds are
+ * in the transmission phase and nothing after the handshake has been read from them. On success
+ * of NEG_GOAL_QUERY a->keep is, and a command goes on until connections_close. For other goals
+ * the connection is ended as the protocol wants. Calls item, which may be NULL for other goals,
+ * with ctx for each export of NEG_GOAL_LIST. With TLS nothing but the wish for it is sent in
+ * plain text, and there is no way back to plain text.
  *
  * Errors: ERR_UNREACHABLE, ERR_REFUSED, ERR_PROTOCOL, ERR_TLS, ERR_MULTI (also for answers that
- * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and rs holds nothing.
+ * differ), ERR_USAGE for a command that cannot be started. Nothing is left behind then, and
+ * result holds nothing.
  */
-enum { CONNECT_GRACE_MS = 100 };
-int connect_run(struct connector *l, const struct connect_attempt *a,
+int connect_run(struct connector *c, const struct connect_attempt *a,
 		void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		struct connections *rs, struct err *e);
-
-/* All of it, once. cancel_fd as in struct connect_attempt. */
-int connect_open(const struct target *rq, int cancel_fd,
-		 void (*item)(void *ctx, const struct neg_item *item), void *ctx,
-		 struct connections *rs, struct err *e);
-
-/* Puts to an error met on a connection of rs where that goes, and the last words of its command. Returns -e->code. */
-int connections_explain(const struct target *rq, struct connections *rs, struct err *e);
+		struct connections *result, struct err *e);
 
 /*
- * Ends a result that is not (or no more) wanted: NBD_CMD_DISC, close, and the end of the command, which has two
- * seconds to leave by itself. For one whose connections the kernel has taken over, only lets go of them.
+ * Adds to an error met on one of the connections the name of the server, and the last words of its
+ * command. Returns -e->code.
  */
-void connections_close(struct connections *rs, bool kernel_has_it);
+int connections_explain(const struct settings *settings, unsigned server, struct connections *c,
+			struct err *e);
+
+/*
+ * Ends connections that are not wanted (any more): NBD_CMD_DISC, close, and the end of the
+ * command (command_end). kernel_has_it: the kernel has taken them over, and only our descriptors
+ * are closed.
+ */
+void connections_close(struct connections *c, bool kernel_has_it);
 
 #endif

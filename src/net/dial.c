@@ -1,19 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/dial.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
-#include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/text.h"
+#include "net/transport.h"
 
 void dial_init(struct dial *d, const struct resolve_result *r)
 {
@@ -23,36 +18,29 @@ void dial_init(struct dial *d, const struct resolve_result *r)
 		d->fd[i] = -1;
 }
 
-static void describe(const union resolve_address *a, char *buf, size_t cap)
+static void fail_address(struct dial *d, unsigned i, int code)
 {
-	char host[NI_MAXHOST], port[NI_MAXSERV];
+	const union resolve_address *a = &d->addresses.address[i];
+	const struct transport *t = transport_of_family(a->sa.sa_family);
+	char address[TRANSPORT_TEXT_MAX];
 
-	if (a->sa.sa_family == AF_VSOCK)
-		snprintf(buf, cap, "vsock:%u:%u", a->vm.svm_cid, a->vm.svm_port);
-	else if (getnameinfo(&a->sa, resolve_length(a), host, sizeof(host), port, sizeof(port),
-			     NI_NUMERICHOST | NI_NUMERICSERV))
-		snprintf(buf, cap, "?");
+	t->describe(a, address, sizeof(address));
+	if (code == EAGAIN && t->refused_by_eagain)
+		err_set(&d->last, ERR_UNREACHABLE, code = ECONNREFUSED, "connect to %s: %s",
+			address, t->refused_by_eagain);
 	else
-		snprintf(buf, cap, a->sa.sa_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-}
-
-static void failed(struct dial *d, unsigned i, int code)
-{
-	char address[NI_MAXHOST + NI_MAXSERV + 4];
-
-	describe(&d->addresses.address[i], address, sizeof(address));
-	err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
+		err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
 	d->unknown |= code != ECONNREFUSED;
 	if (d->fd[i] >= 0) {
 		close(d->fd[i]);
 		d->fd[i] = -1;
 		d->open--;
 	}
-	/* RFC 8305 section 5: a failure lets the next one begin at once */
+	/* RFC 8305 section 5: after a failure the next one begins at once. */
 	d->next_ms = 0;
 }
 
-static void begin(struct dial *d, long long now)
+static void start_address(struct dial *d, long long now)
 {
 	unsigned i = d->next++;
 	const union resolve_address *a = &d->addresses.address[i];
@@ -61,15 +49,15 @@ static void begin(struct dial *d, long long now)
 	d->next_ms = now + DIAL_STAGGER_MS;
 	fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
-		failed(d, i, errno);
+		fail_address(d, i, errno);
 		return;
 	}
 	d->fd[i] = fd;
 	d->open++;
-	/* A request of 28 bytes must not wait for the answer to the one before it. */
+	/* A request of 28 bytes must not wait for the answer to the one before it (TCP only). */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, &a->sa, resolve_length(a)) && errno != EINPROGRESS)
-		failed(d, i, errno);
+		fail_address(d, i, errno);
 }
 
 /* Whether attempt i is connected; a failed one is closed. */
@@ -84,22 +72,10 @@ static bool is_connected(struct dial *d, unsigned i)
 	if (getsockopt(d->fd[i], SOL_SOCKET, SO_ERROR, &code, &len))
 		code = errno;
 	if (code) {
-		failed(d, i, code);
+		fail_address(d, i, code);
 		return false;
 	}
 	return true;
-}
-
-void dial_peer_name(int fd, char *buf, size_t cap)
-{
-	union resolve_address a;
-	socklen_t len = sizeof(a);
-
-	if (!getpeername(fd, &a.sa, &len) &&
-	    (a.sa.sa_family == AF_INET || a.sa.sa_family == AF_INET6 || a.sa.sa_family == AF_VSOCK))
-		describe(&a, buf, cap);
-	else
-		snprintf(buf, cap, "local");
 }
 
 int dial_step(struct dial *d, long long now, struct err *e)
@@ -119,12 +95,13 @@ int dial_step(struct dial *d, long long now, struct err *e)
 		}
 		if (d->next == d->addresses.count || (d->open && now < d->next_ms))
 			break;
-		begin(d, now);
+		start_address(d, now);
 	}
 	if (d->open)
 		return -EAGAIN;
 	*e = d->last;
-	if (d->unknown && e->code == ECONNREFUSED)
+	/* The caller must not take a failure for "not yet". */
+	if ((d->unknown && e->code == ECONNREFUSED) || e->code == EAGAIN)
 		e->code = EHOSTUNREACH;
 	if (d->addresses.count > 1)
 		err_wrap(e, "none of %u addresses answers; the last", d->addresses.count);
@@ -157,110 +134,12 @@ void dial_cancel(struct dial *d)
 
 int dial_unix(const char *path, struct err *e)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	char shown[4 * sizeof(a.sun_path)];
-	size_t len = strlen(path);
-	int fd, code;
+	struct resolve_result r = { .count = 1 };
+	struct dial d;
+	int ret = transport_unix_address(path, &r.address[0], e);
 
-	text_escape(shown, sizeof(shown), path, len);
-	if (len >= sizeof(a.sun_path))
-		return err_set(e, ERR_USAGE, ENAMETOOLONG, "Unix socket %s: longer than %zu bytes",
-			       shown, sizeof(a.sun_path) - 1);
-	memcpy(a.sun_path, path, len + 1);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_sys(e, ERR_FAILED, errno, "Unix socket");
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a))) {
-		code = errno;
-		close(fd);
-		/* unix(7): a full backlog is EAGAIN for a non-blocking socket, and there is nothing to wait for */
-		if (code == EAGAIN)
-			return err_set(e, ERR_UNREACHABLE, ECONNREFUSED,
-				       "connect to Unix socket %s: its server has a full backlog",
-				       shown);
-		return err_sys(e, ERR_UNREACHABLE, code, "connect to Unix socket %s", shown);
-	}
-	return fd;
-}
-
-/* A caller that has closed its own standard descriptors gets others under their numbers. */
-static int above_standard(int fd)
-{
-	return fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-}
-
-_Noreturn static void run_command(char *const argv[], int fd, int log, int report)
-{
-	sigset_t none;
-	int code;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	signal(SIGINT, SIG_DFL);
-	signal(SIGHUP, SIG_DFL);
-	signal(SIGTERM, SIG_DFL);
-	fd = above_standard(fd);
-	log = above_standard(log);
-	report = above_standard(report);
-	if (dup2(fd, STDIN_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0 &&
-	    dup2(log, STDERR_FILENO) >= 0)
-		execvp(argv[0], argv);
-	code = errno;
-	if (write(report, &code, sizeof(code)) < 0)
-		_exit(126);
-	_exit(127);
-}
-
-static void close_all(const int *fds, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-}
-
-int command_start(char *const argv[], pid_t *pid, int *log, struct err *e)
-{
-	/* pair, log pipe, and a pipe that closes at exec or reports its failure */
-	int fds[6] = { -1, -1, -1, -1, -1, -1 };
-	char shown[256];
-	pid_t child;
-	int code = 0;
-	ssize_t n;
-
-	text_escape(shown, sizeof(shown), argv[0], strlen(argv[0]));
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) || pipe2(fds + 2, O_CLOEXEC) ||
-	    pipe2(fds + 4, O_CLOEXEC)) {
-		code = errno;
-		close_all(fds, 6);
-		return err_sys(e, ERR_FAILED, code, "start %s: descriptors", shown);
-	}
-	child = fork();
-	if (child < 0) {
-		code = errno;
-		close_all(fds, 6);
-		return err_sys(e, ERR_FAILED, code, "start %s: fork", shown);
-	}
-	if (!child)
-		run_command(argv, fds[1], fds[3], fds[5]);
-	close(fds[1]);
-	close(fds[3]);
-	close(fds[5]);
-	do {
-		n = read(fds[4], &code, sizeof(code));
-	} while (n < 0 && errno == EINTR);
-	close(fds[4]);
-	if (n == (ssize_t)sizeof(code)) {
-		waitpid(child, NULL, 0);
-		close(fds[0]);
-		close(fds[2]);
-		return err_sys(e, ERR_USAGE, code, "start %s", shown);
-	}
-	fcntl(fds[0], F_SETFL, O_NONBLOCK);
-	fcntl(fds[2], F_SETFL, O_NONBLOCK);
-	/* Room for a talkative server until somebody reads; the default will do where this fails. */
-	fcntl(fds[2], F_SETPIPE_SZ, 1 << 20);
-	*pid = child;
-	*log = fds[2];
-	return fds[0];
+	if (ret)
+		return ret;
+	dial_init(&d, &r);
+	return dial_step(&d, 0, e);
 }

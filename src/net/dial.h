@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * stream: a connected byte stream as a non-blocking descriptor: TCP by the first of several
- * addresses to answer (RFC 8305 section 5), vsock(7), a Unix socket, or a socket pair to a child that serves
- * on its standard input and output. Knows nothing of NBD.
+ * dial: connects a byte stream, as a non-blocking descriptor, to the first of several addresses
+ * that answers (RFC 8305 section 5). Never waits, never resolves a name, and knows nothing of NBD.
  */
 #ifndef NBD_ATTACH_DIAL_H
 #define NBD_ATTACH_DIAL_H
 
 #include <poll.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <sys/types.h>
 
 #include "base/err.h"
 #include "net/resolve.h"
@@ -18,48 +16,43 @@
 /* RFC 8305 section 5: "recommended value for a default delay is 250 milliseconds". */
 enum { DIAL_STAGGER_MS = 250 };
 
-/* Attempts at several addresses at a time. */
+/* Attempts at several addresses at a time; attempt i goes to address i. */
 struct dial {
 	struct resolve_result addresses;
-	unsigned next;       /* the address to try next */
-	long long next_ms;   /* when, by monotonic_ms */
+	unsigned next;       /* address to try next */
+	long long next_ms;   /* start of the next attempt, by monotonic_ms */
 	unsigned open;       /* attempts under way */
-	int fd[RESOLVE_MAX]; /* of attempt i, or -1 */
-	unsigned winner;     /* the address that is connected, once one is */
-	struct err last;     /* why the last one failed */
-	bool unknown;        /* one failed in another way than by a refusal */
+	int fd[RESOLVE_MAX]; /* socket of each attempt, or -1 */
+	unsigned winner;     /* address that is connected, once one is */
+	struct err last;     /* error of the attempt that failed last */
+	bool unknown;        /* an attempt failed by something else than a refusal */
 };
 
 void dial_init(struct dial *d, const struct resolve_result *r);
 
 /*
- * Begins what is due at now and looks at the attempts under way, of which the caller has polled
- * those that dial_poll named. Returns a connected non-blocking descriptor, which is the caller's (the
- * other attempts are closed), -EAGAIN while there is hope, or another -errno when every address
- * has failed; with several addresses the text says so. -ECONNREFUSED: all of them are there and have no server.
+ * Starts what is due at now and looks at the attempts under way, which the caller has polled as
+ * dial_poll says. Returns a connected non-blocking descriptor, which is the caller's (the other
+ * attempts are closed), -EAGAIN while there is hope, or another -errno when every address has
+ * failed; with several addresses the text says so. -ECONNREFUSED: all hosts are there, and none has
+ * a server.
  */
 int dial_step(struct dial *d, long long now, struct err *e);
 
-/* Fills at most cap entries to be polled; returns how many. *timeout_ms (>= 0, -1 for none) is when the next attempt is due. */
+/*
+ * Fills at most cap entries to be polled and returns their number. *timeout_ms is the time until
+ * the next attempt is due, -1 for none.
+ */
 unsigned dial_poll(const struct dial *d, long long now, struct pollfd *p, unsigned cap,
 		   int *timeout_ms);
 
 /* Closes what is under way. */
 void dial_cancel(struct dial *d);
 
-/* "192.0.2.1:10809" or "[2001:db8::1]:10809" of a connected TCP socket, "vsock:2:10809", "local" of any other. */
-void dial_peer_name(int fd, char *buf, size_t cap);
-
-/* Connects to a Unix socket; a non-blocking descriptor or -errno. */
-int dial_unix(const char *path, struct err *e);
-
 /*
- * Starts argv (NULL-terminated, looked up in PATH) with one end of a socket pair as its standard
- * input and output and the write end of a pipe as its standard error. Returns our end of the
- * pair, non-blocking; *pid is a child of the caller, *log the pipe's other end, non-blocking.
- * A command that cannot be started is -errno (ERR_USAGE), no process is left, *pid and *log are as
- * they were.
+ * Connects to a Unix socket, which is done or fails at once. Returns a non-blocking descriptor, or
+ * -errno as dial_step does.
  */
-int command_start(char *const argv[], pid_t *pid, int *log, struct err *e);
+int dial_unix(const char *path, struct err *e);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * conn: one connection on its way through the handshake: dialled, in plain text, with TLS, done.
- * Never waits: several go on side by side under a caller that polls what handshake_poll names and then
- * calls handshake_step.
+ * handshake: one connection on its way through the handshake: dialled, in plain text, with TLS,
+ * done. Never waits: several go on side by side under a caller that polls as handshake_poll says
+ * and then calls handshake_step.
  */
 #ifndef NBD_ATTACH_HANDSHAKE_H
 #define NBD_ATTACH_HANDSHAKE_H
@@ -17,14 +18,14 @@
 #include "net/tls.h"
 #include "proto/wire.h"
 
-/* Descriptors that one connection can have polled at a time. */
+/* Descriptors that one handshake can have polled at a time. */
 enum { HANDSHAKE_POLL_MAX = RESOLVE_MAX };
 
 enum handshake_stage {
-	HANDSHAKE_IDLE, /* nothing begun, or closed */
+	HANDSHAKE_IDLE, /* not begun, or closed */
 	HANDSHAKE_DIAL,
-	HANDSHAKE_HANDSHAKE, /* of NBD */
-	HANDSHAKE_TLS,       /* of TLS, in its middle */
+	HANDSHAKE_HANDSHAKE, /* NBD, in plain text or over TLS */
+	HANDSHAKE_TLS,       /* handshake of TLS, in the middle of that of NBD */
 	HANDSHAKE_DONE,
 	HANDSHAKE_FAILED,
 };
@@ -34,75 +35,77 @@ struct handshake {
 	struct dial dial;
 	int fd;          /* -1: none yet, or taken by the caller */
 	struct tls *tls; /* NULL: none wanted */
-	bool encrypted;  /* tls is established and its records are ours to make */
-	bool answered;   /* something has come through it */
-	bool hurried;    /* there may be more than was looked at, no poll would tell */
+	bool encrypted;  /* tls is established, and we make its records */
+	bool answered;   /* the server has sent something through tls */
+	bool hurried;    /* more may be there to do, about which poll() says nothing */
 	struct neg *neg;
-	struct err err;                        /* at HANDSHAKE_FAILED */
-	uint8_t reply[WIRE_SIMPLE_REPLY_SIZE]; /* of handshake_reply, so far */
-	size_t got;
+	struct err err;                        /* reason of HANDSHAKE_FAILED */
+	uint8_t reply[WIRE_SIMPLE_REPLY_SIZE]; /* beginning of the reply for handshake_reply */
+	size_t got;                            /* bytes in reply */
 };
 
 /*
- * tls (or NULL), of which no handshake has begun, becomes c's, also on failure. 0 or -ENOMEM. To be ended
- * by handshake_end; a c that is all zeros need not be.
+ * tls (or NULL), whose handshake has not begun, becomes h's, also on failure. 0 or -ENOMEM. For
+ * handshake_end; an h that is all zeros need not be ended.
  */
-int handshake_init(struct handshake *c, const struct neg_params *params, struct tls *tls,
+int handshake_init(struct handshake *h, const struct neg_params *params, struct tls *tls,
 		   struct err *e);
 
 /*
- * Begins: by connecting to the first address to answer, to a Unix socket, or with a connected
- * non-blocking descriptor, which is c's from then on.
+ * Begins, by connecting to the first address that answers, or with a connected non-blocking
+ * descriptor, which is h's from then on.
  */
-void handshake_dial(struct handshake *c, const struct resolve_result *addresses);
-void handshake_unix(struct handshake *c, const char *path);
-void handshake_use(struct handshake *c, int fd);
+void handshake_dial(struct handshake *h, const struct resolve_result *addresses);
+void handshake_use(struct handshake *h, int fd);
 
 /*
- * Does what can be done at now (monotonic_ms) without waiting; true when the stage is HANDSHAKE_DONE or
- * HANDSHAKE_FAILED. item is called with ctx for each NEG_ITEM, or NULL.
+ * Does what can be done at now (monotonic_ms) without waiting; true when the stage is
+ * HANDSHAKE_DONE or HANDSHAKE_FAILED. Calls item, unless it is NULL, with ctx for each NEG_ITEM.
  */
-bool handshake_step(struct handshake *c, long long now,
+bool handshake_step(struct handshake *h, long long now,
 		    void (*item)(void *ctx, const struct neg_item *item), void *ctx);
 
 /* As dial_poll, for any stage; p has room for HANDSHAKE_POLL_MAX. */
-unsigned handshake_poll(struct handshake *c, long long now, struct pollfd *p, int *timeout_ms);
+unsigned handshake_poll(struct handshake *h, long long now, struct pollfd *p, int *timeout_ms);
 
 /*
- * Gives up, for code (a positive errno; ETIMEDOUT: because timeout_ms are over): HANDSHAKE_FAILED with a text that
- * says in which stage. Where only a farewell was outstanding it is HANDSHAKE_DONE.
+ * Gives up because of code, a positive errno (ETIMEDOUT: timeout_ms are over): HANDSHAKE_FAILED,
+ * with a text that says in which stage. HANDSHAKE_DONE where only a farewell was outstanding.
  */
-void handshake_give_up(struct handshake *c, int code, unsigned timeout_ms);
+void handshake_give_up(struct handshake *h, int code, unsigned timeout_ms);
 
 /*
- * Whether the server was asked to enter the transmission phase and has not answered: nothing can be said to it then,
- * its answer has to come first.
+ * Whether the server was asked to enter the transmission phase and has not answered: nothing can be
+ * said to it before its answer.
  */
-bool handshake_is_committed(const struct handshake *c);
-
-/* Bytes over TLS or plain: what was moved, 0 for the end (handshake_recv), -EAGAIN or another -errno. */
-ssize_t handshake_send(struct handshake *c, const void *buf, size_t len);
-ssize_t handshake_recv(struct handshake *c, void *buf, size_t len);
-
-/* What to poll for when either was -EAGAIN: POLLIN or POLLOUT. */
-short handshake_wants(const struct handshake *c, bool sending);
+bool handshake_is_committed(const struct handshake *h);
 
 /*
- * One request without payload in the transmission phase of HANDSHAKE_DONE, of which no other is under way;
- * 0 or -errno, where it could not be sent at once.
+ * Sends or receives bytes, over TLS or plain. Returns their number, 0 for the end (handshake_recv),
+ * -EAGAIN or another -errno.
  */
-int handshake_request(struct handshake *c, uint16_t command, uint64_t offset, uint32_t len);
+ssize_t handshake_send(struct handshake *h, const void *buf, size_t len);
+ssize_t handshake_recv(struct handshake *h, void *buf, size_t len);
+
+/* What to poll for after -EAGAIN: POLLIN or POLLOUT. */
+short handshake_wants(const struct handshake *h, bool sending);
 
 /*
- * Its simple reply ("Simple reply message"): 0 and the server's error code, -EAGAIN, -EPROTO for
- * anything else that comes, or the -errno of the connection's end.
+ * Sends one request without payload, in the transmission phase after HANDSHAKE_DONE, with no other
+ * one under way. 0, or -errno where it could not be sent at once.
  */
-int handshake_reply(struct handshake *c, uint32_t *error);
+int handshake_request(struct handshake *h, uint16_t command, uint64_t offset, uint32_t len);
 
-/* Says what the protocol wants to be said before the end, and closes; c may begin anew. */
-void handshake_hang_up(struct handshake *c);
+/*
+ * Receives its simple reply ("Simple reply message"): 0 and the server's error code, -EAGAIN,
+ * -EPROTO for anything else that comes, or the -errno of the connection's end.
+ */
+int handshake_reply(struct handshake *h, uint32_t *error);
 
-/* Closes without a word and frees all that c holds. */
-void handshake_end(struct handshake *c);
+/* Says what the protocol wants to be said before the end, and closes; h may begin anew. */
+void handshake_hang_up(struct handshake *h);
+
+/* Closes without a word and frees all that h holds. */
+void handshake_end(struct handshake *h);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/ktls.h"
 
 #include <errno.h>
@@ -13,7 +14,7 @@
 #define SOL_TLS 282
 #endif
 
-/* The kernel's structs for its ciphers, all beginning alike. */
+/* The structs of the kernel for its ciphers, which all begin alike. */
 union crypto_info {
 	struct tls_crypto_info info;
 	struct tls12_crypto_info_aes_gcm_128 aes_128_gcm;
@@ -28,7 +29,7 @@ bool ktls_available(void)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bool there;
 
-	/* net/ipv4/tcp_ulp.c looks for the protocol first, tls_init for a connection then */
+	/* net/ipv4/tcp_ulp.c looks for the protocol first, then tls_init for a connection. */
 	there = fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, sizeof(ulp)) &&
 		errno == ENOTCONN;
 	if (fd >= 0)
@@ -51,7 +52,7 @@ static void fill_gcm(const struct tls_keys *k, unsigned char *salt, unsigned cha
 }
 
 /* Returns the length of the struct that was filled, 0 for keys that do not fit it. */
-static socklen_t fill(const struct tls_keys *k, union crypto_info *c)
+static socklen_t fill_crypto_info(const struct tls_keys *k, union crypto_info *c)
 {
 	size_t iv_len = k->tls13 ? 12 : 4;
 
@@ -84,8 +85,8 @@ static socklen_t fill(const struct tls_keys *k, union crypto_info *c)
 	return 0;
 }
 
-/* Where a struct of the kernel's has the key, to compare what it gives back. */
-static const unsigned char *key_in(const struct tls_keys *k, const union crypto_info *c)
+/* Finds the key in what the kernel gives back. */
+static const unsigned char *kernel_key(const struct tls_keys *k, const union crypto_info *c)
 {
 	switch (k->cipher) {
 	case TLS_AES_128_GCM:
@@ -97,7 +98,7 @@ static const unsigned char *key_in(const struct tls_keys *k, const union crypto_
 	}
 }
 
-/* *taken: the kernel has some, whatever the result. */
+/* *taken: the kernel has keys, whatever the result. */
 static int give_keys(int fd, const struct tls *t, bool receive, bool *taken, struct err *e)
 {
 	int direction = receive ? TLS_RX : TLS_TX;
@@ -109,7 +110,7 @@ static int give_keys(int fd, const struct tls *t, bool receive, bool *taken, str
 	ret = tls_get_keys(t, receive, &keys, e);
 	if (ret)
 		goto out;
-	len = got_len = fill(&keys, &info);
+	len = got_len = fill_crypto_info(&keys, &info);
 	if (!len) {
 		ret = err_set(e, ERR_TLS, EOPNOTSUPP, "kernel TLS: keys of an unexpected size");
 		goto out;
@@ -119,10 +120,10 @@ static int give_keys(int fd, const struct tls *t, bool receive, bool *taken, str
 	if (!*taken)
 		ret = err_sys(e, ERR_TLS, errno, "kernel TLS: %s keys",
 			      receive ? "receive" : "send");
-	/* What it says it has, not what it was asked for. */
+	/* The kernel must say that it has what it was given. */
 	else if (getsockopt(fd, SOL_TLS, direction, &got, &got_len) || got_len != len ||
 		 got.info.cipher_type != info.info.cipher_type ||
-		 memcmp(key_in(&keys, &got), keys.key, keys.key_len))
+		 memcmp(kernel_key(&keys, &got), keys.key, keys.key_len))
 		ret = err_set(e, ERR_TLS, EPROTO,
 			      "kernel TLS: the kernel has not taken the %s keys",
 			      receive ? "receive" : "send");
@@ -139,7 +140,7 @@ int ktls_enable(int fd, const struct tls *t, struct err *e)
 	bool taken = false;
 	int ret;
 
-	/* before the socket is touched: is it a cipher for the kernel? */
+	/* Does the kernel have the cipher? Asked before anything is done to the socket. */
 	ret = tls_get_keys(t, false, &probe, e);
 	explicit_bzero(&probe, sizeof(probe));
 	if (ret)
@@ -148,7 +149,7 @@ int ktls_enable(int fd, const struct tls *t, struct err *e)
 		return err_set(e, ERR_TLS, EOPNOTSUPP, "kernel TLS: %s",
 			       errno == ENOENT ? "the kernel has no module tls" :
 						 "only TCP connections can have it");
-	/* Until it has keys the socket is as before, so that a cipher it lacks is no harm. */
+	/* Without keys the socket is as before: a cipher that the kernel lacks is no harm. */
 	ret = give_keys(fd, t, false, &taken, e);
 	if (ret)
 		return -(e->code = taken ? EPROTO : EOPNOTSUPP);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/relay.h"
 
 #include <errno.h>
@@ -15,9 +16,9 @@
 #include <unistd.h>
 
 enum {
-	/* Many requests at a time: what counts is the number of calls, not of bytes. */
+	/* Many requests at a time: the number of calls counts, not of bytes. */
 	PLAIN_SIZE = 256 * 1024,
-	/* as much again for records under way, and their headers */
+	/* Room for as much again in records under way, and their headers. */
 	SOCKET_BUFFER = 4 * 1024 * 1024,
 	FAREWELL_MS = 5000,
 };
@@ -36,8 +37,8 @@ static bool is_retry(void)
 	return errno == EAGAIN || errno == EINTR;
 }
 
-/* What has arrived, decrypted as far as there is room for it; true when there was too little. */
-static bool receive(struct relay *r)
+/* Decrypts what has arrived, as far as there is room; true when there was too little. */
+static bool read_net(struct relay *r)
 {
 	ssize_t n;
 
@@ -85,7 +86,7 @@ static void read_local(struct relay *r)
 	while (done < (size_t)n) {
 		ssize_t sent = tls_send(r->t, r->up + done, (size_t)n - done);
 
-		/* there is room for all of it, see tls_detach_io */
+		/* There is room for all of it, see tls_detach_io. */
 		if (sent <= 0) {
 			r->net_ended = true;
 			return;
@@ -94,10 +95,10 @@ static void read_local(struct relay *r)
 	}
 }
 
-/* Waits for what can go on. */
+/* Waits until one of the ends can go on. */
 static void wait_for_ends(const struct relay *r, struct pollfd p[2])
 {
-	/* The plain end is gone: the server may have what is left, but not for ever. */
+	/* Without the plain end the server may still take what is left, but not for ever. */
 	int timeout_ms = r->local_ended ? FAREWELL_MS : -1;
 
 	p[0] = (struct pollfd){ .fd = r->net };
@@ -110,7 +111,7 @@ static void wait_for_ends(const struct relay *r, struct pollfd p[2])
 		p[1].events |= POLLIN;
 	if (r->down_len)
 		p[1].events |= POLLOUT;
-	/* a hang-up that is nobody's turn yet would be reported at once and for ever */
+	/* An end that is not polled for anything would report a hang-up at once and for ever. */
 	for (int i = 0; i < 2; i++)
 		if (!p[i].events)
 			p[i].fd = -1;
@@ -118,8 +119,11 @@ static void wait_for_ends(const struct relay *r, struct pollfd p[2])
 		;
 }
 
-/* A server that has just been sent a lot may have no room for the goodbye yet; without one it was a cut. */
-static void farewell(struct relay *r)
+/*
+ * After a lot of data the server may have no room for the goodbye yet. Without one the end would
+ * look like a cut.
+ */
+static void send_close_notify(struct relay *r)
 {
 	struct pollfd p = { .fd = r->net, .events = POLLOUT };
 
@@ -129,7 +133,8 @@ static void farewell(struct relay *r)
 			break;
 }
 
-void relay_run(struct tls *t, int net, int local)
+/* The work of a relay process, until an end; closes both descriptors, which are non-blocking. */
+static void relay_tls(struct tls *t, int net, int local)
 {
 	struct relay *r = calloc(1, sizeof(*r));
 	struct pollfd p[2];
@@ -142,10 +147,10 @@ void relay_run(struct tls *t, int net, int local)
 	r->local = local;
 	for (;;) {
 		do {
-			full = receive(r);
+			full = read_net(r);
 			if (r->down_len)
 				write_local(r);
-			/* what is decrypted or buffered already wakes no poll */
+			/* What is decrypted or buffered already wakes no poll(). */
 		} while (full && r->down_len < sizeof(r->down));
 		if (tls_unsent(t) && tls_flush(t, net) < 0)
 			break;
@@ -160,23 +165,23 @@ void relay_run(struct tls *t, int net, int local)
 			read_local(r);
 	}
 	if (r->local_ended && !r->net_ended)
-		farewell(r);
+		send_close_notify(r);
 out:
 	free(r);
 	close(local);
 	close(net);
 }
 
-/* One direction without TLS. */
+/* One direction, without TLS. */
 struct pipe {
 	int from, to;
-	bool ended; /* nothing more comes from there */
+	bool ended; /* from has ended */
 	size_t off, len;
 	uint8_t data[PLAIN_SIZE];
 };
 
-/* Moves what goes at once; false when the other side is gone. */
-static bool pass(struct pipe *p)
+/* Moves what can be moved at once; false when the other side is gone. */
+static bool forward(struct pipe *p)
 {
 	ssize_t n;
 
@@ -196,7 +201,7 @@ static bool pass(struct pipe *p)
 	return true;
 }
 
-void relay_run_plain(int net, int local)
+static void relay_plain(int net, int local)
 {
 	struct pipe *up = calloc(1, sizeof(*up)), *down = calloc(1, sizeof(*down));
 	struct pollfd p[2];
@@ -206,7 +211,7 @@ void relay_run_plain(int net, int local)
 		goto out;
 	up->from = down->to = local;
 	up->to = down->from = net;
-	/* Either end is the end of both, after what has come from it. */
+	/* The end of either side is the end of both, after all that came from it. */
 	while (!(up->ended && !up->len) && !(down->ended && !down->len)) {
 		p[0] = (struct pollfd){ .fd = net };
 		p[1] = (struct pollfd){ .fd = local };
@@ -220,7 +225,7 @@ void relay_run_plain(int net, int local)
 		timeout_ms = up->ended ? FAREWELL_MS : -1;
 		if (!poll(p, 2, timeout_ms))
 			break;
-		if (!pass(up) || !pass(down))
+		if (!forward(up) || !forward(down))
 			break;
 	}
 out:
@@ -230,47 +235,47 @@ out:
 	close(net);
 }
 
-static bool is_null(int fd)
+static bool is_dev_null(int fd)
 {
 	struct stat st;
 
-	/* devices.txt of the kernel */
+	/* Number in devices.txt of the kernel. */
 	return !fstat(fd, &st) && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
 }
 
-/* A process that may open nothing has them already. */
-static void leave_terminal(void)
+/* A process that may open no files has /dev/null there already. */
+static void redirect_standard_fds(void)
 {
 	int null;
 
-	if (is_null(0) && is_null(1) && is_null(2))
+	if (is_dev_null(0) && is_dev_null(1) && is_dev_null(2))
 		return;
 	null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd <= 2; fd++)
 		dup2(null, fd);
 }
 
-/* Nothing of the process it comes from is kept but the two ends. */
-_Noreturn static void process(struct tls *t, int net, int local, bool locked)
+/* Keeps nothing but the two ends of the process that it comes from. */
+_Noreturn static void relay_process(struct tls *t, int net, int local, bool locked)
 {
 	setsid();
 	prctl(PR_SET_NAME, "nbd-relay");
 	if (chdir("/"))
 		_exit(1);
-	leave_terminal();
-	/* first out of each other's way, then to the lowest places */
+	redirect_standard_fds();
+	/* First out of each other's way, then to the lowest numbers. */
 	net = fcntl(net, F_DUPFD, 10);
 	local = fcntl(local, F_DUPFD, 10);
 	if (dup2(net, 3) < 0 || dup2(local, 4) < 0)
 		_exit(1);
 	close_range(5, ~0U, 0);
-	/* not inherited, mlockall(2); where it is not permitted we are no worse off than others */
+	/* Not inherited, mlockall(2). Where it is not permitted it is left out. */
 	if (locked)
 		mlockall(MCL_CURRENT | MCL_FUTURE);
 	if (t)
-		relay_run(t, 3, 4);
+		relay_tls(t, 3, 4);
 	else
-		relay_run_plain(3, 4);
+		relay_plain(3, 4);
 	_exit(0);
 }
 
@@ -282,7 +287,7 @@ int relay_start(struct tls *t, int fd, bool locked, struct err *e)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return err_sys(e, ERR_FAILED, errno, "relay: socket pair");
 	for (int i = 0; i < 2; i++)
-		/* where it is not permitted the default does it, more slowly */
+		/* Where it is not permitted the default size will do, more slowly. */
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
 	pid = fork();
 	if (pid < 0) {
@@ -293,7 +298,7 @@ int relay_start(struct tls *t, int fd, bool locked, struct err *e)
 	}
 	if (!pid) {
 		fcntl(fd, F_SETFL, O_NONBLOCK);
-		process(t, fd, pair[1], locked);
+		relay_process(t, fd, pair[1], locked);
 	}
 	close(pair[1]);
 	return pair[0];

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * relay: a process that stands between a descriptor with plain data and a TLS session, for
- * connections whose record layer the kernel cannot take over, or a socket that the kernel's driver does not take at all
- * (nbd_get_socket() of drivers/block/nbd.c: since 6.18 and in the stable kernels of that time TCP and Unix only). Both directions at once: neither
- * waits for the other, and each stops reading when its other end is full.
+ * relay: a process between a descriptor with plain data and a server's connection: for TLS whose
+ * records the kernel cannot make, and for sockets that the driver does not take (needs_relay of
+ * struct transport). Serves both directions at once: neither waits for the other, and each stops
+ * reading when its other end is full. Never looks at the data.
  */
 #ifndef NBD_ATTACH_RELAY_H
 #define NBD_ATTACH_RELAY_H
@@ -14,16 +15,15 @@
 #include "net/tls.h"
 
 /*
- * Starts the process with the session t over fd, whose handshake is done and of which nothing is
- * pending; without TLS when t is NULL. Returns the descriptor with the plain data, a Unix stream socket, the caller's. Both stay
- * the caller's too, who must not use them but for close and tls_free. The process ends when either end
- * does: of the plain one after all that came from it was sent and a goodbye. locked: its memory never leaves RAM,
- * as far as it may (RLIMIT_MEMLOCK), since what it would be read from may be the device behind it.
+ * Starts the process, with the session t over fd, whose handshake is done and of which nothing is
+ * pending, or without TLS when t is NULL. Returns the descriptor with the plain data, a Unix
+ * stream socket, which is the caller's. fd and t stay the caller's too, for close and tls_free
+ * only.
+ *
+ * The process ends when either end does; after the plain one's end it still sends what came from
+ * it, and a goodbye. locked: its memory never leaves RAM, as far as it may (RLIMIT_MEMLOCK),
+ * since what it would be read from may be the device behind it.
  */
 int relay_start(struct tls *t, int fd, bool locked, struct err *e);
-
-/* What the process does, until an end, with TLS and without; both take both descriptors (non-blocking). */
-void relay_run(struct tls *t, int net, int local);
-void relay_run_plain(int net, int local);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/resolve.h"
 
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -16,6 +16,8 @@ socklen_t resolve_length(const union resolve_address *a)
 	switch (a->sa.sa_family) {
 	case AF_VSOCK:
 		return sizeof(a->vm);
+	case AF_UNIX:
+		return sizeof(a->un);
 	case AF_INET6:
 		return sizeof(a->v6);
 	default:
@@ -49,12 +51,12 @@ void resolve_interleave(struct resolve_result *r)
 	memcpy(r->address, sorted, r->count * sizeof(sorted[0]));
 }
 
-static void find(const struct resolve_query *q, int flags, struct resolve_result *r)
+static void find_ip_addresses(const struct uri *where, int flags, struct resolve_result *r)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags };
 	struct addrinfo *list, *a;
 
-	r->gai = getaddrinfo(q->host, q->port, &hints, &list);
+	r->gai = getaddrinfo(where->host, where->port, &hints, &list);
 	if (r->gai) {
 		r->error = errno;
 		return;
@@ -70,40 +72,31 @@ static void find(const struct resolve_query *q, int flags, struct resolve_result
 	resolve_interleave(r);
 }
 
-static void look_up(const void *arg, void *out)
+static void look_up_host(const void *arg, void *out)
 {
-	find(arg, 0, out);
+	find_ip_addresses(arg, 0, out);
 }
 
-bool resolve_numeric(const struct resolve_query *q, struct resolve_result *r)
+bool resolve_numeric(const struct uri *where, struct resolve_result *r)
 {
 	memset(r, 0, sizeof(*r));
-	if (q->vsock) {
-		r->address[0].vm = (struct sockaddr_vm){
-			.svm_family = AF_VSOCK,
-			.svm_cid = (unsigned)strtoul(q->host, NULL, 10),
-			.svm_port = (unsigned)strtoul(q->port, NULL, 10),
-		};
-		r->count = 1;
-		return true;
-	}
-	find(q, AI_NUMERICHOST, r);
+	find_ip_addresses(where, AI_NUMERICHOST, r);
 	return !r->gai && r->count;
 }
 
-int resolve_start(struct blocking_child *t, const struct resolve_query *q, struct err *e)
+int resolve_start(struct blocking_child *c, const struct uri *where, struct err *e)
 {
-	return blocking_child_start(t, look_up, q, sizeof(struct resolve_result), e);
+	return blocking_child_start(c, look_up_host, where, sizeof(struct resolve_result), e);
 }
 
-int resolve_finish(struct blocking_child *t, const struct resolve_query *q,
-		   struct resolve_result *r, struct err *e)
+int resolve_finish(struct blocking_child *c, const struct uri *where, struct resolve_result *r,
+		   struct err *e)
 {
 	char host[2 * URI_HOST_MAX];
 	int ret;
 
-	text_escape(host, sizeof(host), q->host, strlen(q->host));
-	ret = blocking_child_collect(t, r, e);
+	text_escape(host, sizeof(host), where->host, strlen(where->host));
+	ret = blocking_child_collect(c, r, e);
 	if (ret)
 		return err_wrap(e, "look up host %s", host);
 	if (r->gai == EAI_SYSTEM)

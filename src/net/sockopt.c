@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/sockopt.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 static bool is_tcp(int fd)
 {
@@ -19,8 +23,9 @@ static bool is_tcp(int fd)
 int sockopt_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 {
 	/*
-	 * The first probe after a third of the time, five more in the rest. The kernel looks at
-	 * TCP_USER_TIMEOUT when a probe is due (tcp_keepalive_timer), and not at the count then.
+	 * The first probe comes after a third of the time, five more in the rest. The kernel
+	 * looks at TCP_USER_TIMEOUT, and not at the count, when a probe is due
+	 * (tcp_keepalive_timer).
 	 */
 	int idle = seconds < 3 ? 1 : (int)seconds / 3;
 	int interval = ((int)seconds - idle) / 5 > 0 ? ((int)seconds - idle) / 5 : 1;
@@ -35,7 +40,7 @@ int sockopt_set_peer_timeout(int fd, unsigned seconds, struct err *e)
 		{ IPPROTO_TCP, TCP_KEEPCNT, ((int)seconds - idle + interval - 1) / interval + 1,
 		  "TCP_KEEPCNT" },
 	};
-	/* The default is no keepalive, and nobody reads its times then. */
+	/* The default is no keepalive, which has no times. */
 	size_t count = seconds ? sizeof(options) / sizeof(options[0]) : 2;
 
 	if (seconds > SOCKOPT_PEER_TIMEOUT_MAX)
@@ -59,7 +64,7 @@ int sockopt_set_send_room(int fd, int bytes, struct err *e)
 	     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes))) ||
 	    getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &len))
 		return err_sys(e, ERR_FAILED, errno, "send buffer");
-	/* socket(7): the kernel doubles the value, for its own use of the buffer */
+	/* socket(7): the kernel doubles the value, for its own use of the buffer. */
 	return bytes / 2;
 }
 
@@ -77,7 +82,10 @@ bool sockopt_was_silent(int fd, unsigned seconds)
 
 	if (!seconds || !is_tcp(fd) || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len))
 		return false;
-	/* A goodbye leaves its trace in the state; a reset does not, but comes from somebody who was there. */
+	/*
+	 * A goodbye leaves its trace in the state. A reset does not, but comes from a peer that was
+	 * there.
+	 */
 	if (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_LAST_ACK ||
 	    info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2)
 		return info.tcpi_state == TCP_FIN_WAIT1 && info.tcpi_last_ack_recv >= seconds * 600;
@@ -93,12 +101,33 @@ int sockopt_cut(int fd, struct err *e)
 	if (is_tcp(fd)) {
 		if (!connect(fd, &nobody, sizeof(nobody)))
 			return 0;
-		/* only the last close of the socket looks at it; without it what is left would be sent */
+		/* Makes the last close of the socket drop what is not sent. */
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	}
 	if (shutdown(fd, SHUT_RDWR) && errno != ENOTCONN)
 		return err_sys(e, ERR_FAILED, errno, "cut a connection");
 	return 0;
+}
+
+bool sockopt_is_drained(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	int queued = 0;
+
+	if (!is_tcp(fd))
+		return true;
+	if (!getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE)
+		return true;
+	return ioctl(fd, SIOCOUTQ, &queued) || !queued;
+}
+
+void sockopt_close(int fd)
+{
+	static const struct linger none = { .l_onoff = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	close(fd);
 }
 
 int sockopt_send_timeout_ms(int fd)
@@ -111,13 +140,4 @@ int sockopt_send_timeout_ms(int fd)
 	if (tv.tv_sec > INT32_MAX / 1000 - 1)
 		return INT32_MAX;
 	return (int)(tv.tv_sec * 1000 + tv.tv_usec / 1000);
-}
-
-int sockopt_set_send_timeout_ms(int fd, int ms, struct err *e)
-{
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv)))
-		return err_sys(e, ERR_FAILED, errno, "time limit of a send");
-	return 0;
 }

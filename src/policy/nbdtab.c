@@ -1,277 +1,195 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "policy/nbdtab.h"
 
 #include <errno.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
 
-enum { FIELDS_MAX = NBDTAB_SERVERS_MAX + 3 };
+enum { FIELDS_MAX = SETTINGS_SERVERS_MAX + 3, PORT_MAX = 7 };
 
-enum kind {
-	FLAG, /* without a value */
-	VALUE,
-	REFUSED, /* as is the text of the row */
-	PORT,
-	UNIX,
-	PERSIST,
-	NO_AUTO,
-};
+enum own { PORT, UNIX, PERSIST, NO_AUTO, REFUSED };
 
-static const struct option_row {
+/* Options that are no settings. */
+static const struct {
 	const char *name;
-	enum kind kind;
-	const char *text; /* the option that it becomes, or why it is refused */
-} rows[] = {
-	/* nbdtab(5) of nbd-client */
-	{ "bs", VALUE, "block-size" },
-	{ "cacertfile", VALUE, "tls-ca" },
-	{ "certfile", VALUE, "tls-cert" },
-	{ "conns", VALUE, "connections" },
-	{ "keyfile", VALUE, "tls-key" },
+	enum own own;
+	const char *why; /* reason of REFUSED */
+} own_options[] = {
+	{ "port", PORT, NULL },
+	{ "unix", UNIX, NULL },
+	{ "persist", PERSIST, NULL },
+	{ "noauto", NO_AUTO, NULL },
 	{ "no_optgo", REFUSED,
 	  "a server without NBD_OPT_GO is noticed, and one that stumbles over it cannot be used" },
-	{ "port", PORT, NULL },
-	{ "timeout", VALUE, "timeout" },
-	{ "persist", PERSIST, NULL },
-	{ "swap", FLAG, "swap" },
 	{ "sdp", REFUSED, "Linux has no Socket Direct Protocol" },
-	{ "tlshostname", VALUE, "tls-hostname" },
-	{ "unix", UNIX, NULL },
-	/* ours */
-	{ "noauto", NO_AUTO, NULL },
-	{ "read-only", FLAG, "read-only" },
-	{ "block-size", VALUE, "block-size" },
-	{ "connections", VALUE, "connections" },
-	{ "force-multi-conn", FLAG, "force-multi-conn" },
-	{ "peer-timeout", VALUE, "peer-timeout" },
-	{ "reconnect-timeout", VALUE, "reconnect-timeout" },
-	{ "fence-delay", VALUE, "fence-delay" },
-	{ "connect-timeout", VALUE, "connect-timeout" },
-	{ "root", FLAG, "root" },
-	{ "keep-at-shutdown", FLAG, "keep-at-shutdown" },
-	{ "no-supervise", FLAG, "no-supervise" },
-	{ "dead-timeout", VALUE, "dead-timeout" },
-	{ "tls", FLAG, "tls" },
-	{ "tls-offload", VALUE, "tls-offload" },
-	{ "tls-renew", VALUE, "tls-renew" },
-	{ "tls-ca", VALUE, "tls-ca" },
-	{ "tls-crl", VALUE, "tls-crl" },
-	{ "tls-cert", VALUE, "tls-cert" },
-	{ "tls-key", VALUE, "tls-key" },
-	{ "tls-certificates", VALUE, "tls-certificates" },
-	{ "tls-hostname", VALUE, "tls-hostname" },
-	{ "tls-no-verify", FLAG, "tls-no-verify" },
-	{ "tls-psk-file", VALUE, "tls-psk-file" },
-	{ "tls-psk-user", VALUE, "tls-psk-user" },
-	{ "tls-priority", VALUE, "tls-priority" },
 };
-enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+enum { OWN_OPTIONS = sizeof(own_options) / sizeof(own_options[0]) };
 
-_Static_assert((int)ROWS <= (int)NBDTAB_OPTIONS_MAX,
-	       "each option once, and a certificate for a key");
-
-struct field {
-	const char *s;
-	size_t len;
+/* What the options of a line say besides its settings. */
+struct line_options {
+	const char *own[REFUSED]; /* value, "" where it takes none; NULL: not given */
+	bool has_keyfile;
 };
 
-/* What the options said that does not become one. */
-struct address {
-	bool is_unix;
-	char port[8];
-	struct field key, cert;
-};
-
-static int wrong(struct err *e, const char *what, struct field f, const char *why)
+static int refuse_line(struct err *e, const char *what, const char *word, const char *why)
 {
 	char shown[160];
 
-	text_escape(shown, sizeof(shown), f.s, f.len);
+	text_escape(shown, sizeof(shown), word, strlen(word));
 	return err_set(e, ERR_USAGE, EINVAL, "%s%s: %s", what, shown, why);
 }
 
-/* A word of up to three pieces. The room is enough for a line of any kind. */
-static char *add_word(struct nbdtab_entry *en, const char *a, const char *b, const char *s,
-		      size_t len)
+/* option is cut in two at equals, which is NULL where there is no "=". */
+static int check_value(char *option, bool takes_value, char *equals, struct err *e)
 {
-	char *word = en->text + en->used;
-	int n = snprintf(word, sizeof(en->text) - en->used, "%s%s%.*s", a, b, (int)len, s);
-
-	en->used += (size_t)n + 1;
-	return word;
-}
-
-static bool is(struct field f, const char *word)
-{
-	return f.len == strlen(word) && !memcmp(f.s, word, f.len);
-}
-
-static bool begins(struct field f, const char *with)
-{
-	return f.len >= strlen(with) && !memcmp(f.s, with, strlen(with));
-}
-
-static int take_option(struct nbdtab_entry *en, struct address *a, bool given[],
-		       struct field option, struct err *e)
-{
-	const char *equals = memchr(option.s, '=', option.len);
-	struct field name = { option.s, equals ? (size_t)(equals - option.s) : option.len };
-	struct field value = { name.s + name.len + 1, equals ? option.len - name.len - 1 : 0 };
-	const struct option_row *row = NULL;
-
-	if (name.len && name.s[0] == '_')
-		return 0;
-	for (size_t i = 0; i < ROWS; i++)
-		if (is(name, rows[i].name))
-			row = &rows[i];
-	if (!row)
-		return wrong(e, "option ", name, "there is none of this name");
-	if (row->kind == REFUSED)
-		return wrong(e, "option ", name, row->text);
-	if (given[row - rows])
-		return wrong(e, "option ", name, "it is given twice");
-	given[row - rows] = true;
-	if ((row->kind == VALUE || row->kind == PORT) && !value.len)
-		return wrong(e, "option ", name, "it needs a value");
-	if (row->kind != VALUE && row->kind != PORT && equals)
-		return wrong(e, "option ", option, "it takes no value");
-
-	switch (row->kind) {
-	case PORT:
-		if (value.len >= sizeof(a->port))
-			return wrong(e, "option ", option, "the port is no number from 1 to 65535");
-		memcpy(a->port, value.s, value.len);
-		return 0;
-	case UNIX:
-		a->is_unix = true;
-		return 0;
-	case PERSIST:
-		en->persist = true;
-		return 0;
-	case NO_AUTO:
-		en->no_auto = true;
-		return 0;
-	default:
-		break;
+	if (!takes_value && equals) {
+		*equals = '=';
+		return refuse_line(e, "option ", option, "it takes no value");
 	}
-	if (is(name, "certfile"))
-		a->cert = value;
-	if (is(name, "keyfile"))
-		a->key = value;
-	en->options[en->option_count++] =
-		equals ? add_word(en, "--", row->text, option.s + name.len, option.len - name.len) :
-			 add_word(en, "--", row->text, "", 0);
+	if (takes_value && (!equals || !equals[1]))
+		return refuse_line(e, "option ", option, "it needs a value");
 	return 0;
 }
 
-static int take_options(struct nbdtab_entry *en, struct address *a, struct field options,
+static int take_own_option(struct line_options *l, unsigned i, char *option, char *equals,
+			   struct err *e)
+{
+	enum own own = own_options[i].own;
+
+	if (own == REFUSED)
+		return refuse_line(e, "option ", option, own_options[i].why);
+	if (l->own[own])
+		return refuse_line(e, "option ", option, "it is given twice");
+	if (check_value(option, own == PORT, equals, e))
+		return -EINVAL;
+	l->own[own] = equals ? equals + 1 : "";
+	if (own == PORT && strlen(l->own[PORT]) > PORT_MAX)
+		return refuse_line(e, "option ", option, "the port is no number from 1 to 65535");
+	return 0;
+}
+
+static int take_tab_option(struct nbdtab_entry *en, struct line_options *l, char *option,
+			   struct err *e)
+{
+	char *equals = strchr(option, '=');
+	const struct settings_row *row;
+	char called[64];
+
+	if (equals)
+		*equals = '\0';
+	if (option[0] == '_')
+		return 0;
+	for (unsigned i = 0; i < OWN_OPTIONS; i++)
+		if (!strcmp(option, own_options[i].name))
+			return take_own_option(l, i, option, equals, e);
+	row = settings_find(option, SETTINGS_NBDTAB);
+	if (!row)
+		return refuse_line(e, "option ", option, "there is none of this name");
+	if (settings_row_given(&en->settings, row))
+		return refuse_line(e, "option ", option, "it is given twice");
+	if (check_value(option, row->argument, equals, e))
+		return -EINVAL;
+	if (!strcmp(option, "keyfile"))
+		l->has_keyfile = true;
+	snprintf(called, sizeof(called), "option %s", option);
+	return settings_set(&en->settings, row, called, equals ? equals + 1 : NULL, e);
+}
+
+static int take_options(struct nbdtab_entry *en, struct line_options *l, char *options,
 			struct err *e)
 {
-	bool given[ROWS] = { false };
+	while (*options) {
+		size_t len = strcspn(options, ",");
+		char *next = options + len + !!options[len];
 
-	while (options.len) {
-		const char *comma = memchr(options.s, ',', options.len);
-		struct field option = { options.s,
-					comma ? (size_t)(comma - options.s) : options.len };
-		size_t past = option.len + !!comma;
-
-		if (!option.len)
-			return wrong(e, "options ", options, "one of them is empty");
-		if (take_option(en, a, given, option, e))
-			return -EINVAL;
-		options.s += past;
-		options.len -= past;
+		if (!len)
+			return refuse_line(e, "options ", options, "one of them is empty");
+		options[len] = '\0';
+		if (take_tab_option(en, l, options, e))
+			return -e->code;
+		options = next;
 	}
-	/* nbd-client takes both from one file then */
-	if (a->key.len && !a->cert.len && en->option_count < NBDTAB_OPTIONS_MAX)
-		en->options[en->option_count++] =
-			add_word(en, "--tls-cert=", "", a->key.s, a->key.len);
+	en->persist = l->own[PERSIST];
+	en->no_auto = l->own[NO_AUTO];
+	/* nbd-client reads the certificate from the file of the key then */
+	if (l->has_keyfile && !en->settings.tls.cert[0])
+		return settings_set(&en->settings, settings_find("tls-cert", SETTINGS_NBDTAB),
+				    "option certfile", en->settings.tls.key, e);
 	return 0;
 }
 
-/* HOST and EXPORT of a line as the command line has them. */
-static int take_host(struct nbdtab_entry *en, const struct address *a, struct field host,
-		     struct field export, struct err *e)
+static int take_tab_host(struct nbdtab_entry *en, const struct line_options *l, const char *host,
+			 const char *export, struct err *e)
 {
-	const char *colon = memchr(host.s, ':', host.len);
-	bool bare6 = colon && memchr(colon + 1, ':', host.len - (size_t)(colon + 1 - host.s)) &&
-		     host.s[0] != '[';
-	char *word;
+	const char *colon = strchr(host, ':');
+	bool bare6 = colon && strchr(colon + 1, ':') && host[0] != '[';
 
-	if (host.len > 3 && colon && host.len - (size_t)(colon - host.s) > 2 && colon[1] == '/' &&
-	    colon[2] == '/')
-		return wrong(e, "host ", host,
-			     "a URI is given as uri=URI, and has the export in it");
-	if (a->is_unix) {
-		if (a->port[0])
-			return wrong(e, "host ", host, "a Unix socket has no port");
-		/* a '/' is what tells a path */
-		word = add_word(en, memchr(host.s, '/', host.len) ? "" : "./", "", host.s,
-				host.len);
-	} else if (memchr(host.s, '/', host.len)) {
-		return wrong(e, "host ", host, "a path, without the option unix");
-	} else if (a->port[0]) {
-		if (colon && !bare6 && host.s[host.len - 1] != ']')
-			return wrong(e, "host ", host,
-				     "it has a port already, and there is an option port");
-		word = add_word(en, bare6 ? "[" : "", "", host.s, host.len);
-		en->used--;
-		add_word(en, bare6 ? "]:" : ":", a->port, "", 0);
-	} else {
-		word = add_word(en, "", "", host.s, host.len);
-	}
-	en->operands[en->operand_count++] = word;
-	en->operands[en->operand_count++] = add_word(en, "", "", export.s, export.len);
-	return 0;
+	if (uri_looks_like(host))
+		return refuse_line(e, "host ", host,
+				   "a URI is given as uri=URI, and has the export in it");
+	if (l->own[UNIX] && l->own[PORT])
+		return refuse_line(e, "host ", host, "a Unix socket has no port");
+	if (!l->own[UNIX] && strchr(host, '/'))
+		return refuse_line(e, "host ", host, "a path, without the option unix");
+	if (l->own[PORT] && colon && !bare6 && host[strlen(host) - 1] != ']')
+		return refuse_line(e, "host ", host,
+				   "it has a port already, and there is an option port");
+	return settings_add_host(&en->settings, host, l->own[PORT], l->own[UNIX], export, e);
 }
 
-/* How many fields a line has, up to its end or a comment; those beyond FIELDS_MAX are counted only. */
-static unsigned split(const char *s, size_t len, struct field fields[])
+/*
+ * Number of fields up to the end of the line or a comment. Those beyond FIELDS_MAX are only
+ * counted.
+ */
+static unsigned split_line(char *s, char *fields[])
 {
 	unsigned n = 0;
-	size_t i = 0;
 
 	for (;;) {
-		size_t begin;
-
-		while (i < len && (s[i] == ' ' || s[i] == '\t' || s[i] == '\r'))
-			i++;
-		if (i == len || s[i] == '#')
+		s += strspn(s, " \t\r");
+		if (!*s || *s == '#')
 			return n;
-		begin = i;
-		while (i < len && s[i] != ' ' && s[i] != '\t' && s[i] != '\r')
-			i++;
 		if (n < FIELDS_MAX)
-			fields[n] = (struct field){ s + begin, i - begin };
+			fields[n] = s;
 		n++;
+		s += strcspn(s, " \t\r");
+		if (*s)
+			*s++ = '\0';
 	}
 }
 
-static int take_device(struct nbdtab_entry *en, struct field f, struct err *e)
+static int take_device(struct nbdtab_entry *en, const char *name, struct err *e)
 {
-	char name[32] = "";
-
-	if (f.len >= sizeof(name) || memchr(f.s, '/', f.len))
-		return wrong(e, "device ", f, "nbdN is needed");
-	memcpy(name, f.s, f.len);
-	if (text_nbd_index(name, &en->index))
-		return wrong(e, "device ", f, "nbdN is needed");
+	if (strchr(name, '/') || text_nbd_index(name, &en->index))
+		return refuse_line(e, "device ", name, "nbdN is needed");
 	en->has_device = true;
 	return 0;
 }
 
-static int take_fields(struct nbdtab_entry *en, const struct field *fields, unsigned count,
-		       struct err *e)
+static int take_uris(struct nbdtab_entry *en, char *fields[], unsigned count,
+		     const struct line_options *l, struct err *e)
 {
-	struct address a = { 0 };
+	if (l->own[UNIX] || l->own[PORT])
+		return err_set(e, ERR_USAGE, EINVAL, "option %s: a URI says it itself",
+			       l->own[UNIX] ? "unix" : "port");
+	for (unsigned i = 0; i < count; i++)
+		if (settings_add_uri(&en->settings, fields[i] + strlen("uri="), e))
+			return -e->code;
+	return 0;
+}
+
+static int take_fields(struct nbdtab_entry *en, char *fields[], unsigned count, struct err *e)
+{
+	struct line_options l = { .has_keyfile = false };
 	unsigned uris = 0, where;
 
 	if (take_device(en, fields[0], e))
 		return -EINVAL;
-	while (1 + uris < count && uris < NBDTAB_SERVERS_MAX && begins(fields[1 + uris], "uri="))
+	while (1 + uris < count && uris < SETTINGS_SERVERS_MAX &&
+	       !strncmp(fields[1 + uris], "uri=", 4))
 		uris++;
 	where = uris ? uris : 2;
 	if (count < 1 + where)
@@ -281,50 +199,56 @@ static int take_fields(struct nbdtab_entry *en, const struct field *fields, unsi
 		return err_set(e, ERR_USAGE, EINVAL,
 			       "nbd%u: there are too many fields; options are "
 			       "separated by commas only, %d URIs are the most",
-			       en->index, NBDTAB_SERVERS_MAX);
-	if (count > 1 + where && take_options(en, &a, fields[1 + where], e))
-		return -EINVAL;
-	if (uris && (a.is_unix || a.port[0]))
-		return err_set(e, ERR_USAGE, EINVAL, "option %s: a URI says it itself",
-			       a.is_unix ? "unix" : "port");
-	for (unsigned i = 0; i < uris; i++)
-		en->operands[en->operand_count++] =
-			add_word(en, "", "", fields[1 + i].s + 4, fields[1 + i].len - 4);
-	if (!uris && take_host(en, &a, fields[1], fields[2], e))
-		return -EINVAL;
-	en->operands[en->operand_count++] = add_word(en, "", "", fields[0].s, fields[0].len);
-	return 0;
+			       en->index, SETTINGS_SERVERS_MAX);
+	if (count > 1 + where && take_options(en, &l, fields[1 + where], e))
+		return -e->code;
+	return uris ? take_uris(en, fields + 1, uris, &l, e) :
+		      take_tab_host(en, &l, fields[1], fields[2], e);
+}
+
+/* Copies the next line without its newline. Returns 1, 0 at the end, or -EINVAL. */
+static int copy_line(struct nbdtab *t, char line[NBDTAB_LINE_MAX + 1], struct err *e)
+{
+	const char *s = t->text + t->at;
+	const char *newline;
+	size_t len;
+
+	if (t->at == t->len)
+		return 0;
+	newline = memchr(s, '\n', t->len - t->at);
+	len = newline ? (size_t)(newline - s) : t->len - t->at;
+	t->at += len + !!newline;
+	t->line++;
+	if (len > NBDTAB_LINE_MAX)
+		return err_set(e, ERR_USAGE, EINVAL, "more than %d bytes", NBDTAB_LINE_MAX);
+	if (memchr(s, '\0', len))
+		return err_set(e, ERR_USAGE, EINVAL, "a NUL byte");
+	memcpy(line, s, len);
+	line[len] = '\0';
+	return 1;
 }
 
 int nbdtab_next(struct nbdtab *t, struct nbdtab_entry *en, struct err *e)
 {
-	struct field fields[FIELDS_MAX];
+	char line[NBDTAB_LINE_MAX + 1];
+	char *fields[FIELDS_MAX];
 	unsigned count = 0;
-	int ret = 0;
+	int ret;
 
-	while (!count && !ret) {
-		const char *s = t->text + t->at;
-		const char *newline;
-		size_t len;
-
-		if (t->at == t->len)
-			return 0;
-		newline = memchr(s, '\n', t->len - t->at);
-		len = newline ? (size_t)(newline - s) : t->len - t->at;
-		t->at += len + !!newline;
-		t->line++;
-		if (len > NBDTAB_LINE_MAX)
-			ret = err_set(e, ERR_USAGE, EINVAL, "more than %d bytes", NBDTAB_LINE_MAX);
-		else if (memchr(s, '\0', len))
-			ret = err_set(e, ERR_USAGE, EINVAL, "a NUL byte");
-		else
-			count = split(s, len, fields);
-	}
-	memset(en, 0, sizeof(*en));
-	en->line = t->line;
+	do {
+		ret = copy_line(t, line, e);
+		if (ret > 0)
+			count = split_line(line, fields);
+	} while (ret > 0 && !count);
 	if (!ret)
-		ret = take_fields(en, fields, count, e);
-	return ret ? err_wrap(e, "line %u", t->line) : 1;
+		return 0;
+	memset(en, 0, sizeof(*en));
+	settings_init(&en->settings);
+	en->line = t->line;
+	if (ret > 0 && !take_fields(en, fields, count, e))
+		return 1;
+	err_wrap(e, "line %u", t->line);
+	return -EINVAL;
 }
 
 int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en,

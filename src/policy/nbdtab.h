@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * nbdtab: the file that says which export belongs on which device, as nbdtab(5) of nbd-client has
- * it, and with URIs. A line becomes words of nbd-attach's own command line, so that one parser
- * judges both. Memory only.
+ * it, and with URIs. A line becomes settings by the same table as a command line. Memory only.
  *
  *     DEVICE HOST EXPORT [OPTION,...]
  *     DEVICE uri=URI [uri=URI]... [OPTION,...]
@@ -14,30 +14,23 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "policy/settings.h"
 
 enum {
 	NBDTAB_FILE_MAX = 1 << 20,
 	NBDTAB_LINE_MAX = 8191,
-	NBDTAB_OPTIONS_MAX = 48,
-	NBDTAB_SERVERS_MAX = 8,
 };
 
-/* Points into itself, so that it cannot be copied. */
 struct nbdtab_entry {
-	unsigned line;                     /* of the file, from 1 on */
-	unsigned index;                    /* of the device */
-	bool has_device;                   /* index is known, even if the line is wrong */
-	bool persist;                      /* "persist" is among the options */
-	bool no_auto;                      /* "noauto" is: not for --all */
-	char *options[NBDTAB_OPTIONS_MAX]; /* "--block-size=4096" */
-	unsigned option_count;
-	char *operands[NBDTAB_SERVERS_MAX + 1]; /* HOST EXPORT, or URI..., and last the device */
-	unsigned operand_count;
-	char text[2 * NBDTAB_LINE_MAX + NBDTAB_OPTIONS_MAX * 32]; /* of the words */
-	size_t used;
+	unsigned line;            /* line number in the file, from 1 on */
+	unsigned index;           /* device number */
+	bool has_device;          /* index is set, even where the line is wrong */
+	bool persist;             /* option "persist" */
+	bool no_auto;             /* option "noauto": not for --all */
+	struct settings settings; /* not completed yet, see settings_complete */
 };
 
-/* Goes through a file's text, of len bytes; begins with at = line = 0. */
+/* Position in the text of a file, of len bytes. at and line begin with 0. */
 struct nbdtab {
 	const char *text;
 	size_t len;
@@ -47,19 +40,21 @@ struct nbdtab {
 
 /*
  * The next line that is not empty or a comment. Returns 1; 0 at the end; or -EINVAL (ERR_USAGE) for
- * a line that is wrong, after which one may go on with the next; the text begins with "line N: " and names the option at
- * fault. en->line, and as far as they are known has_device and index, are set by 1 and -EINVAL.
+ * a line that is wrong, after which one may go on with the next; the text begins with "line N: "
+ * and names the option at fault. en->line, and as far as they are known has_device and index, are
+ * set by 1 and -EINVAL.
  *
  * Wrong are: a NUL or a line above NBDTAB_LINE_MAX; too few or too many fields; a device that is
- * not nbdN; an option that is unknown, lacks its value, has one too many or is given twice; and of
- * those that nbdtab(5) documents "sdp" and "no_optgo". An option that begins with '_' is somebody
- * else's and passed over. Values are judged by whoever parses the words.
+ * not nbdN; a host, export or URI that is none; an option that is unknown, lacks its value, has one
+ * too many, has a wrong one or is given twice; and of those that nbdtab(5) documents "sdp" and
+ * "no_optgo". An option that begins with '_' is somebody else's and passed over. Options that
+ * contradict each other are left to settings_complete.
  */
 int nbdtab_next(struct nbdtab *t, struct nbdtab_entry *en, struct err *e);
 
 /*
- * The line of one device. -ENOENT (ERR_FAILED) when there is none; -EINVAL as above, also when there is a second one. Lines
- * of other devices may be wrong.
+ * The line of one device. -ENOENT (ERR_FAILED) when there is none; -EINVAL as above, also when
+ * there is a second one. Lines of other devices may be wrong.
  */
 int nbdtab_find(const char *text, size_t len, unsigned index, struct nbdtab_entry *en,
 		struct err *e);

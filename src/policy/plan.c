@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "policy/plan.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/text.h"
+#include "policy/settings.h"
 #include "proto/wire.h"
 
-/* What drivers/block/nbd.c acts upon; the rest (structured replies, CACHE, ...) it cannot use. */
+/* The flags that drivers/block/nbd.c acts upon; it cannot use the others (DF, SEND_CACHE, ...). */
 static const uint16_t kernel_flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH |
 				     NBD_FLAG_SEND_FUA | NBD_FLAG_ROTATIONAL | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_CAN_MULTI_CONN;
@@ -18,8 +19,8 @@ enum {
 	BACKOFF_MIN_MS = 100,
 	BACKOFF_MAX_MS = 2000,
 	BACKOFF_SILENT_MS = 5000,
-	RECORD_MAX = 16384,
-	RECORDS_PER_MS_MAX = 500, /* more than a processor encrypts */
+	RECORD_MAX = 16384,       /* bytes */
+	RECORDS_PER_MS_MAX = 500, /* more than any processor encrypts */
 	RENEWAL_MIN_MS = 100,
 	RENEWAL_MAX_MS = 60000,
 };
@@ -29,12 +30,12 @@ static uint32_t lesser(uint32_t a, uint32_t b)
 	return a < b ? a : b;
 }
 
-static int plan_block_size(const struct plan_request *rq, const struct export *x,
-			   const struct plan_kernel *k, struct plan *p, struct err *e)
+static int plan_block_size(uint32_t wanted, const struct export *x, const struct plan_kernel *k,
+			   struct plan *p, struct err *e)
 {
 	uint32_t min = x->has_block_size ? x->block_min : 1;
 	uint32_t smallest = min < PLAN_BLOCK_SIZE_MIN ? PLAN_BLOCK_SIZE_MIN : min;
-	uint32_t bs = rq->block_size ? rq->block_size : smallest;
+	uint32_t bs = wanted ? wanted : smallest;
 
 	if (min > k->page_size)
 		return err_set(
@@ -82,14 +83,14 @@ static int plan_max_sectors(const struct export *x, const struct plan_kernel *k,
 
 uint16_t plan_kernel_flags(const struct export *x)
 {
-	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others may be anything */
+	/* "NBD_FLAG_HAS_FLAGS: MUST always be 1": without it the others mean nothing. */
 	if (!(x->flags & NBD_FLAG_HAS_FLAGS))
 		return x->flags & NBD_FLAG_READ_ONLY;
 	return x->flags & kernel_flags;
 }
 
-int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
-		struct plan *p, struct err *e)
+int plan_attach(const struct settings *s, unsigned connections, const struct export *x,
+		const struct plan_kernel *k, struct plan *p, struct err *e)
 {
 	uint16_t flags;
 	int ret;
@@ -101,7 +102,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 		return err_set(e, ERR_FAILED, EFBIG,
 			       "the export has %llu bytes, more than the kernel can address",
 			       (unsigned long long)x->size);
-	ret = plan_block_size(rq, x, k, p, e);
+	ret = plan_block_size(s->block_size, x, k, p, e);
 	if (ret)
 		return ret;
 	ret = plan_max_sectors(x, k, p, e);
@@ -109,24 +110,24 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 		return ret;
 
 	flags = plan_kernel_flags(x);
-	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !rq->read_only;
+	p->made_read_only = flags & NBD_FLAG_READ_ONLY && !s->read_only;
 	flags |= NBD_FLAG_HAS_FLAGS;
-	if (rq->read_only)
+	if (s->read_only)
 		flags |= NBD_FLAG_READ_ONLY;
-	/* the driver takes one only without it, and it may have been forced */
-	if (rq->connections > 1)
+	/* Without this flag the driver takes one connection only; the user may have forced more. */
+	if (connections > 1)
 		flags |= NBD_FLAG_CAN_MULTI_CONN;
-	p->multi_conn = rq->connections > 1 && plan_kernel_flags(x) & NBD_FLAG_CAN_MULTI_CONN;
+	p->multi_conn = connections > 1 && plan_kernel_flags(x) & NBD_FLAG_CAN_MULTI_CONN;
 	p->server_flags = flags;
 	p->write_back = flags & NBD_FLAG_SEND_FLUSH;
 	p->rotational = flags & NBD_FLAG_ROTATIONAL;
 	p->write_zeroes = flags & NBD_FLAG_SEND_WRITE_ZEROES;
 	p->size = x->size;
-	p->timeout_s = lesser(rq->timeout_s, PLAN_TIMEOUT_MAX);
-	p->dead_timeout_s = lesser(rq->dead_timeout_s, PLAN_TIMEOUT_MAX);
-	if (rq->supervised) {
+	p->timeout_s = lesser(s->timeout_s, PLAN_TIMEOUT_MAX);
+	p->dead_timeout_s = lesser(s->dead_timeout_s, PLAN_TIMEOUT_MAX);
+	if (!s->supervision.none) {
 		p->dead_timeout_s = PLAN_TIMEOUT_MAX;
-		if (rq->connections <= 1 && !rq->timeout_given) {
+		if (connections <= 1 && !settings_given(s, &s->timeout_s)) {
 			p->timeout_s = 0;
 			p->io_timeout_ms = PLAN_IO_TIMEOUT_MS;
 		}
@@ -137,7 +138,7 @@ int plan_attach(const struct plan_request *rq, const struct export *x, const str
 int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
 		     uint64_t *grown, struct err *e)
 {
-	/* What the kernel goes on sending, and what it would have to send. */
+	/* The kernel goes on sending these. */
 	static const uint16_t sent = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM |
 				     NBD_FLAG_SEND_WRITE_ZEROES;
 	bool writable = !(p->server_flags & NBD_FLAG_READ_ONLY);
@@ -257,7 +258,7 @@ enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
 
 int plan_same_export(const struct export *a, const struct export *b, struct err *e)
 {
-	/* What a server that is silent means is not what another one says. */
+	/* A value that a server leaves out is not the same as one that it gives. */
 	const struct {
 		const char *what;
 		uint64_t a, b;
@@ -284,72 +285,30 @@ int plan_same_export(const struct export *a, const struct export *b, struct err 
 	return 0;
 }
 
-/* FNV-1a: tells apart what was cut; nobody gains by a collision with a name of his own export. */
-static uint64_t hash(const char *s)
-{
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
-
-	for (; *s; s++)
-		h = (h ^ (uint8_t)*s) * UINT64_C(0x100000001b3);
-	return h;
-}
-
-static void copy_or_hash(const char *full, size_t len, char *buf)
-{
-	char suffix[20];
-	size_t keep;
-
-	if (len <= PLAN_BACKEND_MAX) {
-		memcpy(buf, full, len + 1);
-		return;
-	}
-	snprintf(suffix, sizeof(suffix), "~%016llx", (unsigned long long)hash(full));
-	keep = PLAN_BACKEND_MAX - strlen(suffix);
-	memcpy(buf, full, keep);
-	memcpy(buf + keep, suffix, strlen(suffix) + 1);
-}
-
 void plan_backend(const struct uri *where, char *buf)
 {
 	char full[URI_TEXT_MAX];
 
-	copy_or_hash(full, uri_format(where, full, sizeof(full)), buf);
-}
-
-/* Printable and unambiguous: the separators of plan_backend_command are encoded too. */
-static void percent_encode(struct bytes_writer *w, const char *src)
-{
-	char hex[4];
-
-	for (; *src; src++) {
-		unsigned char c = (unsigned char)*src;
-
-		if (c > ' ' && c < 0x7f && !strchr("%#+", c)) {
-			bytes_put(w, src, 1);
-		} else {
-			snprintf(hex, sizeof(hex), "%%%02X", c);
-			bytes_put(w, hex, 3);
-		}
-	}
+	uri_format(where, full, sizeof(full));
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf)
 {
+	/* Printable, without '%' and the separators '+' and '#' */
+	static const char plain[] = "!\"$&'()*,-./:;<=>?@[\\]^_`{|}~";
 	char full[65536];
-	struct bytes_writer w;
+	struct text_writer w = { .dst = full, .cap = sizeof(full) };
 
-	bytes_write_init(&w, full, sizeof(full) - 1);
-	bytes_put(&w, "command:", 8);
+	text_put(&w, "command:");
 	for (unsigned i = 0; i < argc; i++) {
-		if (i)
-			bytes_put(&w, "+", 1);
-		percent_encode(&w, args);
+		text_put(&w, i ? "+" : "");
+		text_put_percent(&w, args, plain);
 		args += strlen(args) + 1;
 	}
-	bytes_put(&w, "#", 1);
-	percent_encode(&w, export);
-	full[w.len] = '\0';
-	copy_or_hash(full, w.len, buf);
+	text_put(&w, "#");
+	text_put_percent(&w, export, plain);
+	text_cut_and_hash(buf, PLAN_BACKEND_MAX, full, '~', '\0');
 }
 
 bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max, uint32_t minimum_io_size)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * plan: what to tell the kernel, decided from what the user wants, what the server said and what
- * the kernel can do. The only place that decides; pure functions, memory only.
+ * plan: decides what to tell the kernel from what the user wants, what the server said and what
+ * the kernel can do. Pure functions: no allocation, no I/O, no clock; a random number is an
+ * argument.
  */
 #ifndef NBD_ATTACH_PLAN_H
 #define NBD_ATTACH_PLAN_H
@@ -11,63 +13,38 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "policy/limits.h"
+#include "policy/settings.h"
 #include "proto/export.h"
 #include "proto/uri.h"
 
 /*
- * /sys/block/nbdN/backend is printed into one page by the kernel without a check (nbd.c,
- * backend_show): stay well below.
+ * Bytes without the NUL. The kernel prints /sys/block/nbdN/backend into one page without a check
+ * (nbd.c, backend_show): this stays well below.
  */
 #define PLAN_BACKEND_MAX 1023
 
 enum {
-	PLAN_BLOCK_SIZE_MIN = 512, /* a sector of the block layer */
 	/*
-	 * Requests up to this size where the server allows them: what kernel 7.2 has by default, and
-	 * little enough to fit the send buffer of a socket as a whole.
+	 * Largest request where the server allows it: the default of kernel 7.2, and small enough
+	 * to fit the send buffer of a socket.
 	 */
 	PLAN_MAX_SECTORS_KB = 4096,
-	PLAN_TIMEOUT_DEFAULT = 30,
 	PLAN_IO_TIMEOUT_MS = 1000,
-	/* nbd.c multiplies the seconds by HZ: ten years are as good as for ever and do not overflow */
-	PLAN_TIMEOUT_MAX = 300000000,
 };
 
-struct plan_request {
-	bool read_only;
-	uint32_t block_size;     /* bytes, 0: as the server wants */
-	uint32_t timeout_s;      /* for the answer to one request; 0: no limit */
-	uint32_t dead_timeout_s; /* for a replacement of a lost connection; 0: error at once */
-	unsigned connections;    /* that are there; plan_multi has permitted them */
-	bool supervised;    /* lost connections are replaced: dead_timeout_s counts for nothing */
-	bool timeout_given; /* by the user, not the default */
-};
-
-enum {
-	PLAN_CONNECTIONS_MAX = 64,
-	PLAN_CONNECTIONS_AUTO_MAX = 8,
-};
-
-/* How many connections the user wants. */
-struct plan_multi {
-	uint32_t wanted; /* at most; 0 is 1 */
-	bool automatic;  /* fewer will do */
-	bool force;      /* --force-multi-conn */
-	bool read_only;  /* nothing will be written, whatever the export permits */
-};
-
-/* What the server said when asked for NBD_CMD_CACHE. */
+/* The server's answer to NBD_CMD_CACHE. */
 enum plan_cache {
 	PLAN_CACHE_UNASKED,
-	PLAN_CACHE_REFUSED, /* or nothing that can be understood */
+	PLAN_CACHE_REFUSED, /* an error, or an answer that breaks the protocol */
 	PLAN_CACHE_DONE,
-	PLAN_CACHE_SILENT, /* no answer in time, or nobody to be asked */
+	PLAN_CACHE_SILENT, /* no answer in time, or no connection to ask on */
 };
 
 enum plan_verdict {
-	PLAN_ONE, /* connection only */
-	PLAN_ASK, /* for NBD_CMD_CACHE, on a connection that nobody else uses */
-	PLAN_ALL, /* that are wanted */
+	PLAN_ONE, /* one connection only */
+	PLAN_ASK, /* NBD_CMD_CACHE has to be sent first, on a connection of its own */
+	PLAN_ALL, /* all wanted connections */
 };
 
 struct plan_kernel {
@@ -76,108 +53,116 @@ struct plan_kernel {
 
 struct plan {
 	uint64_t size;         /* bytes */
-	uint32_t block_size;   /* logical, bytes */
-	uint64_t server_flags; /* those that the kernel's driver knows */
+	uint32_t block_size;   /* logical block, bytes */
+	uint64_t server_flags; /* transmission flags that the kernel's driver knows */
 	uint32_t timeout_s;
 	uint32_t dead_timeout_s;
 	uint32_t max_sectors_kb;
-	uint32_t io_timeout_ms; /* for queue/io_timeout; 0: as the timeout sets it */
-	bool write_back;        /* the server has a cache that wants flushing */
+	uint32_t io_timeout_ms; /* value of queue/io_timeout; 0: as timeout_s sets it */
+	bool write_back;        /* the server has a cache that has to be flushed */
 	bool rotational;
 	bool write_zeroes;   /* the server takes NBD_CMD_WRITE_ZEROES */
-	bool made_read_only; /* by the server, not by the user */
+	bool made_read_only; /* the server made it read-only, not the user */
 	bool multi_conn;     /* several connections, which the server has permitted */
-	char backend[PLAN_BACKEND_MAX + 1]; /* names the export, see plan_backend */
+	char backend[PLAN_BACKEND_MAX + 1]; /* identifier of the export, see plan_backend */
 };
 
 /*
- * Rules, in this order; each failure is ERR_FAILED, or ERR_USAGE where the user's -b is at fault, says what the
- * server wants and what to do:
+ * Fills *p, all but backend, by these rules in this order. A failure is ERR_FAILED, or ERR_USAGE
+ * where the user's -b is at fault; its text says what the server wants and what to do.
  * - A size of 0 or above 2^63 - 1 is an error.
- * - Logical block size: block_size of the request, else the server's minimum, raised to 512. A
- *   power of two from 512 to the page size, not below the server's minimum, a divisor of the size.
- * - Requests up to PLAN_MAX_SECTORS_KB, within the server's maximum payload ("Size constraints": 32 MiB when
- *   silent), in whole pages; a maximum below a page or a block is an error.
+ * - Logical block size: block_size of the settings, else the server's minimum, raised to 512. It is
+ *   a power of two from 512 to the page size, not below the server's minimum, and divides the
+ *   size.
+ * - Requests up to PLAN_MAX_SECTORS_KB, within the server's maximum payload ("Size constraints":
+ *   32 MiB for a server that gives none), in whole pages. A maximum below a page or a block is an
+ *   error.
  * - Without NBD_FLAG_HAS_FLAGS no flag but READ_ONLY is believed.
- * - Read-only when asked for or when the server says so.
- * - Supervised: requests wait for a replacement as long as it takes. With one connection and no timeout given by the user
- *   there is none, but the driver looks at requests under way every second: it sends those of a lost connection
- *   again then (nbd.c, nbd_xmit_timeout), and leaves a slow server alone. With several the same
- *   look would end connections, so that they have the timeout.
- * Fills all but backend.
+ * - Read-only when the user asks for it or the server says so.
+ * - Supervised: requests wait for a replacement as long as it takes. With one connection and no
+ *   timeout given by the user there is none, but the driver looks at requests under way every
+ *   second: it sends those of a lost connection again (nbd.c, nbd_xmit_timeout) and leaves a slow
+ *   server alone. With several connections the same look would end connections, so they have the
+ *   timeout.
+ * connections are those that were made, which plan_multi has permitted. Fills all but backend.
  */
-int plan_attach(const struct plan_request *rq, const struct export *x, const struct plan_kernel *k,
-		struct plan *p, struct err *e);
+int plan_attach(const struct settings *s, unsigned connections, const struct export *x,
+		const struct plan_kernel *k, struct plan *p, struct err *e);
 
-/* Those of an export's flags that the kernel's driver acts upon, some of them in later versions only. */
+/* The flags of an export that the kernel's driver acts upon, some in later versions only. */
 uint16_t plan_kernel_flags(const struct export *x);
 
 /*
- * Whether connections beyond the first may be used, by what the server answers on the first.
- * NBD_FLAG_CAN_MULTI_CONN permits it ("Transmission flags"), but qemu 3.0 means NBD_FLAG_SEND_CACHE by that bit and
- * keeps a cache for each connection: data written through one is not seen through the other. It is
- * told by its answer to NBD_CMD_CACHE, which it carries out without the bit that announces it; a server with
- * that bit is none. On an export that is only read there is nothing to flush, so that the guard is not needed, and
- * force replaces the permission. force also switches the guard off.
- * why (of cap bytes): a text for the user, "" when there is nothing to be said: what speaks against more than one, or
- * what was forced.
+ * Decides whether connections beyond the first may be used, from the server's answers on the
+ * first. NBD_FLAG_CAN_MULTI_CONN permits it ("Transmission flags"), but qemu 3.0 means
+ * NBD_FLAG_SEND_CACHE by that bit and keeps a cache for each connection: data written through one
+ * is not seen through the other. Its mark is that it carries out NBD_CMD_CACHE without the bit
+ * that announces it; a server with that bit is not qemu 3.0. An export that is only read has
+ * nothing to flush, so there the question is not needed and force replaces the permission. force
+ * also skips the question.
+ *
+ * why (cap bytes): a text for the user, with what speaks against more than one connection or what
+ * was forced; "" for nothing to say.
  */
 enum plan_verdict plan_multi(const struct plan_multi *m, const struct export *x,
 			     enum plan_cache cache, char *why, size_t cap);
 
 /*
- * Whether two answers are about the same export: size, flags, block sizes and the canonical name, where both have one.
- * -ESTALE (ERR_MULTI): the text names the first difference, as "size: 1024 and 2048".
+ * Whether two answers are about the same export: size, flags, block sizes, and the canonical name
+ * where both have one. -ESTALE (ERR_MULTI): the text names the first difference, as "size: 1024
+ * and 2048".
  */
 int plan_same_export(const struct export *a, const struct export *b, struct err *e);
 
 /*
- * Whether a connection to what x says may take the place of one that was lost, on a device that was
- * attached by p and has size bytes now: nothing that the kernel sends may be unknown to the server,
- * nothing that the kernel does not send may be needed, no data may be out of reach, and several
- * connections need NBD_FLAG_CAN_MULTI_CONN, unless the attach did without. name is the canonical
- * name known so far, or "". *grown: what the device may have with this export, in whole blocks;
- * size, where that is refused. -ESTALE (ERR_REFUSED) with the difference.
+ * Whether a connection to the export x may replace a lost one, on a device that was attached by p
+ * and has size bytes now: the server has to know everything that the kernel sends, must not need
+ * what the kernel does not send, must have all the data, and several connections need
+ * NBD_FLAG_CAN_MULTI_CONN, unless the attach did without. name: the canonical name known so far, or
+ * "". *grown: size that the device may have with this export, in whole blocks; size where it is
+ * refused. -ESTALE (ERR_REFUSED): the text names the difference.
  */
 int plan_replacement(const struct plan *p, uint64_t size, const char *name, const struct export *x,
 		     uint64_t *grown, struct err *e);
 
 /*
- * How long to wait before attempt number attempt (from 0 on) to reach a server again, in
- * milliseconds: none for the first, then a random part of a limit that doubles from 100 ms, so that
- * many clients of one server do not come at the same time. The limit ends at 2 s: a SYN every other
- * second costs nobody; where the server is silent, at 5 s. random is any number.
+ * Pause before attempt number attempt (from 0 on) to reach a server again, ms: none before the
+ * first, then a random part of a limit that doubles from 100 ms, so that the clients of one server
+ * do not come all at the same time. The limit ends at 2 s, as a SYN every other second costs nobody;
+ * where the server is silent, at 5 s. random is any number.
  */
 unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random);
 
 /*
- * TLS: how many records requests with so many bytes of data have taken in either direction, at most: a record holds 16 KiB
- * (RFC 8446 section 5.1), and each request and each answer has one of its own for its head and one that is not full.
+ * Largest number of TLS records that requests with so many bytes of data have taken in either
+ * direction. A record holds 16 KiB (RFC 8446 section 5.1); each request and each answer has one
+ * record of its own for its header, and one that is not full.
  */
 uint64_t plan_records(uint64_t requests, uint64_t bytes);
 
 /*
- * A connection to be replaced after so many records, before the server wants new keys, which the kernel does not do: GnuTLS
- * does after 2^24.
+ * Pause before the records are counted again, ms; left: records that remain. They cannot be used
+ * up before.
  */
-#define PLAN_RENEW_DEFAULT 12000000
-
-/* When to look again how many there are, milliseconds, where left are left: not before they can be used up. */
 unsigned plan_renewal_ms(uint64_t left);
 
 /*
- * The identifier that the kernel keeps with a device, so that no other export takes its place: the
- * canonical URI; a longer one is cut and ends in a hash of the whole. buf has PLAN_BACKEND_MAX + 1 bytes.
+ * Writes the identifier that the kernel keeps with a device, so that no other export takes its
+ * place: the canonical URI, or where that is too long its beginning and a hash of the whole. buf
+ * has PLAN_BACKEND_MAX + 1 bytes.
  */
 void plan_backend(const struct uri *where, char *buf);
 
-/* The same for a command, given as argc NUL-terminated strings: "command:" and its words, percent-encoded. */
+/*
+ * The same for a command (args: argc NUL-terminated strings): "command:", its words and the
+ * export, percent-encoded.
+ */
 void plan_backend_command(const char *args, unsigned argc, const char *export, char *buf);
 
 /*
- * Whether an idle device still has limits of an earlier attachment that cannot be rewritten and do
- * not fit this plan (nbd.c never resets them): requests of a kind that the server does not know, or a minimum I/O
- * size above its block size. It has to be made anew then.
+ * Whether an idle device has limits of an earlier attachment that cannot be rewritten (nbd.c never
+ * resets them) and do not fit this plan: requests of a kind that the server does not know, or a
+ * minimum I/O size above its block size. It has to be removed and made anew then.
  */
 bool plan_device_is_stale(const struct plan *p, uint64_t write_zeroes_max,
 			  uint32_t minimum_io_size);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * reconnect: what is to be done about the connections of one attached device. A state machine
  * without I/O: events and the time go in, actions come out. It holds no descriptor, reads no clock

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * renew: when a connection that lives is to be replaced all the same, and when that hurts least.
  * Keys of kernel TLS do not last for ever, and a server says an export's size once for each

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/extent_map.h"
 
 #include <errno.h>
@@ -15,8 +16,8 @@ void extent_map_init(struct extent_map *m, uint64_t size, uint32_t block, unsign
 	m->room = room;
 }
 
-/* Where something is not known of one context at least */
-static uint64_t known(const struct extent_map *m)
+/* Everything before is known in all contexts. */
+static uint64_t known_end(const struct extent_map *m)
 {
 	uint64_t end = m->size;
 
@@ -28,7 +29,7 @@ static uint64_t known(const struct extent_map *m)
 
 bool extent_map_next(struct extent_map *m, uint64_t *offset)
 {
-	m->asked = known(m);
+	m->asked = known_end(m);
 	*offset = m->asked - m->asked % m->block;
 	return m->asked < m->size;
 }
@@ -45,7 +46,7 @@ void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, 
 	struct extent_map_extent *last;
 	size_t count;
 
-	/* Known already; or what comes before it did not fit, and will be asked for again. */
+	/* Known already; or the extent before it did not fit, and will be asked for again. */
 	if (context >= m->contexts || offset > m->of[context].end || end <= m->of[context].end)
 		return;
 	count = m->of[context].count;
@@ -64,7 +65,7 @@ void extent_map_extent(struct extent_map *m, unsigned context, uint64_t offset, 
 
 int extent_map_answered(struct extent_map *m, struct err *e)
 {
-	uint64_t end = known(m);
+	uint64_t end = known_end(m);
 
 	if (end <= m->asked)
 		return err_set(
@@ -83,7 +84,7 @@ int extent_map_answered(struct extent_map *m, struct err *e)
 	return 0;
 }
 
-/* The next piece in which nothing changes. False when it is not known of all contexts. */
+/* Finds the next piece without a change in any context. False when one context is not known. */
 static bool next_piece(const struct extent_map *m, struct extent_map_row *piece)
 {
 	uint64_t end = m->size;
@@ -103,7 +104,7 @@ static bool next_piece(const struct extent_map *m, struct extent_map_row *piece)
 	return piece->length;
 }
 
-static void consume(struct extent_map *m, uint64_t end)
+static void drop_extents(struct extent_map *m, uint64_t end)
 {
 	m->done = end;
 	for (unsigned c = 0; c < m->contexts; c++) {
@@ -122,7 +123,7 @@ bool extent_map_row(struct extent_map *m, struct extent_map_row *row)
 		bool grows = m->row.length &&
 			     !memcmp(m->row.flags, piece.flags, sizeof(piece.flags));
 
-		consume(m, piece.offset + piece.length);
+		drop_extents(m, piece.offset + piece.length);
 		if (grows) {
 			m->row.length += piece.length;
 			continue;
@@ -139,7 +140,7 @@ bool extent_map_row(struct extent_map *m, struct extent_map_row *row)
 	return true;
 }
 
-static int compare(const uint32_t *a, const uint32_t *b)
+static int compare_flags(const uint32_t *a, const uint32_t *b)
 {
 	for (size_t i = 0; i < METACTX_MAX; i++)
 		if (a[i] != b[i])
@@ -154,12 +155,12 @@ int extent_map_add(struct extent_map_totals *t, const struct extent_map_row *row
 	while (low < high) {
 		size_t middle = (low + high) / 2;
 
-		if (compare(t->total[middle].flags, row->flags) < 0)
+		if (compare_flags(t->total[middle].flags, row->flags) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	if (low == t->count || compare(t->total[low].flags, row->flags)) {
+	if (low == t->count || compare_flags(t->total[low].flags, row->flags)) {
 		if (t->count == EXTENT_MAP_TOTALS_MAX)
 			return err_set(
 				e, ERR_FAILED, E2BIG,

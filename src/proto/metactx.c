@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/metactx.h"
 
 #include <errno.h>
@@ -9,7 +10,7 @@
 #include "base/text.h"
 #include "proto/wire.h"
 
-/* Where name i begins; count for the end of the last. */
+/* Offset of name i in names; i = count: the end of the last. */
 static size_t begin_of(const struct metactx *c, unsigned i)
 {
 	size_t at = 0;
@@ -42,7 +43,10 @@ int metactx_find(const struct metactx *c, const char *name)
 	return -1;
 }
 
-/* "The namespace must consist entirely of printable non-whitespace UTF-8 characters other than colons" */
+/*
+ * "The namespace must consist entirely of printable non-whitespace UTF-8 characters other than
+ * colons"
+ */
 static bool is_name(const char *name, size_t len)
 {
 	const char *colon = memchr(name, ':', len);
@@ -98,7 +102,7 @@ static void describe_bitmap(uint32_t flags, char *text)
 	strcpy(text, flags & NBD_STATE_DIRTY ? "dirty" : "clean");
 }
 
-/* Not flags: where in the chain of backing files the data is, 1 for the first */
+/* Not flags, but the position of the data in the chain of backing files, from 1 on. */
 static void describe_depth(uint32_t depth, char *text)
 {
 	if (depth < 2)
@@ -111,7 +115,7 @@ int metactx_describe(const char *name, uint32_t flags, char text[METACTX_TEXT_MA
 {
 	static const struct {
 		const char *name;
-		bool prefix; /* of all names that begin so */
+		bool prefix; /* name is the beginning of the context's name */
 		void (*describe)(uint32_t flags, char *text);
 	} known[] = {
 		{ "base:allocation", false, describe_allocation },

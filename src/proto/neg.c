@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/neg.h"
 
 #include <errno.h>
@@ -9,59 +10,60 @@
 #include "base/text.h"
 
 enum {
-	ERROR_TEXT_MAX = 512, /* of a server's message, the rest is dropped */
+	ERROR_TEXT_MAX = 512, /* bytes of a server's error text that are shown */
 	QUOTED_NAME_MAX = 256,
 };
 
-static void step(struct neg *n);
+static void neg_step(struct neg *n);
 
-/* The next len bytes belong to state; with none to wait for it is handled at once. */
-static void expect(struct neg *n, enum neg_state state, size_t len)
+/* Waits for the next len bytes in the given state; 0 bytes are handled at once. */
+static void neg_expect(struct neg *n, enum neg_state state, size_t len)
 {
 	n->state = state;
 	n->want = len;
 	n->got = 0;
 	if (!len)
-		step(n);
+		neg_step(n);
 }
 
 static void expect_reply(struct neg *n)
 {
-	expect(n, NEG_S_REPLY, WIRE_REPLY_SIZE);
+	neg_expect(n, NEG_S_REPLY, WIRE_REPLY_SIZE);
 }
 
-/* Payload of the current reply: len of what is left of it. */
+/* Waits for the next len bytes of the current reply's payload. */
 static void expect_payload(struct neg *n, enum neg_state state, uint32_t len)
 {
 	n->left -= len;
-	expect(n, state, len);
+	neg_expect(n, state, len);
 }
 
-static uint32_t at_most(uint32_t len, uint32_t limit)
+/* Waits for the rest of the current reply's payload, or as much of it as fits the buffer. */
+static void expect_rest(struct neg *n, enum neg_state state)
 {
-	return len < limit ? len : limit;
+	expect_payload(n, state, n->left < sizeof(n->in) ? n->left : (uint32_t)sizeof(n->in));
 }
 
-static void end(struct neg *n)
+/* Nothing more is sent or read. */
+static void end_handshake(struct neg *n)
 {
+	n->out_len = 0;
+	n->out_done = 0;
 	n->state = NEG_S_END;
 }
 
 /* "Termination of the session during option haggling": after a breach a hard disconnect is due. */
-static __attribute__((format(printf, 2, 3))) void violation(struct neg *n, const char *fmt, ...)
+static __attribute__((format(printf, 2, 3))) void neg_violation(struct neg *n, const char *fmt, ...)
 {
 	char what[512];
-	struct err *e = &n->failure;
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	err_set(e, ERR_PROTOCOL, EPROTO,
+	err_set(&n->failure, ERR_PROTOCOL, EPROTO,
 		"the server breaks the NBD protocol: %s; it is broken, or no NBD server", what);
-	n->out_len = 0;
-	n->out_done = 0;
-	end(n);
+	end_handshake(n);
 }
 
 /* Appends to what is to be sent, so that the client flags and the first option are one packet. */
@@ -80,10 +82,8 @@ static void send_option(struct neg *n, uint32_t option, const struct bytes_write
 
 static void soft_disconnect(struct neg *n)
 {
-	n->out_len = 0;
-	n->out_done = 0;
+	end_handshake(n);
 	send_option(n, NBD_OPT_ABORT, NULL);
-	end(n);
 }
 
 static void send_export_name(struct neg *n)
@@ -95,7 +95,7 @@ static void send_export_name(struct neg *n)
 	bytes_put(&name, n->params.export, len);
 	send_option(n, NBD_OPT_EXPORT_NAME, &name);
 	n->export.by_export_name = true;
-	expect(n, NEG_S_EXPORT_NAME, WIRE_EXPORT_NAME_REPLY_SIZE);
+	neg_expect(n, NEG_S_EXPORT_NAME, WIRE_EXPORT_NAME_REPLY_SIZE);
 }
 
 /* "NBD_OPT_INFO and NBD_OPT_GO": the same data for both. */
@@ -122,7 +122,10 @@ static void send_info(struct neg *n, uint32_t option)
 	expect_reply(n);
 }
 
-/* "NBD_OPT_SET_META_CONTEXT" with the contexts as queries; LIST without any lists all. */
+/*
+ * "NBD_OPT_SET_META_CONTEXT" has the contexts as queries; NBD_OPT_LIST_META_CONTEXT without any
+ * lists all.
+ */
 static void send_contexts(struct neg *n, uint32_t option)
 {
 	const struct metactx *c = &n->params.contexts;
@@ -152,36 +155,32 @@ static void send_plain(struct neg *n, uint32_t option)
 	expect_reply(n);
 }
 
+/* "Newstyle negotiation": without "fixed" any option but NBD_OPT_EXPORT_NAME ends the session. */
+static void negotiate_unfixed(struct neg *n)
+{
+	if (n->params.tls) {
+		err_set(&n->failure, ERR_TLS, EPROTONOSUPPORT,
+			"TLS is required, and the server speaks the unfixed newstyle handshake, "
+			"which has none; nothing was sent in plain text");
+	} else if (n->params.goal == NEG_GOAL_LIST) {
+		err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
+			"the server speaks the unfixed newstyle handshake, which cannot "
+			"list exports");
+	} else if (n->params.contexts.count) {
+		err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
+			"the server speaks the unfixed newstyle handshake, which knows no "
+			"block status");
+	} else {
+		send_export_name(n);
+		return;
+	}
+	n->state = NEG_S_END;
+}
+
 static void send_first_option(struct neg *n)
 {
 	if (n->params.tls && !n->tls) {
-		if (!n->fixed) {
-			err_set(&n->failure, ERR_TLS, EPROTONOSUPPORT,
-				"TLS is required, and the server speaks the unfixed newstyle handshake, "
-				"which has none; nothing was sent in plain text");
-			end(n);
-			return;
-		}
 		send_plain(n, NBD_OPT_STARTTLS);
-		return;
-	}
-	if (!n->fixed) {
-		/* "Newstyle negotiation": without "fixed" any other option ends the session */
-		if (n->params.goal == NEG_GOAL_LIST) {
-			err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
-				"the server speaks the unfixed newstyle handshake, which cannot "
-				"list exports");
-			end(n);
-			return;
-		}
-		if (n->params.contexts.count) {
-			err_set(&n->failure, ERR_REFUSED, EOPNOTSUPP,
-				"the server speaks the unfixed newstyle handshake, which knows no "
-				"block status");
-			end(n);
-			return;
-		}
-		send_export_name(n);
 		return;
 	}
 	switch (n->params.goal) {
@@ -210,16 +209,16 @@ static void on_greeting(struct neg *n)
 	init = bytes_get_u64(&r);
 	style = bytes_get_u64(&r);
 	if (init == NBD_INIT_MAGIC && style == NBD_OPTS_MAGIC) {
-		expect(n, NEG_S_HANDSHAKE_FLAGS, WIRE_HANDSHAKE_FLAGS_SIZE);
+		neg_expect(n, NEG_S_HANDSHAKE_FLAGS, WIRE_HANDSHAKE_FLAGS_SIZE);
 	} else if (init == NBD_INIT_MAGIC && style == NBD_CLISERV_MAGIC) {
 		err_set(&n->failure, ERR_PROTOCOL, EPROTONOSUPPORT,
 			"the server speaks the oldstyle handshake, which knows no export names and no "
 			"errors and is not supported; start it in newstyle mode (nbdkit without -o, "
 			"nbd-server 3.10 or later)");
-		end(n);
+		n->state = NEG_S_END;
 	} else {
 		text_escape(shown, sizeof(shown), n->in, n->got);
-		violation(n, "it greets with \"%s\"", shown);
+		neg_violation(n, "it greets with \"%s\"", shown);
 	}
 }
 
@@ -229,19 +228,23 @@ static void on_handshake_flags(struct neg *n)
 	struct bytes_writer w;
 	uint16_t flags;
 	uint32_t answer = 0;
+	bool fixed;
 
 	bytes_read_init(&r, n->in, n->got);
 	flags = bytes_get_u16(&r);
-	n->fixed = flags & NBD_FLAG_FIXED_NEWSTYLE;
+	fixed = flags & NBD_FLAG_FIXED_NEWSTYLE;
 	n->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
-	if (n->fixed)
+	if (fixed)
 		answer |= NBD_FLAG_C_FIXED_NEWSTYLE;
 	if (n->no_zeroes)
 		answer |= NBD_FLAG_C_NO_ZEROES;
 	bytes_write_init(&w, n->out, sizeof(n->out));
 	bytes_put_u32(&w, answer);
 	n->out_len = w.len;
-	send_first_option(n);
+	if (fixed)
+		send_first_option(n);
+	else
+		negotiate_unfixed(n);
 }
 
 static const char *option_name(const struct neg *n)
@@ -249,7 +252,7 @@ static const char *option_name(const struct neg *n)
 	return wire_option_name(n->option);
 }
 
-/* "It is not an error if [it] does not select any metadata context": to the one who asked it is. */
+/* "It is not an error if [it] does not select any metadata context": for our user it is one. */
 static bool all_selected(struct neg *n)
 {
 	char name[QUOTED_NAME_MAX], export[QUOTED_NAME_MAX];
@@ -270,7 +273,7 @@ static bool all_selected(struct neg *n)
 	return true;
 }
 
-/* The option in progress is done with, whether the server liked it or not (accepted). */
+/* Goes on after the server's final reply to the current option: accepted, or refused. */
 static void next_option(struct neg *n, bool accepted)
 {
 	bool query = n->params.goal == NEG_GOAL_QUERY;
@@ -281,12 +284,12 @@ static void next_option(struct neg *n, bool accepted)
 		break;
 	case NBD_OPT_GO:
 		n->transmission = true;
-		end(n);
+		end_handshake(n);
 		break;
 	case NBD_OPT_INFO:
 		/*
-		 * Only now, so that the flags are those that attaching will see, and that a server
-		 * which these options surprise has said what matters.
+		 * Not before NBD_OPT_INFO: its flags are to be those that attaching sees, and a
+		 * server that is surprised by these options has said what matters.
 		 */
 		n->informed = true;
 		send_plain(n, NBD_OPT_STRUCTURED_REPLY);
@@ -313,7 +316,7 @@ static void next_option(struct neg *n, bool accepted)
 		send_plain(n, NBD_OPT_LIST);
 		break;
 	default:
-		/* NBD_OPT_LIST: found or not, it was the whole list */
+		/* NBD_OPT_LIST: this was the whole list. */
 		if (!accepted)
 			n->export.listed = EXPORT_LISTED_UNKNOWN;
 		else if (n->export.listed == EXPORT_LISTED_UNKNOWN)
@@ -332,14 +335,15 @@ static bool asks_for_export(const struct neg *n)
 static void on_ack(struct neg *n)
 {
 	if (n->reply.length)
-		violation(n, "NBD_REP_ACK to %s carries %u bytes", option_name(n), n->reply.length);
+		neg_violation(n, "NBD_REP_ACK to %s carries %u bytes", option_name(n),
+			      n->reply.length);
 	else if (asks_for_export(n) && !n->has_export)
-		violation(n, "it accepts %s without NBD_INFO_EXPORT", option_name(n));
+		neg_violation(n, "it accepts %s without NBD_INFO_EXPORT", option_name(n));
 	else
 		next_option(n, true);
 }
 
-/* Besides ACK and errors. */
+/* The only reply type to the current option besides NBD_REP_ACK and errors. */
 static uint32_t expected_reply(const struct neg *n)
 {
 	switch (n->option) {
@@ -380,41 +384,42 @@ static void on_reply(struct neg *n)
 	bytes_read_init(&r, n->in, n->got);
 	wire_get_reply(&r, h);
 	if (h->magic != NBD_REP_MAGIC) {
-		violation(n, "a reply to %s begins with 0x%016llx", option_name(n),
-			  (unsigned long long)h->magic);
+		neg_violation(n, "a reply to %s begins with 0x%016llx", option_name(n),
+			      (unsigned long long)h->magic);
 		return;
 	}
 	if (h->option != n->option) {
-		violation(n, "it answers option %u when asked for %s", h->option, option_name(n));
+		neg_violation(n, "it answers option %u when asked for %s", h->option,
+			      option_name(n));
 		return;
 	}
 	if (h->length > NEG_MAX_REPLY_LENGTH) {
-		violation(n, "a reply to %s of %u bytes, more than the limit of %d", option_name(n),
-			  h->length, NEG_MAX_REPLY_LENGTH);
+		neg_violation(n, "a reply to %s of %u bytes, more than the limit of %d",
+			      option_name(n), h->length, NEG_MAX_REPLY_LENGTH);
 		return;
 	}
 	n->left = h->length;
 	if (h->type == NBD_REP_ACK) {
 		on_ack(n);
 	} else if (h->type & NBD_REP_ERR(0)) {
-		expect_payload(n, NEG_S_ERROR_TEXT, at_most(n->left, ERROR_TEXT_MAX));
+		expect_rest(n, NEG_S_ERROR_TEXT);
 	} else if (h->type != expected) {
-		violation(n, "it answers %s with reply type %u", option_name(n), h->type);
+		neg_violation(n, "it answers %s with reply type %u", option_name(n), h->type);
 	} else if (++n->replies > limit) {
-		violation(n, "more than %u replies to %s", limit, option_name(n));
+		neg_violation(n, "more than %u replies to %s", limit, option_name(n));
 	} else if (h->type == NBD_REP_INFO) {
 		if (h->length < WIRE_INFO_TYPE_SIZE)
-			violation(n, "NBD_REP_INFO of %u bytes", h->length);
+			neg_violation(n, "NBD_REP_INFO of %u bytes", h->length);
 		else
 			expect_payload(n, NEG_S_INFO_TYPE, WIRE_INFO_TYPE_SIZE);
 	} else if (h->type == NBD_REP_META_CONTEXT) {
 		if (h->length < 4 || h->length - 4 > NBD_MAX_STRING)
-			violation(n, "NBD_REP_META_CONTEXT of %u bytes", h->length);
+			neg_violation(n, "NBD_REP_META_CONTEXT of %u bytes", h->length);
 		else
 			expect_payload(n, NEG_S_CONTEXT_ID, 4);
 	} else {
 		if (h->length < 4)
-			violation(n, "NBD_REP_SERVER of %u bytes", h->length);
+			neg_violation(n, "NBD_REP_SERVER of %u bytes", h->length);
 		else
 			expect_payload(n, NEG_S_ITEM_NAME_LENGTH, 4);
 	}
@@ -423,41 +428,39 @@ static void on_reply(struct neg *n)
 static void on_info_type(struct neg *n)
 {
 	struct bytes_reader r;
-	uint32_t len = n->left;
 
 	bytes_read_init(&r, n->in, n->got);
 	n->info = bytes_get_u16(&r);
 	switch (n->info) {
 	case NBD_INFO_EXPORT:
 		if (n->reply.length != WIRE_INFO_EXPORT_SIZE) {
-			violation(n, "NBD_INFO_EXPORT of %u bytes", n->reply.length);
+			neg_violation(n, "NBD_INFO_EXPORT of %u bytes", n->reply.length);
 			return;
 		}
 		break;
 	case NBD_INFO_BLOCK_SIZE:
 		if (n->reply.length != WIRE_INFO_BLOCK_SIZE_SIZE) {
-			violation(n, "NBD_INFO_BLOCK_SIZE of %u bytes", n->reply.length);
+			neg_violation(n, "NBD_INFO_BLOCK_SIZE of %u bytes", n->reply.length);
 			return;
 		}
 		break;
 	case NBD_INFO_NAME:
-		if (len > NBD_MAX_STRING) {
-			violation(n, "NBD_INFO_NAME of %u bytes", n->reply.length);
+		if (n->left > NBD_MAX_STRING) {
+			neg_violation(n, "NBD_INFO_NAME of %u bytes", n->reply.length);
 			return;
 		}
 		break;
 	case NBD_INFO_DESCRIPTION:
-		len = at_most(len, NBD_MAX_STRING);
 		break;
 	default:
 		/* "The client MUST ignore information replies it does not understand." */
-		expect_payload(n, NEG_S_SKIP, at_most(len, sizeof(n->in)));
+		expect_rest(n, NEG_S_SKIP);
 		return;
 	}
-	expect_payload(n, NEG_S_INFO, len);
+	expect_rest(n, NEG_S_INFO);
 }
 
-/* Twice the same information is pointless and allowed, a contradiction is neither. */
+/* A server may repeat the same information, but not contradict it. */
 static bool on_info_export(struct neg *n)
 {
 	struct bytes_reader r;
@@ -469,7 +472,7 @@ static bool on_info_export(struct neg *n)
 	size = bytes_get_u64(&r);
 	flags = bytes_get_u16(&r);
 	if (n->has_export && (x->size != size || x->flags != flags)) {
-		violation(n, "two different NBD_INFO_EXPORT for one export");
+		neg_violation(n, "two different NBD_INFO_EXPORT for one export");
 		return false;
 	}
 	n->has_export = true;
@@ -483,7 +486,7 @@ static bool is_power_of_2(uint32_t v)
 	return v && !(v & (v - 1));
 }
 
-/* "Size constraints"; what is checked is what a client needs to be able to honour them. */
+/* "Size constraints": checks what a client needs to honour them. */
 static bool on_info_block_size(struct neg *n)
 {
 	struct bytes_reader r;
@@ -495,13 +498,14 @@ static bool on_info_block_size(struct neg *n)
 	pref = bytes_get_u32(&r);
 	max = bytes_get_u32(&r);
 	if (!is_power_of_2(min) || min > 65536 || !is_power_of_2(pref) || pref < min || max < min) {
-		violation(n, "impossible block sizes: minimum %u, preferred %u, maximum payload %u",
-			  min, pref, max);
+		neg_violation(
+			n, "impossible block sizes: minimum %u, preferred %u, maximum payload %u",
+			min, pref, max);
 		return false;
 	}
 	if (x->has_block_size &&
 	    (x->block_min != min || x->block_pref != pref || x->payload_max != max)) {
-		violation(n, "two different NBD_INFO_BLOCK_SIZE for one export");
+		neg_violation(n, "two different NBD_INFO_BLOCK_SIZE for one export");
 		return false;
 	}
 	x->has_block_size = true;
@@ -511,11 +515,11 @@ static bool on_info_block_size(struct neg *n)
 	return true;
 }
 
-/* "Conventions": a string has no NUL inside; a name that does could not be asked for again. */
+/* "Conventions": a string has no NUL inside. An export with one could not be asked for again. */
 static bool take_name(struct neg *n, const char *what, char *name)
 {
 	if (memchr(n->in, '\0', n->got)) {
-		violation(n, "the name of %s contains a zero byte", what);
+		neg_violation(n, "the name of %s contains a zero byte", what);
 		return false;
 	}
 	memcpy(name, n->in, n->got);
@@ -551,7 +555,7 @@ static void on_info(struct neg *n)
 		break;
 	}
 	if (good)
-		expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+		expect_rest(n, NEG_S_SKIP);
 }
 
 static const struct {
@@ -584,7 +588,7 @@ static const struct {
 	  "the kernel cannot speak them; relax the server" },
 };
 
-/* One text for a final error reply: what was asked, the answer, the remedy, the server's words. */
+/* One text for an error reply: the request, the answer, the remedy, the server's own text. */
 static void on_error_text(struct neg *n)
 {
 	struct err *e = &n->failure;
@@ -621,7 +625,7 @@ static void on_error_text(struct neg *n)
 			e,
 			"block status is needed, which needs structured replies and meta contexts");
 	}
-	expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+	expect_rest(n, NEG_S_SKIP);
 }
 
 /* Whether the goal can be reached without what the server just refused. */
@@ -644,8 +648,6 @@ static void on_error(struct neg *n)
 		err_clear(&n->failure);
 		n->export = fresh;
 		n->has_export = false;
-		n->out_len = 0;
-		n->out_done = 0;
 		send_export_name(n);
 		return;
 	}
@@ -655,7 +657,7 @@ static void on_error(struct neg *n)
 static void on_skip(struct neg *n)
 {
 	if (n->left)
-		expect_payload(n, NEG_S_SKIP, at_most(n->left, sizeof(n->in)));
+		expect_rest(n, NEG_S_SKIP);
 	else if (n->reply.type & NBD_REP_ERR(0))
 		on_error(n);
 	else
@@ -670,7 +672,8 @@ static void on_item_name_length(struct neg *n)
 	bytes_read_init(&r, n->in, n->got);
 	len = bytes_get_u32(&r);
 	if (len > n->left || len > NBD_MAX_STRING)
-		violation(n, "NBD_REP_SERVER of %u bytes with a name of %u", n->reply.length, len);
+		neg_violation(n, "NBD_REP_SERVER of %u bytes with a name of %u", n->reply.length,
+			      len);
 	else
 		expect_payload(n, NEG_S_ITEM_NAME, len);
 }
@@ -678,13 +681,13 @@ static void on_item_name_length(struct neg *n)
 static void on_item_name(struct neg *n)
 {
 	if (take_name(n, "an export", n->item.name))
-		expect_payload(n, NEG_S_ITEM_DESCRIPTION, at_most(n->left, NBD_MAX_STRING));
+		expect_rest(n, NEG_S_ITEM_DESCRIPTION);
 }
 
 static void on_item_description(struct neg *n)
 {
 	take_description(n, n->item.description);
-	expect_payload(n, NEG_S_ITEM_SKIP, at_most(n->left, sizeof(n->in)));
+	expect_rest(n, NEG_S_ITEM_SKIP);
 }
 
 static void on_item_skip(struct neg *n)
@@ -692,7 +695,7 @@ static void on_item_skip(struct neg *n)
 	struct export *x = &n->export;
 
 	if (n->left) {
-		expect_payload(n, NEG_S_ITEM_SKIP, at_most(n->left, sizeof(n->in)));
+		expect_rest(n, NEG_S_ITEM_SKIP);
 	} else if (n->params.goal == NEG_GOAL_LIST) {
 		n->state = NEG_S_ITEM;
 	} else {
@@ -721,14 +724,14 @@ static void select_context(struct neg *n)
 
 	text_escape(name, sizeof(name), n->item.name, strlen(n->item.name));
 	if (place < 0 || n->selected[place]) {
-		violation(n, "it selects the meta context \"%s\", which was %s", name,
-			  place < 0 ? "not asked for" : "selected before");
+		neg_violation(n, "it selects the meta context \"%s\", which was %s", name,
+			      place < 0 ? "not asked for" : "selected before");
 		return;
 	}
 	for (unsigned i = 0; i < c->count; i++) {
 		if (!n->selected[i] || c->id[i] != n->context_id)
 			continue;
-		violation(n, "it gives two meta contexts the number %u", n->context_id);
+		neg_violation(n, "it gives two meta contexts the number %u", n->context_id);
 		return;
 	}
 	n->selected[place] = true;
@@ -755,16 +758,16 @@ static void on_export_name(struct neg *n)
 	n->export.size = bytes_get_u64(&r);
 	n->export.flags = bytes_get_u16(&r);
 	n->has_export = true;
-	expect(n, NEG_S_ZEROES, n->no_zeroes ? 0 : WIRE_EXPORT_NAME_ZEROES);
+	neg_expect(n, NEG_S_ZEROES, n->no_zeroes ? 0 : WIRE_EXPORT_NAME_ZEROES);
 }
 
 static void on_zeroes(struct neg *n)
 {
 	n->transmission = true;
-	end(n);
+	end_handshake(n);
 }
 
-static void step(struct neg *n)
+static void neg_step(struct neg *n)
 {
 	static void (*const handlers[])(struct neg *) = {
 		[NEG_S_GREETING] = on_greeting,
@@ -796,7 +799,7 @@ void neg_init(struct neg *n, const struct neg_params *p)
 		n->params.contexts.count = 0;
 	else if (n->params.contexts.count > METACTX_MAX)
 		n->params.contexts.count = METACTX_MAX;
-	expect(n, NEG_S_GREETING, WIRE_GREETING_SIZE);
+	neg_expect(n, NEG_S_GREETING, WIRE_GREETING_SIZE);
 }
 
 enum neg_want neg_want(struct neg *n, struct neg_buf *buf)
@@ -834,7 +837,7 @@ void neg_moved(struct neg *n, size_t len)
 	} else if (n->state != NEG_S_END) {
 		n->got += len;
 		if (n->got == n->want)
-			step(n);
+			neg_step(n);
 	}
 }
 
@@ -850,19 +853,16 @@ static const char *awaited(const struct neg *n)
 }
 
 /*
- * Nothing is lost when a server does not wait for the farewell ("NBD_OPT_ABORT"), and what matters has
- * been said when it does not wait for, or does not survive, the questions after NBD_OPT_INFO.
+ * True at the end, and where only optional questions are left (after NBD_OPT_INFO): a server that
+ * hangs up then, or does not wait for NBD_OPT_ABORT, has said everything that matters.
  */
-static bool only_farewell_is_left(struct neg *n)
+static bool end_if_informed(struct neg *n)
 {
 	if (n->state != NEG_S_END && !n->informed)
 		return false;
-	if (n->state != NEG_S_END) {
+	if (n->state != NEG_S_END)
 		err_clear(&n->failure);
-		end(n);
-	}
-	n->out_len = 0;
-	n->out_done = 0;
+	end_handshake(n);
 	return true;
 }
 
@@ -871,10 +871,8 @@ void neg_broken(struct neg *n, int code)
 	struct err *e = &n->failure;
 	char name[QUOTED_NAME_MAX];
 
-	if (only_farewell_is_left(n))
+	if (end_if_informed(n))
 		return;
-	n->out_len = 0;
-	n->out_done = 0;
 	if (code) {
 		err_sys(e, ERR_UNREACHABLE, code, "the connection broke while waiting for %s",
 			awaited(n));
@@ -895,20 +893,18 @@ void neg_broken(struct neg *n, int code)
 			"see the server's log",
 			awaited(n));
 	}
-	end(n);
+	end_handshake(n);
 }
 
 void neg_timed_out(struct neg *n)
 {
-	if (only_farewell_is_left(n))
+	if (end_if_informed(n))
 		return;
-	n->out_len = 0;
-	n->out_done = 0;
 	err_set(&n->failure, ERR_UNREACHABLE, ETIMEDOUT,
 		"connected, but the handshake was not done in time, still waiting for %s; the server "
 		"hangs, is overloaded, or serves another client only",
 		awaited(n));
-	end(n);
+	end_handshake(n);
 }
 
 const struct neg_item *neg_item(const struct neg *n)

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * neg: one connection's handshake ("Handshake phase" of the NBD specification) as a state machine
- * without I/O. The caller asks what is wanted, moves bytes, and says how many:
+ * neg: one connection's handshake ("Handshake phase" of the NBD specification) as a state machine.
+ * The caller asks what is wanted, moves bytes, and says how many:
  *
  *	for (;;) switch (neg_want(&n, &buf)) {
  *	case NEG_WRITE: neg_moved(&n, write(fd, buf.out, buf.len)); break;
- *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_eof)
+ *	case NEG_READ:  neg_moved(&n, read(fd, buf.in, buf.len)); break; (0 bytes: neg_broken)
  *	case NEG_ITEM:  use neg_item(&n); neg_moved(&n, 0); break;
  *	case NEG_TLS:   TLS handshake; neg_moved(&n, 0); break;
  *	case NEG_DONE:  ... case NEG_FAILED: ...
  *	}
  *
- * Exactly what the next step needs is asked for, so that not one byte after the handshake is read:
- * it belongs to whoever takes the connection next. Never allocates, never does I/O, holds no
- * pointer into the caller's memory. Bounded: replies of one option, and the length of one reply;
- * what is not needed of a reply is read in small pieces and dropped.
+ * It asks for exactly the bytes of the next step, and so for none after the handshake: those
+ * belong to the next user of the connection. It never does I/O, never allocates, and keeps no
+ * pointer into the caller's memory. The number of replies to an option and the length of a reply
+ * are limited; the unused part of a reply is read in small pieces and dropped.
  */
 #ifndef NBD_ATTACH_NEG_H
 #define NBD_ATTACH_NEG_H
@@ -28,7 +29,7 @@
 #include "proto/export.h"
 #include "proto/wire.h"
 
-/* More than any server has reason for, little enough for a client that must not be held up. */
+/* Limits on what a server may send: more than any server needs, and soon read. */
 enum {
 	NEG_MAX_INFO_REPLIES = 256,
 	NEG_MAX_EXPORTS = 65536,
@@ -37,35 +38,35 @@ enum {
 };
 
 enum neg_goal {
-	/* Ends in the transmission phase with simple replies, the only ones that the kernel reads. */
+	/* Ends in the transmission phase with simple replies: the kernel reads no others. */
 	NEG_GOAL_GO,
 	/*
-	 * Ends with NBD_OPT_ABORT; see neg_in_transmission for old servers. One NEG_ITEM for each meta
-	 * context, which count when the export has has_contexts at the end. What a server does not know
-	 * beyond NBD_OPT_INFO is left out.
+	 * Ends with NBD_OPT_ABORT, or see neg_in_transmission for old servers. One NEG_ITEM for
+	 * each meta context; they are complete when the export has has_contexts at the end.
+	 * Options after NBD_OPT_INFO that the server does not know are left out.
 	 */
 	NEG_GOAL_INFO,
-	/* One NEG_ITEM for each export, ends with NBD_OPT_ABORT. */
+	/* One NEG_ITEM for each export. Ends with NBD_OPT_ABORT. */
 	NEG_GOAL_LIST,
 	/*
-	 * Ends in the transmission phase for a client in user space (query), with structured replies
-	 * where the server has them, and all of the contexts, or it fails.
+	 * Ends in the transmission phase for a client in user space (transmission.h): with
+	 * structured replies where the server has them, and with all of the contexts, or it fails.
 	 */
 	NEG_GOAL_QUERY,
 };
 
 struct neg_params {
 	enum neg_goal goal;
-	bool tls; /* required: nothing but NBD_OPT_STARTTLS is sent before it, or the handshake fails */
+	bool tls; /* required: without it nothing but NBD_OPT_STARTTLS is sent */
 	char export[NBD_MAX_STRING + 1];
-	struct metactx contexts; /* of NEG_GOAL_QUERY */
+	struct metactx contexts; /* NEG_GOAL_QUERY only */
 };
 
 enum neg_want {
 	NEG_READ,
 	NEG_WRITE,
 	NEG_ITEM,
-	NEG_TLS, /* the server waits for a TLS handshake; any byte that is there already is forged */
+	NEG_TLS, /* the server waits for a TLS handshake; bytes that have come already are forged */
 	NEG_DONE,
 	NEG_FAILED,
 };
@@ -79,8 +80,7 @@ struct neg_buf {
 /* One entry of NBD_OPT_LIST or NBD_OPT_LIST_META_CONTEXT; hostile text, see export.h. */
 struct neg_item {
 	char name[NBD_MAX_STRING + 1];
-	char description[NBD_MAX_STRING +
-			 1]; /* "" for none and for contexts; longer ones are cut */
+	char description[NBD_MAX_STRING + 1]; /* "" for none and for contexts; cut where longer */
 };
 
 enum neg_state {
@@ -104,25 +104,24 @@ enum neg_state {
 	NEG_S_END,
 };
 
-/* Of interest to the functions below only. */
+/* Private to neg.c. */
 struct neg {
 	struct neg_params params;
 	enum neg_state state;
-	bool fixed;      /* the server speaks fixed newstyle */
 	bool no_zeroes;  /* agreed on */
 	bool has_export; /* NBD_INFO_EXPORT has come */
-	bool informed;   /* goal INFO: NBD_OPT_INFO is answered, the rest is a bonus */
+	bool informed;   /* NEG_GOAL_INFO: NBD_OPT_INFO is answered, the other options may fail */
 	bool transmission;
-	bool tls;         /* has begun: everything from here on goes through it */
-	uint32_t option;  /* in progress */
-	uint32_t replies; /* to that option */
+	bool tls;         /* TLS is established */
+	uint32_t option;  /* option being answered */
+	uint32_t replies; /* replies to the option so far */
 	struct wire_reply reply;
-	uint32_t left; /* of the reply's payload, not yet asked for */
+	uint32_t left; /* payload of the reply not yet asked for, bytes */
 	uint16_t info; /* type of the information being read */
 	uint32_t context_id;
-	bool selected[METACTX_MAX]; /* of params.contexts */
+	bool selected[METACTX_MAX]; /* the server has selected this one of params.contexts */
 	size_t want;                /* bytes of in[] that the state needs */
-	size_t got;
+	size_t got;                 /* bytes of in[] that have come */
 	size_t out_len;
 	size_t out_done;
 	struct err failure; /* kind ERR_NONE: none */
@@ -135,7 +134,7 @@ struct neg {
 
 void neg_init(struct neg *n, const struct neg_params *p);
 
-/* What is wanted now; buf is filled for NEG_READ and NEG_WRITE, whose len is never 0. */
+/* What is wanted now. buf is filled for NEG_READ and NEG_WRITE; its len is never 0. */
 enum neg_want neg_want(struct neg *n, struct neg_buf *buf);
 
 /*
@@ -146,33 +145,33 @@ void neg_moved(struct neg *n, size_t len);
 
 /*
  * The connection ended or broke where neg_want wanted more (code: positive errno, 0 for an end of
- * file). The state is NEG_FAILED with a text that says what the server was expected to do, or, on
- * the way out, what had been reached before.
+ * file). The state becomes NEG_FAILED, with a text about the step that the server owes, or
+ * NEG_DONE where the goal was reached before.
  */
 void neg_broken(struct neg *n, int code);
 
-/* As neg_broken, for whoever gives up by a deadline. */
+/* As neg_broken, for a caller that gives up at a deadline. */
 void neg_timed_out(struct neg *n);
 
 /* Valid at NEG_ITEM until neg_moved. */
 const struct neg_item *neg_item(const struct neg *n);
 
-/* Valid at NEG_DONE for all goals but LIST. */
+/* Valid at NEG_DONE for all goals but NEG_GOAL_LIST. */
 const struct export *neg_export(const struct neg *n);
 
-/* The params' with the server's numbers; valid at NEG_DONE of NEG_GOAL_QUERY. */
+/* The contexts of the params with the server's numbers; valid at NEG_DONE of NEG_GOAL_QUERY. */
 const struct metactx *neg_contexts(const struct neg *n);
 
 /*
  * True at NEG_DONE when the connection is in the transmission phase: it is to be given to the
- * kernel or to be ended with NBD_CMD_DISC. Also for NEG_GOAL_INFO with a server that knows only
- * NBD_OPT_EXPORT_NAME.
+ * kernel or to be ended with NBD_CMD_DISC. This can be so for NEG_GOAL_INFO as well, with a server
+ * that knows only NBD_OPT_EXPORT_NAME.
  */
 bool neg_in_transmission(const struct neg *n);
 
 /*
- * True from the moment when the server is asked to enter the transmission phase until its answer is
- * complete: nothing else can be said meanwhile.
+ * True from when the server is asked to enter the transmission phase until its answer is complete:
+ * nothing else can be sent meanwhile.
  */
 bool neg_is_committed(const struct neg *n);
 

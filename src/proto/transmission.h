@@ -1,25 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * query: a client in user space for the transmission phase ("Transmission" of the NBD specification) as a
- * state machine without I/O, of the same shape as neg:
+ * transmission: a client in user space for the transmission phase ("Transmission" of the NBD
+ * specification) as a state machine of the same shape as neg. It asks for block status and for
+ * caching, one request at a time. It never does I/O, never allocates, and never reads or writes
+ * the data of the export.
  *
- *	transmission_ask(&q, &request, e);
- *	for (;;) switch (transmission_want(&q, &buf)) {
- *	case TRANSMISSION_WRITE:  transmission_moved(&q, write(fd, buf.out, buf.len)); break;
- *	case TRANSMISSION_READ:   transmission_moved(&q, read(fd, buf.in, buf.len)); break; (0 bytes: transmission_broken)
- *	case TRANSMISSION_EXTENT: buf.offset, .length, .flags of buf.context; transmission_moved(&q, 0); break;
- *	case TRANSMISSION_DATA:   buf.length bytes at buf.data for buf.offset; transmission_moved(&q, 0); break;
- *	case TRANSMISSION_HOLE:   buf.length zeros for buf.offset; transmission_moved(&q, 0); break;
- *	case TRANSMISSION_REPLY:  buf.request is done, buf.error; transmission_moved(&q, 0); break;
- *	case TRANSMISSION_IDLE:   nothing is under way: transmission_ask again, or transmission_disconnect
+ *	transmission_ask(&t, &request, e);
+ *	for (;;) switch (transmission_want(&t, &buf)) {
+ *	case TRANSMISSION_WRITE:  transmission_moved(&t, write(fd, buf.out, buf.len)); break;
+ *	case TRANSMISSION_READ:   transmission_moved(&t, read(fd, buf.in, buf.len)); break;
+ *	case TRANSMISSION_EXTENT: use buf.context, .offset, .length, .flags;
+ *				  transmission_moved(&t, 0); break;
+ *	case TRANSMISSION_REPLY:  the request is done, use buf.error;
+ *				  transmission_moved(&t, 0); break;
+ *	case TRANSMISSION_IDLE:   transmission_ask again, or transmission_disconnect; break;
  *	case TRANSMISSION_DONE: ... case TRANSMISSION_FAILED: ...
  *	}
  *
- * Reads and never writes to the export. Several requests may be under way; their replies come in any order, and chunks
- * of structured replies interleaved. Exactly the bytes of replies are asked for, none after the last. Never
- * allocates; what a reply carries goes through one buffer in pieces, and every length in it is checked
- * before it is believed. A server that keeps to the rules of the specification's "Structured reply types" in
- * all but one is failed for that one.
+ * An end of file is reported by transmission_broken. The engine asks for exactly the bytes of the
+ * reply. The payload goes through one buffer in pieces, and every length is checked before it is
+ * believed. A server that breaks one rule of the specification's "Structured reply types" is
+ * failed for it.
  */
 #ifndef NBD_ATTACH_TRANSMISSION_H
 #define NBD_ATTACH_TRANSMISSION_H
@@ -34,43 +36,29 @@
 #include "proto/wire.h"
 
 enum {
-	TRANSMISSION_REQUESTS = 16, /* under way at a time */
-	TRANSMISSION_PIECE = 65536, /* bytes of a payload handled at a time */
-	TRANSMISSION_RANGES =
-		64, /* stretches, apart from each other, in which the data of a read may come */
-	/* "Servers SHOULD NOT send more than 2^20 extents in a single reply chunk": four times that */
+	/* Bytes of a payload handled at a time */
+	TRANSMISSION_PIECE = 65536,
+	/* Four times what "Servers SHOULD NOT send [...] in a single reply chunk" */
 	TRANSMISSION_MAX_EXTENTS = 1 << 22,
-	TRANSMISSION_MAX_ERRORS = 1024, /* chunks of one reply */
-	TRANSMISSION_MAX_ERROR_LENGTH =
-		65536,               /* of such a chunk, with what this client does not know */
-	TRANSMISSION_TEXT_MAX = 256, /* of a server's words that are kept */
+	/* Error chunks in one reply */
+	TRANSMISSION_MAX_ERRORS = 1024,
+	/* Bytes of one error chunk, with fields that this client does not know */
+	TRANSMISSION_MAX_ERROR_LENGTH = 65536,
+	/* Bytes kept of a server's error text, escaped */
+	TRANSMISSION_TEXT_MAX = 256,
 };
 
-struct transmission_params {
-	uint64_t size;           /* of the export, which no request goes beyond */
-	uint32_t block_min;      /* requests are multiples of it, but for the end; 0 or 1: any */
-	uint32_t payload_max;    /* of NBD_CMD_READ; 0: what the specification grants (32 MiB) */
-	bool structured;         /* structured replies were agreed on */
-	struct metactx contexts; /* with their numbers */
-};
-
-/*
- * A request: NBD_CMD_READ, NBD_CMD_CACHE or NBD_CMD_BLOCK_STATUS, with NBD_CMD_FLAG_DF or
- * NBD_CMD_FLAG_REQ_ONE where these have a meaning.
- */
+/* NBD_CMD_CACHE or NBD_CMD_BLOCK_STATUS. */
 struct transmission_request {
 	uint16_t type;
-	uint16_t flags;
-	uint64_t offset;
-	uint32_t length;
+	uint64_t offset; /* bytes */
+	uint32_t length; /* bytes */
 };
 
 enum transmission_want {
 	TRANSMISSION_READ,
 	TRANSMISSION_WRITE,
 	TRANSMISSION_EXTENT,
-	TRANSMISSION_DATA,
-	TRANSMISSION_HOLE,
 	TRANSMISSION_REPLY,
 	TRANSMISSION_IDLE,
 	TRANSMISSION_DONE,
@@ -80,26 +68,18 @@ enum transmission_want {
 struct transmission_buf {
 	const uint8_t *out; /* TRANSMISSION_WRITE */
 	uint8_t *in;        /* TRANSMISSION_READ */
-	size_t len;         /* of both, never 0 there */
-	/* of the rest: */
-	unsigned request;    /* the number that transmission_ask gave */
-	unsigned context;    /* TRANSMISSION_EXTENT: its place in the params' contexts */
-	uint64_t offset;     /* in the export, TRANSMISSION_EXTENT, _DATA and _HOLE; */
-	uint32_t length;     /* and its bytes, never 0 */
-	uint32_t flags;      /* TRANSMISSION_EXTENT */
-	const uint8_t *data; /* TRANSMISSION_DATA */
-	uint32_t error; /* TRANSMISSION_REPLY: 0, or NBD_EIO and so on; see transmission_error */
+	size_t len;         /* TRANSMISSION_WRITE and _READ: bytes, never 0 */
+	unsigned context;   /* TRANSMISSION_EXTENT: index into the contexts */
+	uint64_t offset;    /* TRANSMISSION_EXTENT: bytes from the start of the export */
+	uint32_t length;    /* TRANSMISSION_EXTENT: bytes, never 0 */
+	uint32_t flags;     /* TRANSMISSION_EXTENT */
+	uint32_t error;     /* TRANSMISSION_REPLY: 0, or NBD_EIO and so on */
 };
 
-/* Of interest to the functions below only. */
 enum transmission_state {
+	TRANSMISSION_S_IDLE,
 	TRANSMISSION_S_HEADER,
 	TRANSMISSION_S_CHUNK_REST,
-	TRANSMISSION_S_DATA_OFFSET,
-	TRANSMISSION_S_DATA,
-	TRANSMISSION_S_DATA_EVENT,
-	TRANSMISSION_S_HOLE,
-	TRANSMISSION_S_HOLE_EVENT,
 	TRANSMISSION_S_CONTEXT,
 	TRANSMISSION_S_EXTENTS,
 	TRANSMISSION_S_EXTENT_EVENT,
@@ -111,92 +91,95 @@ enum transmission_state {
 	TRANSMISSION_S_END,
 };
 
-struct transmission_range {
-	uint64_t begin, end;
+/* The reply to the request, as far as it has come. */
+struct transmission_reply {
+	uint32_t error;                   /* first error, 0: none */
+	char text[TRANSMISSION_TEXT_MAX]; /* server's text for it, escaped */
+	bool structured;                  /* a chunk has come: no simple reply may follow */
+	unsigned errors;                  /* error chunks so far */
+	bool described[METACTX_MAX];      /* contexts that have had their chunk */
 };
 
-struct transmission_slot {
-	bool used;
-	struct transmission_request request;
-	uint64_t cookie;
-	uint32_t error;                   /* the first of the reply */
-	char text[TRANSMISSION_TEXT_MAX]; /* the server's words for it, escaped */
-	bool begun;                       /* a structured reply has */
-	unsigned errors;                  /* its chunks of errors so far, */
-	unsigned contents;                /* and those of data and holes */
-	bool described[METACTX_MAX];      /* BLOCK_STATUS: the context's chunk has come */
-	unsigned ranges;
-	struct transmission_range range[TRANSMISSION_RANGES]; /* READ: what has come, in order */
-};
-
+/* Private to transmission.c. */
 struct transmission {
-	struct transmission_params params;
-	uint64_t end; /* of the last whole block */
+	uint64_t size;   /* export, bytes */
+	uint64_t end;    /* end of the last whole block, bytes */
+	uint32_t block;  /* offsets and lengths are multiples of it, bytes */
+	bool structured; /* structured replies were agreed on */
+	struct metactx contexts;
 	enum transmission_state state;
-	bool disconnecting;
-	uint64_t cookies; /* given out */
-	unsigned under_way;
-	struct transmission_slot slot[TRANSMISSION_REQUESTS];
-	unsigned current; /* slot of the reply that is being read */
-	bool structured;  /* it is a chunk: */
-	uint16_t flags;
-	uint16_t type;
-	uint32_t left;   /* of the chunk's payload, not yet asked for */
-	uint64_t offset; /* of the next extent or piece of data */
-	unsigned context;
-	size_t at;       /* in in[], of the next extent */
-	uint32_t length; /* of the extent, the hole or the data at hand */
-	uint32_t extent_flags;
-	size_t want; /* bytes of in[] that the state needs */
-	size_t got;
+	struct transmission_request request; /* last one sent */
+	uint64_t cookie;                     /* cookie of the last request sent */
+	struct transmission_reply reply;
+	uint16_t flags;        /* current chunk */
+	uint16_t type;         /* current chunk */
+	uint32_t left;         /* current chunk: payload not yet asked for, bytes */
+	unsigned context;      /* current chunk: index of its context */
+	size_t at;             /* next extent in in[] */
+	uint64_t offset;       /* current extent, bytes */
+	uint32_t length;       /* current extent, bytes */
+	uint32_t extent_flags; /* current extent */
+	uint32_t error;        /* current error chunk */
+	size_t want;           /* bytes of in[] that the state needs */
+	size_t got;            /* bytes of in[] that have come */
 	size_t out_len;
 	size_t out_done;
 	struct err failure; /* kind ERR_NONE: none */
 	uint8_t in[TRANSMISSION_PIECE];
-	uint8_t out[(TRANSMISSION_REQUESTS + 1) * WIRE_REQUEST_SIZE];
+	uint8_t out[2 * WIRE_REQUEST_SIZE]; /* a request and NBD_CMD_DISC */
 };
 
-void transmission_init(struct transmission *q, const struct transmission_params *p);
-
-/* The params for an export and contexts as neg has them after NEG_GOAL_QUERY (or GO, with contexts NULL). */
-void transmission_params(struct transmission_params *p, const struct export *x,
-			 const struct metactx *c);
+/* x and c: the export and the contexts as neg has them after NEG_GOAL_QUERY. Neither is kept. */
+void transmission_init(struct transmission *t, const struct export *x, const struct metactx *c);
 
 /*
- * Takes on a request. Returns its number, to be used again once its TRANSMISSION_REPLY was consumed, or -EBUSY when
- * TRANSMISSION_REQUESTS are under way, -EINVAL (ERR_FAILED) for one that may not be sent: beyond the export, not a
- * multiple of its blocks, longer than it takes, block status without contexts; -EPIPE after the end.
+ * Sends a request. To be called at TRANSMISSION_IDLE, or at TRANSMISSION_REPLY instead of
+ * transmission_moved. Returns 0, -EBUSY while a request is unanswered, -EINVAL for a request that
+ * may not be sent (beyond the export, not whole blocks, block status without contexts), -EPIPE
+ * after the end; all are ERR_FAILED.
  */
-int transmission_ask(struct transmission *q, const struct transmission_request *r, struct err *e);
+int transmission_ask(struct transmission *t, const struct transmission_request *r, struct err *e);
 
 /*
- * Longest request of this type that may begin at offset: a multiple of the blocks, to the end of the export
- * at most; 0 when not even one block is left.
+ * Longest request that may begin at offset, bytes: a multiple of the blocks, within the export. 0
+ * when no whole block is left.
  */
-uint32_t transmission_longest(const struct transmission *q, uint16_t type, uint64_t offset);
-
-/* After what is under way, NBD_CMD_DISC and TRANSMISSION_DONE ("Terminating the transmission phase"). */
-void transmission_disconnect(struct transmission *q);
-
-/* What is wanted now; see above. To be asked anew after transmission_ask and transmission_disconnect. */
-enum transmission_want transmission_want(struct transmission *q, struct transmission_buf *buf);
-
-/* len of the bytes that transmission_want named were moved, at most all; or the rest was used (len 0). */
-void transmission_moved(struct transmission *q, size_t len);
-
-/* The connection ended or broke (code: positive errno, 0 for an end of file): TRANSMISSION_FAILED, but for a last farewell. */
-void transmission_broken(struct transmission *q, int code);
-
-/* As transmission_broken, for whoever gives up by a deadline. */
-void transmission_timed_out(struct transmission *q);
+uint32_t transmission_longest(const struct transmission *t, uint64_t offset);
 
 /*
- * At TRANSMISSION_REPLY with an error: "read of 4096 bytes at 8192: input/output error (NBD_EIO); it says: ...", ERR_REFUSED. Returns
- * the negative errno for it.
+ * Sends NBD_CMD_DISC and ends ("Terminating the transmission phase"). An outstanding reply is not
+ * read any more.
  */
-int transmission_error(const struct transmission *q, struct err *e);
+void transmission_disconnect(struct transmission *t);
+
+/*
+ * What is wanted now; see above. To be asked anew after transmission_ask and
+ * transmission_disconnect.
+ */
+enum transmission_want transmission_want(struct transmission *t, struct transmission_buf *buf);
+
+/*
+ * len of the bytes that transmission_want named were moved, at most all; or the event was used
+ * (len 0).
+ */
+void transmission_moved(struct transmission *t, size_t len);
+
+/*
+ * The connection ended or broke (code: positive errno, 0 for an end of file): TRANSMISSION_FAILED,
+ * or TRANSMISSION_DONE where only NBD_CMD_DISC was left to send.
+ */
+void transmission_broken(struct transmission *t, int code);
+
+/* As transmission_broken, for a caller that gives up at a deadline. */
+void transmission_timed_out(struct transmission *t);
+
+/*
+ * At TRANSMISSION_REPLY with an error: sets ERR_REFUSED with the request, the error's meaning and
+ * the server's text. Returns the negative errno for it.
+ */
+int transmission_error(const struct transmission *t, struct err *e);
 
 /* Valid at TRANSMISSION_FAILED: ERR_PROTOCOL or ERR_UNREACHABLE. */
-const struct err *transmission_failure(const struct transmission *q);
+const struct err *transmission_failure(const struct transmission *t);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/uri.h"
 
 #include <arpa/inet.h>
@@ -10,8 +11,11 @@
 
 #include "base/text.h"
 
-#define QUOTE_MAX 100 /* how much of a wrong part an error shows */
+#define QUOTE_MAX 100 /* bytes of a wrong part that an error shows */
 #define ZONE_MAX  15  /* IFNAMSIZ without its NUL, netdevice(7) */
+
+/* RFC 3986, section 2.3, without letters and digits */
+#define UNRESERVED "-._~"
 
 static const struct {
 	const char *name;
@@ -38,7 +42,7 @@ static bool is_digit(char c)
 
 static bool is_unreserved(char c)
 {
-	return is_alpha(c) || is_digit(c) || (c && strchr("-._~", c));
+	return is_alpha(c) || is_digit(c) || (c && strchr(UNRESERVED, c));
 }
 
 static bool is_percent_encoded(const char *s)
@@ -53,8 +57,9 @@ static char to_lower(char c)
 	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-/* PART "VALUE" WHY */
-static int refuse(struct err *e, const char *part, const char *value, size_t len, const char *why)
+/* Sets the error: PART "VALUE" WHY */
+static int refuse_part(struct err *e, const char *part, const char *value, size_t len,
+		       const char *why)
 {
 	char quoted[QUOTE_MAX];
 
@@ -74,7 +79,7 @@ static int library_failed(struct err *e, int rc)
 	return err_sys(e, ERR_FAILED, code, "parse the URI");
 }
 
-/* Section 3.1; 0 when "://" does not follow. */
+/* RFC 3986, section 3.1. Returns 0 when "://" does not follow the scheme. */
 static size_t scheme_length(const char *s)
 {
 	size_t n = 0;
@@ -105,16 +110,16 @@ static int set_scheme(struct uri *u, const char *s, size_t len, struct err *e)
 			return 0;
 		}
 	}
-	return refuse(e, "the URI's scheme", s, len,
-		      "is not nbd or nbds, perhaps with +unix or +vsock");
+	return refuse_part(e, "the URI's scheme", s, len,
+			   "is not nbd or nbds, perhaps with +unix or +vsock");
 }
 
-static int set_export(struct uri *u, const char *s, size_t len, struct err *e)
+static int set_export_name(struct uri *u, const char *s, size_t len, struct err *e)
 {
 	if (len > URI_EXPORT_MAX)
-		return refuse(e, "the export name", s, len, "is longer than 4096 bytes");
+		return refuse_part(e, "the export name", s, len, "is longer than 4096 bytes");
 	if (!text_is_utf8(s, len))
-		return refuse(e, "the export name", s, len, "is not UTF-8");
+		return refuse_part(e, "the export name", s, len, "is not UTF-8");
 	memcpy(u->export, s, len);
 	return 0;
 }
@@ -124,7 +129,7 @@ static int set_path(struct uri *u, const char *s, size_t len, struct err *e)
 	if (len == 0)
 		return refuse_whole(e, "the socket's path is empty");
 	if (len > URI_PATH_MAX)
-		return refuse(e, "the socket's path", s, len, "is longer than 107 bytes");
+		return refuse_part(e, "the socket's path", s, len, "is longer than 107 bytes");
 	memcpy(u->path, s, len);
 	return 0;
 }
@@ -135,21 +140,21 @@ static int set_port(struct uri *u, const char *s, struct err *e)
 	uint64_t port;
 
 	if (text_number(s, false, vsock ? 0 : 1, vsock ? UINT32_MAX - 1 : UINT16_MAX, &port) < 0)
-		return refuse(e, "the port", s, strlen(s),
-			      vsock ? "is not a number below 4294967295" :
-				      "is not a number from 1 to 65535");
+		return refuse_part(e, "the port", s, strlen(s),
+				   vsock ? "is not a number below 4294967295" :
+					   "is not a number from 1 to 65535");
 	snprintf(u->port, sizeof(u->port), "%u", (uint32_t)port);
 	return 0;
 }
 
-/* vsock(7): VMADDR_CID_ANY, which is all ones, is nobody's. */
+/* vsock(7): VMADDR_CID_ANY, which is all ones, names no machine. */
 static int set_cid(struct uri *u, const char *s, struct err *e)
 {
 	uint64_t cid;
 
 	if (text_number(s, false, 0, UINT32_MAX - 1, &cid) < 0)
-		return refuse(e, "the context identifier", s, strlen(s),
-			      "is not a number below 4294967295");
+		return refuse_part(e, "the context identifier", s, strlen(s),
+				   "is not a number below 4294967295");
 	snprintf(u->host, sizeof(u->host), "%u", (uint32_t)cid);
 	return 0;
 }
@@ -160,20 +165,21 @@ static int set_name(struct uri *u, const char *s, size_t len, struct err *e)
 	if (len == 0)
 		return refuse_whole(e, "the host is empty");
 	if (len > URI_HOST_MAX)
-		return refuse(e, "the host", s, len, "is longer than 255 bytes");
+		return refuse_part(e, "the host", s, len, "is longer than 255 bytes");
 	if (!text_is_utf8(s, len))
-		return refuse(e, "the host", s, len, "is not UTF-8");
+		return refuse_part(e, "the host", s, len, "is not UTF-8");
 	for (size_t i = 0; i < len; i++) {
 		bool ascii = !((unsigned char)s[i] & 0x80);
 
 		if (ascii && !is_alpha(s[i]) && !is_digit(s[i]) && !strchr("-._", s[i]))
-			return refuse(e, "the host", s, len, "is neither a name nor an address");
+			return refuse_part(e, "the host", s, len,
+					   "is neither a name nor an address");
 		u->host[i] = to_lower(s[i]);
 	}
 	return 0;
 }
 
-/* What an interface may be called: dev_valid_name() of net/core/dev.c, and no second '%'. */
+/* An interface's name by dev_valid_name() of net/core/dev.c, without a second '%'. */
 static bool zone_valid(const char *s, size_t len)
 {
 	if (len == 0 || len > ZONE_MAX)
@@ -187,7 +193,7 @@ static bool zone_valid(const char *s, size_t len)
 	return true;
 }
 
-/* An IPv6 address, perhaps with "%zone" (RFC 4007, section 11). Interfaces' names have case. */
+/* An IPv6 address, perhaps with "%zone" (RFC 4007, section 11). The zone keeps its case. */
 static int set_address(struct uri *u, const char *s, size_t len, struct err *e)
 {
 	struct in6_addr unused;
@@ -196,27 +202,24 @@ static int set_address(struct uri *u, const char *s, size_t len, struct err *e)
 	size_t n = percent ? (size_t)(percent - s) : len;
 
 	if (n >= sizeof(address))
-		return refuse(e, "the host", s, len, "is not an IPv6 address");
+		return refuse_part(e, "the host", s, len, "is not an IPv6 address");
 	for (size_t i = 0; i < n; i++)
 		address[i] = to_lower(s[i]);
 	address[n] = '\0';
 	if (inet_pton(AF_INET6, address, &unused) != 1)
-		return refuse(e, "the host", s, len, "is not an IPv6 address");
+		return refuse_part(e, "the host", s, len, "is not an IPv6 address");
 	if (percent && !zone_valid(percent + 1, len - n - 1))
-		return refuse(e, "the host", s, len, "has a zone that can be no interface");
+		return refuse_part(e, "the host", s, len, "has a zone that can be no interface");
 	memcpy(u->host, address, n);
 	memcpy(u->host + n, s + n, len - n);
 	return 0;
 }
 
-/*
- * Percent-decodes raw in place. "%00" has to be met before: behind it nothing would be seen of
- * the rest.
- */
+/* Percent-decodes raw in place. "%00" is refused before: it would hide the rest of the text. */
 static int decode(char *raw, size_t *len, const char *part, struct err *e)
 {
 	if (strstr(raw, "%00"))
-		return refuse(e, part, raw, strlen(raw), "contains %00");
+		return refuse_part(e, part, raw, strlen(raw), "contains %00");
 	*len = (size_t)(uriUnescapeInPlaceExA(raw, URI_FALSE, URI_BR_DONT_TOUCH) - raw);
 	return 0;
 }
@@ -243,7 +246,7 @@ static int take_export(struct uri *u, const UriUriA *parsed, struct err *e)
 		len += strlen(raw + len);
 	}
 	rc = decode(raw, &len, "the export name", e);
-	return rc < 0 ? rc : set_export(u, raw, len, e);
+	return rc < 0 ? rc : set_export_name(u, raw, len, e);
 }
 
 static int take_parameter(struct uri *u, const char *key, const char *value, struct err *e)
@@ -261,32 +264,32 @@ static int take_parameter(struct uri *u, const char *key, const char *value, str
 
 	if (strcmp(key, "socket") == 0) {
 		if (u->transport != URI_UNIX)
-			return refuse(e, part, key, strlen(key),
-				      "is for nbd+unix and nbds+unix only");
+			return refuse_part(e, part, key, strlen(key),
+					   "is for nbd+unix and nbds+unix only");
 		if (u->path[0])
-			return refuse(e, part, key, strlen(key), "is given twice");
+			return refuse_part(e, part, key, strlen(key), "is given twice");
 		if (!value)
-			return refuse(e, part, key, strlen(key), "has no value");
+			return refuse_part(e, part, key, strlen(key), "has no value");
 		return set_path(u, value, strlen(value), e);
 	}
 	for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
 		if (strcmp(key, slots[i].key) != 0)
 			continue;
 		if (!u->tls)
-			return refuse(e, part, key, strlen(key),
-				      "is for nbds, nbds+unix and nbds+vsock only");
+			return refuse_part(e, part, key, strlen(key),
+					   "is for nbds, nbds+unix and nbds+vsock only");
 		if (slots[i].value[0])
-			return refuse(e, part, key, strlen(key), "is given twice");
+			return refuse_part(e, part, key, strlen(key), "is given twice");
 		if (!value || !value[0])
-			return refuse(e, part, key, strlen(key), "has no value");
+			return refuse_part(e, part, key, strlen(key), "has no value");
 		if (strlen(value) >= slots[i].size)
-			return refuse(e, part, key, strlen(key), "is too long");
+			return refuse_part(e, part, key, strlen(key), "is too long");
 		strcpy(slots[i].value, value);
 		return 0;
 	}
 	if (strncmp(key, "tls-", 4) == 0)
-		return refuse(e, part, key, strlen(key), "is not supported by this version");
-	return refuse(e, part, key, strlen(key), "is not known");
+		return refuse_part(e, part, key, strlen(key), "is not supported by this version");
+	return refuse_part(e, part, key, strlen(key), "is not known");
 }
 
 static int take_query(struct uri *u, const UriUriA *parsed, struct err *e)
@@ -299,9 +302,9 @@ static int take_query(struct uri *u, const UriUriA *parsed, struct err *e)
 		return 0;
 	copy_range(raw, &parsed->query);
 	if (strstr(raw, "%00"))
-		return refuse(e, "the URI's query", raw, strlen(raw),
-			      "contains %00, and abstract sockets are not supported");
-	/* A plus is a plus: turning it into a space is of HTML forms, not of RFC 3986. */
+		return refuse_part(e, "the URI's query", raw, strlen(raw),
+				   "contains %00, and abstract sockets are not supported");
+	/* A plus stays a plus: it is a space in HTML forms, not in RFC 3986. */
 	rc = uriDissectQueryMallocExA(&list, &count, parsed->query.first, parsed->query.afterLast,
 				      URI_FALSE, URI_BR_DONT_TOUCH);
 	if (rc != URI_SUCCESS)
@@ -312,8 +315,8 @@ static int take_query(struct uri *u, const UriUriA *parsed, struct err *e)
 	return rc;
 }
 
-static int take_host(struct uri *u, const UriUriA *parsed, const char *zone, size_t zone_len,
-		     struct err *e)
+static int take_uri_host(struct uri *u, const UriUriA *parsed, const char *zone, size_t zone_len,
+			 struct err *e)
 {
 	char raw[URI_TEXT_MAX];
 	size_t len;
@@ -322,7 +325,7 @@ static int take_host(struct uri *u, const UriUriA *parsed, const char *zone, siz
 	copy_range(raw, &parsed->hostText);
 	len = strlen(raw);
 	if (parsed->hostData.ipFuture.first)
-		return refuse(e, "the host", raw, len, "is of an unknown kind of address");
+		return refuse_part(e, "the host", raw, len, "is of an unknown kind of address");
 	memcpy(raw + len, zone, zone_len);
 	raw[len + zone_len] = '\0';
 	rc = decode(raw, &len, "the host", e);
@@ -333,7 +336,7 @@ static int take_host(struct uri *u, const UriUriA *parsed, const char *zone, siz
 	return parsed->hostData.ip6 ? set_address(u, raw, len, e) : set_name(u, raw, len, e);
 }
 
-/* No error shows it: what is written before an '@' may be a password. */
+/* No error shows the user name: the text before an '@' may be a password. */
 static int take_user(struct uri *u, const UriUriA *parsed, struct err *e)
 {
 	char raw[URI_TEXT_MAX];
@@ -346,7 +349,7 @@ static int take_user(struct uri *u, const UriUriA *parsed, struct err *e)
 		return refuse_whole(
 			e,
 			"the URI has a user name, which is for nbds, nbds+unix and nbds+vsock only");
-	/* Section 3.2.1: "user:password", which is deprecated */
+	/* RFC 3986, section 3.2.1: "user:password" is deprecated. */
 	if (strchr(raw, ':'))
 		return refuse_whole(e,
 				    "the URI has a password, but a pre-shared key is read from a "
@@ -366,7 +369,7 @@ static int take_port(struct uri *u, const UriUriA *parsed, struct err *e)
 {
 	char raw[URI_TEXT_MAX];
 
-	/* Section 6.2.3: an empty port is a missing one. */
+	/* RFC 3986, section 6.2.3: an empty port is a missing one. */
 	if (parsed->portText.first == parsed->portText.afterLast)
 		return set_port(u, URI_PORT_DEFAULT, e);
 	copy_range(raw, &parsed->portText);
@@ -375,8 +378,8 @@ static int take_port(struct uri *u, const UriUriA *parsed, struct err *e)
 
 /*
  * RFC 6874, section 2, which the library does not know: copies s to plain without the "%25zone"
- * inside brackets, which *zone and *zone_len then are. A zone that breaks the rules stays where it
- * is, for the library to refuse.
+ * inside brackets, and points *zone and *zone_len to it. A zone that breaks the rules stays in
+ * plain, for the library to refuse.
  */
 static void split_zone(const char *s, char *plain, const char **zone, size_t *zone_len)
 {
@@ -396,29 +399,29 @@ static void split_zone(const char *s, char *plain, const char **zone, size_t *zo
 	memcpy(plain + (percent - s), p, strlen(p) + 1);
 }
 
-/* Names the part in which the library stopped, at s[at]. */
+/* Sets an error that names the part in which the library stopped, at s[at]. */
 static int syntax_error(const char *s, size_t at, struct err *e)
 {
 	const char *host = s + scheme_length(s) + 3;
 	const char *host_end = host + strcspn(host, "/?#");
 	const char *path_end = host_end + strcspn(host_end, "?#");
-	const char *transmission_end = path_end + strcspn(path_end, "#");
+	const char *query_end = path_end + strcspn(path_end, "#");
 	const char *part, *start, *end;
 	char quoted[QUOTE_MAX];
 
 	if (s + at <= host_end) {
-		/* Not shown, see take_user */
+		/* Not shown: see take_user. */
 		if (memchr(host, '@', (size_t)(host_end - host)))
 			return refuse_whole(e, "the URI's user name, host or port breaks RFC 3986");
-		/* Not where: it stops at the end of what may still become a user name. */
-		return refuse(e, "the URI's host or port", host, (size_t)(host_end - host),
-			      "breaks RFC 3986");
+		/* Without the byte: the library stops at the end of a possible user name. */
+		return refuse_part(e, "the URI's host or port", host, (size_t)(host_end - host),
+				   "breaks RFC 3986");
 	}
-	if (s + at > transmission_end)
+	if (s + at > query_end)
 		return refuse_whole(e, fragment);
 	part = s + at <= path_end ? "export name" : "query";
 	start = (s + at <= path_end ? host_end : path_end) + 1;
-	end = s + at <= path_end ? path_end : transmission_end;
+	end = s + at <= path_end ? path_end : query_end;
 	text_escape(quoted, sizeof(quoted), start, (size_t)(end - start));
 	return err_set(e, ERR_USAGE, EINVAL, "the URI's %s \"%s\" breaks RFC 3986 at its byte %td",
 		       part, quoted, s + at - start + 1);
@@ -440,7 +443,7 @@ static int take_parts(struct uri *u, const char *s, const UriUriA *parsed, const
 	if (u->tls_user[0])
 		authority = strchr(authority, '@') + 1;
 	if (u->transport != URI_UNIX) {
-		rc = take_host(u, parsed, zone, zone_len, e);
+		rc = take_uri_host(u, parsed, zone, zone_len, e);
 		if (rc == 0)
 			rc = take_port(u, parsed, e);
 	} else if (authority[0] && !strchr("/?", authority[0])) {
@@ -465,9 +468,10 @@ int uri_parse(struct uri *u, const char *s, struct err *e)
 
 	memset(u, 0, sizeof(*u));
 	if (!uri_looks_like(s))
-		return refuse(e, "the URI", s, strlen(s), "has no scheme with \"://\" behind it");
+		return refuse_part(e, "the URI", s, strlen(s),
+				   "has no scheme with \"://\" behind it");
 	if (strlen(s) >= sizeof(plain))
-		return refuse(e, "the URI", s, strlen(s), "is too long");
+		return refuse_part(e, "the URI", s, strlen(s), "is too long");
 	split_zone(s, plain, &zone, &zone_len);
 	rc = uriParseSingleUriA(&parsed, plain, &at);
 	if (rc == URI_ERROR_SYNTAX) {
@@ -484,7 +488,7 @@ int uri_parse(struct uri *u, const char *s, struct err *e)
 	return rc;
 }
 
-/* name, name:port, [v6], [v6]:port or a bare v6 address. */
+/* Takes name, name:port, [v6], [v6]:port or a bare v6 address. */
 static int take_endpoint(struct uri *u, const char *host, struct err *e)
 {
 	const char *colon = strchr(host, ':');
@@ -495,9 +499,9 @@ static int take_endpoint(struct uri *u, const char *host, struct err *e)
 		const char *close = strchr(host, ']');
 
 		if (!close)
-			return refuse(e, "the host", host, len, "has no ']'");
+			return refuse_part(e, "the host", host, len, "has no ']'");
 		if (close[1] && close[1] != ':')
-			return refuse(e, "the host", host, len, "has no ':' behind its ']'");
+			return refuse_part(e, "the host", host, len, "has no ':' behind its ']'");
 		colon = close[1] ? close + 1 : NULL;
 		rc = set_address(u, host + 1, (size_t)(close - host - 1), e);
 	} else if (colon && strchr(colon + 1, ':')) {
@@ -515,7 +519,7 @@ int uri_from_host(struct uri *u, const char *host, const char *export, struct er
 
 	memset(u, 0, sizeof(*u));
 	if (uri_looks_like(host))
-		return refuse(e, "the host", host, strlen(host), "is a URI");
+		return refuse_part(e, "the host", host, strlen(host), "is a URI");
 	if (strchr(host, '/')) {
 		u->transport = URI_UNIX;
 		rc = set_path(u, host, strlen(host), e);
@@ -524,86 +528,52 @@ int uri_from_host(struct uri *u, const char *host, const char *export, struct er
 		rc = take_endpoint(u, host, e);
 	}
 	if (rc == 0)
-		rc = set_export(u, export, strlen(export), e);
+		rc = set_export_name(u, export, strlen(export), e);
 	if (rc < 0)
 		memset(u, 0, sizeof(*u));
 	return rc;
 }
 
-struct out {
-	char *buf;
-	size_t cap, used;
-};
-
-static void put_char(struct out *o, char c)
-{
-	if (o->used + 1 < o->cap)
-		o->buf[o->used++] = c;
-}
-
-static void put(struct out *o, const char *s)
-{
-	while (*s)
-		put_char(o, *s++);
-}
-
-/* Section 2.1; what is in keep stays, as the unreserved characters do. */
-static void put_encoded(struct out *o, const char *s, const char *keep)
-{
-	static const char hex[] = "0123456789ABCDEF";
-
-	for (; *s; s++) {
-		if (is_unreserved(*s) || strchr(keep, *s)) {
-			put_char(o, *s);
-		} else {
-			put_char(o, '%');
-			put_char(o, hex[(unsigned char)*s >> 4]);
-			put_char(o, hex[(unsigned char)*s & 0xf]);
-		}
-	}
-}
-
-static bool is_address(const struct uri *u)
+static bool is_ipv6_host(const struct uri *u)
 {
 	return strchr(u->host, ':');
 }
 
 size_t uri_format(const struct uri *u, char *buf, size_t cap)
 {
-	struct out o = { .buf = buf, .cap = cap };
+	struct text_writer w = { .dst = buf, .cap = cap };
 
 	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
 		if (schemes[i].transport == u->transport && schemes[i].tls == u->tls)
-			put(&o, schemes[i].name);
-	put(&o, "://");
+			text_put(&w, schemes[i].name);
+	text_put(&w, "://");
 	if (u->transport != URI_UNIX) {
-		put(&o, is_address(u) ? "[" : "");
-		put_encoded(&o, u->host, is_address(u) ? ":" : "");
-		put(&o, is_address(u) ? "]:" : ":");
-		put(&o, u->port);
+		text_put(&w, is_ipv6_host(u) ? "[" : "");
+		text_put_percent(&w, u->host, is_ipv6_host(u) ? UNRESERVED ":" : UNRESERVED);
+		text_put(&w, is_ipv6_host(u) ? "]:" : ":");
+		text_put(&w, u->port);
 	}
-	put(&o, "/");
-	put_encoded(&o, u->export, "/");
+	text_put(&w, "/");
+	text_put_percent(&w, u->export, UNRESERVED "/");
 	if (u->transport == URI_UNIX) {
-		put(&o, "?socket=");
-		put_encoded(&o, u->path, "/");
+		text_put(&w, "?socket=");
+		text_put_percent(&w, u->path, UNRESERVED "/");
 	}
-	buf[o.used] = '\0';
-	return o.used;
+	return w.len;
 }
 
 void uri_endpoint(const struct uri *u, char *buf, size_t cap)
 {
 	char plain[URI_HOST_MAX + URI_PORT_MAX + sizeof("[]:")];
-	struct out o = { .buf = plain, .cap = sizeof(plain) };
+	struct text_writer w = { .dst = plain, .cap = sizeof(plain) };
 
 	if (u->transport == URI_UNIX) {
 		text_escape(buf, cap, u->path, strlen(u->path));
 		return;
 	}
-	put(&o, u->transport == URI_VSOCK ? "vsock:" : is_address(u) ? "[" : "");
-	put(&o, u->host);
-	put(&o, is_address(u) ? "]:" : ":");
-	put(&o, u->port);
-	text_escape(buf, cap, plain, o.used);
+	text_put(&w, u->transport == URI_VSOCK ? "vsock:" : is_ipv6_host(u) ? "[" : "");
+	text_put(&w, u->host);
+	text_put(&w, is_ipv6_host(u) ? "]:" : ":");
+	text_put(&w, u->port);
+	text_escape(buf, cap, plain, w.len);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/wire.h"
 
 struct name {
@@ -50,9 +51,9 @@ static const struct name flags[] = {
 	{ NBD_FLAG_BLOCK_STATUS_PAYLOAD, "BLOCK_STATUS_PAYLOAD" },
 };
 
-#define LOOK_UP(table, value) look_up(table, sizeof(table) / sizeof((table)[0]), value)
+#define LOOK_UP(table, value) name_of_value(table, sizeof(table) / sizeof((table)[0]), value)
 
-static const char *look_up(const struct name *table, size_t count, uint32_t value)
+static const char *name_of_value(const struct name *table, size_t count, uint32_t value)
 {
 	for (size_t i = 0; i < count; i++)
 		if (table[i].value == value)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * wire: the constants of the NBD protocol under the names of its specification ("The NBD protocol",
- * section "Values"), their texts, and the fixed headers as they are on the wire. Knows layouts, not
- * conversations: what may follow what is in neg. Memory only.
+ * wire: the constants of the NBD protocol under the names of its specification ("The NBD
+ * protocol", section "Values"), their texts, and the fixed headers as they are on the wire. It
+ * knows layouts and no conversations: neg and transmission know the order of messages. No
+ * allocation and no I/O.
  *
  * <linux/nbd.h> defines some of the same names: a file that needs the kernel's header does not
  * include this one. The unit test compares the values.
@@ -15,7 +17,7 @@
 
 #include "base/bytes.h"
 
-/* "Handshake": what a server says first, and the number in front of options and their replies. */
+/* "Handshake": the server's greeting, and the numbers before options and their replies. */
 #define NBD_INIT_MAGIC    UINT64_C(0x4e42444d41474943) /* "NBDMAGIC" */
 #define NBD_CLISERV_MAGIC UINT64_C(0x0000420281861253) /* oldstyle */
 #define NBD_OPTS_MAGIC    UINT64_C(0x49484156454f5054) /* "IHAVEOPT" */
@@ -29,7 +31,7 @@
 #define NBD_DEFAULT_PORT    10809
 /* "Conventions": strings are UTF-8 of at most 4096 bytes. */
 #define NBD_MAX_STRING      4096
-/* "Size constraints": the payload that a server silent on the matter takes. */
+/* "Size constraints": largest payload for a server that does not give one. */
 #define NBD_MAX_BUFFER_SIZE (UINT32_C(32) * 1024 * 1024)
 
 /* "Handshake flags" and "Client flags" */
@@ -50,7 +52,7 @@ enum {
 	NBD_FLAG_SEND_TRIM = 1 << 5,
 	NBD_FLAG_SEND_WRITE_ZEROES = 1 << 6,
 	NBD_FLAG_SEND_DF = 1 << 7,
-	/* qemu 3.0 means SEND_CACHE by bit 8 (fixed in 3.1), and its connections share no cache */
+	/* Bit 8 of qemu 3.0 means SEND_CACHE (fixed in 3.1); its connections share no cache. */
 	NBD_FLAG_CAN_MULTI_CONN = 1 << 8,
 	NBD_FLAG_SEND_RESIZE = 1 << 9,
 	NBD_FLAG_SEND_CACHE = 1 << 10,
@@ -153,7 +155,7 @@ enum {
 	NBD_ESHUTDOWN = 108,
 };
 
-/* Lengths on the wire */
+/* Lengths on the wire, bytes */
 enum {
 	WIRE_GREETING_SIZE = 16, /* both magic numbers */
 	WIRE_HANDSHAKE_FLAGS_SIZE = 2,
@@ -161,13 +163,13 @@ enum {
 	WIRE_OPTION_SIZE = 16, /* header */
 	WIRE_REPLY_SIZE = 20,  /* header */
 	WIRE_INFO_TYPE_SIZE = 2,
-	WIRE_INFO_EXPORT_SIZE = 12,     /* with its type */
-	WIRE_INFO_BLOCK_SIZE_SIZE = 14, /* with its type */
+	WIRE_INFO_EXPORT_SIZE = 12,     /* includes the type */
+	WIRE_INFO_BLOCK_SIZE_SIZE = 14, /* includes the type */
 	WIRE_EXPORT_NAME_REPLY_SIZE = 10,
 	WIRE_EXPORT_NAME_ZEROES = 124,
 	WIRE_REQUEST_SIZE = 28,
 	WIRE_SIMPLE_REPLY_SIZE = 16,
-	WIRE_STRUCTURED_REPLY_SIZE = 20, /* header; begins like a simple one */
+	WIRE_STRUCTURED_REPLY_SIZE = 20, /* header; its beginning is like a simple one */
 };
 
 struct wire_reply {
@@ -194,7 +196,7 @@ void wire_get_simple_reply(struct bytes_reader *r, struct wire_simple_reply *h);
 /* "NBD_OPT_GO", "NBD_REP_ERR_POLICY", "CAN_MULTI_CONN"; NULL for a value without a name. */
 const char *wire_option_name(uint32_t option);
 const char *wire_reply_name(uint32_t type);
-/* Of one transmission flag by its bit, 0..15. */
+/* The name of the transmission flag with this bit, 0..15; NULL for a bit without a name. */
 const char *wire_flag_name(unsigned bit);
 
 #endif

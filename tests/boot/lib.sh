@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # For the scripts that `run` runs: what tests/vm/lib.sh has, for servers on this side, and
 #

@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * A supervisor that does nothing by itself: it holds the connections of one device, and does with
- * them and with the kernel what a script tells it, one command a line. Each is answered by one line:
- * "ok" with a result, or "error" with a text. Ends with its input.
+ * A supervisor that does nothing by itself. It holds the connections of one device, and does with
+ * them and with the kernel what a script tells it, one command a line. Each is answered by one
+ * line: "ok" with a result, or "error" with a text. Ends with its input.
  *
  *   connect PORT N T IO_MS PEER   attaches nbd0 by N connections to 127.0.0.1, request timeout T s,
  *                                 queue/io_timeout (0: as it is), time limit of silent peers in s
  *   open PORT          makes a spare connection; drop closes it
  *   offer              offers the spare to the kernel: "taken", "dropped", with T 0 "unknown"
- *   replace I MS       offers it every 20 ms until it is taken: it is connection I then; number of offers
+ *   replace I MS       offers it every 20 ms until it is taken: it is connection I then; number of
+ *                      offers
  *   blind I            offers it four times within half a second without a look
- *   trial I T IO_MS    offers it with a request timeout until it is taken, then restores T 0 and io_timeout
- *   race N PORT MS     N times: cuts connection 0 and offers another at once, until it is taken (within MS);
- *                      number of first offers that were dropped
+ *   race N PORT MS     N times: cuts connection 0 and offers another at once, until it is taken
+ *                      (within MS); number of first offers that were dropped
  *   dead               for each connection 1 or 0
  *   cut I              resets connection I
  *   event MS           waits for a notice: "dead INDEX", "lost" or "none"
@@ -21,8 +22,9 @@
  *   resize BYTES
  *   disconnect MS      waits so long for it: "over" or "hangs"
  *   await MS           for a command that hangs
- *   ktls               cuts and closes a socket with kernel TLS on it and data in it: "reset" or "end"
- *                      is what its peer sees then, and "early" when it saw that before the close
+ *   ktls               cuts and closes a socket with kernel TLS on it and data in it: "reset" or
+ *                      "end" is what its peer sees then, and "early" when it saw that before the
+ *                      close
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -35,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "kernel/blocking_thread.h"
@@ -64,15 +67,14 @@ struct device {
 	int spare;
 };
 
-/* --- kernel commands, in the thread --------------------------------------------------------------- */
+/* --- kernel commands, in the thread ----------------------------------------------------------- */
 
-enum verb { OFFER, RESIZE, TIMEOUT, PROBE, DISCONNECT };
+enum verb { OFFER, RESIZE, PROBE, DISCONNECT };
 
 struct command {
 	struct nbdnl *nl;
 	enum verb verb;
 	int fd;
-	int64_t timeout_s;
 	uint64_t size;
 	char backend[PLAN_BACKEND_MAX + 1];
 	int ret;
@@ -85,13 +87,10 @@ static void run(void *block)
 
 	switch (c->verb) {
 	case OFFER:
-		c->ret = nbdnl_offer(c->nl, INDEX, c->backend, c->fd, c->timeout_s, &c->err);
+		c->ret = nbdnl_offer(c->nl, INDEX, c->backend, c->fd, &c->err);
 		break;
 	case RESIZE:
 		c->ret = nbdnl_resize(c->nl, INDEX, c->backend, c->size, &c->err);
-		break;
-	case TIMEOUT:
-		c->ret = nbdnl_timeout(c->nl, INDEX, c->backend, (uint32_t)c->timeout_s, &c->err);
 		break;
 	case PROBE:
 		c->ret = nbdnl_probe(c->nl, INDEX, c->backend, &c->err);
@@ -110,10 +109,8 @@ static int await(struct device *d, int limit_ms, struct err *e)
 
 	poll(&p, 1, limit_ms);
 	ret = blocking_thread_collect(d->k, &c);
-	if (ret == -EAGAIN) {
-		blocking_thread_give_up(d->k);
+	if (ret == -EAGAIN)
 		return err_set(e, ERR_FAILED, ETIMEDOUT, "the kernel hangs");
-	}
 	*e = c.err;
 	return c.ret;
 }
@@ -129,21 +126,31 @@ static int command(struct device *d, struct command *c, int limit_ms, struct err
 	return ret ? ret : await(d, limit_ms, e);
 }
 
-/* --- connections ---------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static int dial(const char *port, unsigned count, struct connections *rs, struct err *e)
 {
-	static struct target rq;
-	char host[64];
+	static struct settings rq;
+	const struct connect_attempt a = {
+		.goal = NEG_GOAL_GO,
+		.timeout_ms = OPEN_MS,
+		.multi = { .wanted = count },
+		.cancel_fd = -1,
+	};
+	struct connector *c;
 	int ret;
 
-	memset(&rq, 0, sizeof(rq));
-	rq.goal = NEG_GOAL_GO;
-	rq.timeout_ms = OPEN_MS;
-	rq.multi.wanted = count;
-	snprintf(host, sizeof(host), "127.0.0.1:%s", port);
-	ret = uri_from_host(&rq.where, host, "", e);
-	return ret ? ret : connect_open(&rq, -1, NULL, NULL, rs, e);
+	settings_init(&rq);
+	rq.connect_timeout_ms = OPEN_MS;
+	rq.peer_timeout_s = 0;
+	ret = settings_add_host(&rq, "127.0.0.1", port, false, "", e);
+	if (!ret)
+		ret = connect_prepare(&c, &rq, 0, e);
+	if (ret)
+		return ret;
+	ret = connect_run(c, &a, NULL, NULL, rs, e);
+	connect_free(c);
+	return ret;
 }
 
 /* What the supervisor does to each socket before the kernel gets it. */
@@ -167,14 +174,14 @@ static int open_spare(struct device *d, const char *port, struct err *e)
 	return prepare(d, d->spare, e);
 }
 
-static bool is_taken(const struct device *d, int64_t timeout_s)
+static bool is_taken(const struct device *d)
 {
-	return sockopt_send_timeout_ms(d->spare) == timeout_s * 1000;
+	return sockopt_send_timeout_ms(d->spare) == (int64_t)d->plan.timeout_s * 1000;
 }
 
-static int offer(struct device *d, int64_t timeout_s, struct err *e)
+static int offer(struct device *d, struct err *e)
 {
-	struct command c = { .verb = OFFER, .fd = d->spare, .timeout_s = timeout_s };
+	struct command c = { .verb = OFFER, .fd = d->spare };
 
 	return command(d, &c, CALL_MS, e);
 }
@@ -187,17 +194,16 @@ static void take_place(struct device *d, unsigned i)
 }
 
 /* Number of offers, -errno. */
-static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms, struct err *e)
+static int replace(struct device *d, unsigned i, int limit_ms, struct err *e)
 {
-	int64_t sign = timeout_s == NBDNL_KEEP ? d->plan.timeout_s : timeout_s;
 	long long deadline = monotonic_ms() + limit_ms;
 	int offers = 1, ret;
 
 	for (;; offers++) {
-		ret = offer(d, timeout_s, e);
+		ret = offer(d, e);
 		if (ret)
 			return ret;
-		if (is_taken(d, sign))
+		if (is_taken(d))
 			break;
 		if (monotonic_ms() >= deadline)
 			return err_set(e, ERR_FAILED, ETIMEDOUT, "%d offers, none was taken",
@@ -208,15 +214,12 @@ static int replace(struct device *d, unsigned i, int64_t timeout_s, int limit_ms
 	return offers;
 }
 
-/* --- commands of the script ------------------------------------------------------------------------ */
+/* --- commands of the script ------------------------------------------------------------------- */
 
 static int do_connect(struct device *d, char **w, struct err *e)
 {
 	const struct plan_kernel kernel = { .page_size = (uint32_t)sysconf(_SC_PAGESIZE) };
-	struct plan_request rq = {
-		.timeout_s = (uint32_t)atoi(w[2]),
-		.dead_timeout_s = PLAN_TIMEOUT_MAX,
-	};
+	static struct settings rq;
 	struct sysfs_limits l;
 	long long deadline;
 	struct connections rs;
@@ -224,11 +227,13 @@ static int do_connect(struct device *d, char **w, struct err *e)
 	int ret;
 
 	d->peer_timeout = (unsigned)atoi(w[4]);
-	rq.connections = (unsigned)atoi(w[1]);
-	ret = dial(w[0], rq.connections, &rs, e);
+	rq.supervision.none = true;
+	rq.timeout_s = (uint32_t)atoi(w[2]);
+	rq.dead_timeout_s = PLAN_TIMEOUT_MAX;
+	ret = dial(w[0], (unsigned)atoi(w[1]), &rs, e);
 	if (ret)
 		return ret;
-	ret = plan_attach(&rq, &rs.export, &kernel, &d->plan, e);
+	ret = plan_attach(&rq, rs.count, &rs.export, &kernel, &d->plan, e);
 	if (ret)
 		return ret;
 	strcpy(d->plan.backend, "by hand");
@@ -271,10 +276,10 @@ static int do_race(struct device *d, char **w, struct err *e)
 		if (!ret)
 			ret = sockopt_cut(d->fds[0], e);
 		if (!ret)
-			ret = nbdnl_offer(d->nl, INDEX, d->plan.backend, d->spare, NBDNL_KEEP, e);
-		if (!ret && !is_taken(d, d->plan.timeout_s)) {
+			ret = nbdnl_offer(d->nl, INDEX, d->plan.backend, d->spare, e);
+		if (!ret && !is_taken(d)) {
 			dropped++;
-			ret = replace(d, 0, NBDNL_KEEP, atoi(w[2]), e);
+			ret = replace(d, 0, atoi(w[2]), e);
 		} else if (!ret) {
 			take_place(d, 0);
 		}
@@ -291,34 +296,12 @@ static int do_blind(struct device *d, unsigned i, struct err *e)
 
 	for (size_t n = 0; n < sizeof(pauses_ms) / sizeof(pauses_ms[0]); n++) {
 		poll(NULL, 0, pauses_ms[n]);
-		ret = offer(d, NBDNL_KEEP, e);
+		ret = offer(d, e);
 		if (ret)
 			return ret;
 	}
 	take_place(d, i);
 	return 0;
-}
-
-static int do_trial(struct device *d, char **w, struct err *e)
-{
-	struct command restore = { .verb = TIMEOUT, .timeout_s = 0 };
-	struct sysfs_limits l = {
-		.max_sectors_kb = d->plan.max_sectors_kb,
-		.write_back = d->plan.write_back,
-		.rotational = d->plan.rotational,
-		.io_timeout_ms = (uint32_t)atoi(w[2]),
-	};
-	unsigned i = (unsigned)atoi(w[0]);
-	int offers = replace(d, i, atoi(w[1]), CALL_MS, e), ret;
-
-	if (offers < 0)
-		return offers;
-	ret = sockopt_set_send_timeout_ms(d->fds[i], 0, e);
-	if (!ret)
-		ret = command(d, &restore, CALL_MS, e);
-	if (!ret)
-		ret = sysfs_limits_write(d->sysfd, INDEX, &l, e);
-	return ret ? ret : offers;
 }
 
 static int do_event(struct device *d, int limit_ms, char *result, size_t cap, struct err *e)
@@ -413,17 +396,14 @@ static int perform(struct device *d, const char *verb, char **w, char *result, s
 		close(d->spare);
 		d->spare = -1;
 	} else if (!strcmp(verb, "offer")) {
-		ret = offer(d, NBDNL_KEEP, e);
+		ret = offer(d, e);
 		snprintf(result, cap,
-			 !d->plan.timeout_s             ? "unknown" :
-			 is_taken(d, d->plan.timeout_s) ? "taken" :
-							  "dropped");
-	} else if (!strcmp(verb, "replace") || !strcmp(verb, "race") || !strcmp(verb, "trial")) {
-		ret = !strcmp(verb, "race") ?
-			      do_race(d, w, e) :
-		      !strcmp(verb, "trial") ?
-			      do_trial(d, w, e) :
-			      replace(d, (unsigned)atoi(w[0]), NBDNL_KEEP, atoi(w[1]), e);
+			 !d->plan.timeout_s ? "unknown" :
+			 is_taken(d)        ? "taken" :
+					      "dropped");
+	} else if (!strcmp(verb, "replace") || !strcmp(verb, "race")) {
+		ret = !strcmp(verb, "race") ? do_race(d, w, e) :
+					      replace(d, (unsigned)atoi(w[0]), atoi(w[1]), e);
 		snprintf(result, cap, "%d", ret);
 	} else if (!strcmp(verb, "dead")) {
 		for (unsigned i = 0; i < d->count && i + 1 < cap; i++)

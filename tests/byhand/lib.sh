@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # After lib.sh of the guest scripts and ../hostile/lib.sh: a device, nbd0, whose supervisor (byhand) does what a
 # script tells it.

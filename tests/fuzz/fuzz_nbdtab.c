@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * The input is an nbdtab. Every line ends in words or in an error that can be shown; the words are within
- * the entry, one after the other; and what nbdtab_find says of a device is what its line says.
+ * The input is an nbdtab. Every line becomes settings or an error that can be shown; the settings,
+ * written as texts and read again, are the same; and what nbdtab_find says of a device is what its
+ * line says.
  */
 #include "fuzz.h"
 
@@ -26,27 +28,32 @@ static void check_error(const struct err *e)
 		require((unsigned char)*p >= 0x20 && *p != 0x7f);
 }
 
-static size_t word(const struct nbdtab_entry *en, const char *w, size_t at)
+/* But for parameters of TLS in URIs, which are no part of the text. */
+static void forget_parameters(struct uri *u)
 {
-	require(w == en->text + at);
-	require(memchr(w, '\0', sizeof(en->text) - at) != NULL);
-	return at + strlen(w) + 1;
+	memset(u->tls_hostname, 0, sizeof(u->tls_hostname));
+	memset(u->tls_psk_file, 0, sizeof(u->tls_psk_file));
+	memset(u->tls_certificates, 0, sizeof(u->tls_certificates));
+	memset(u->tls_user, 0, sizeof(u->tls_user));
 }
 
-static void check_entry(const struct nbdtab_entry *en)
+static void check_entry(struct nbdtab_entry *en)
 {
-	size_t at = 0;
+	static struct settings again;
+	static char value[SETTINGS_VALUE_MAX];
+	struct err e;
 
 	require(en->has_device && en->line);
-	require(en->option_count <= NBDTAB_OPTIONS_MAX);
-	require(en->operand_count >= 2 && en->operand_count <= NBDTAB_SERVERS_MAX + 1);
-	for (unsigned i = 0; i < en->option_count; i++) {
-		require(!strncmp(en->options[i], "--", 2));
-		at = word(en, en->options[i], at);
-	}
-	for (unsigned i = 0; i < en->operand_count; i++)
-		at = word(en, en->operands[i], at);
-	require(at == en->used);
+	require(en->settings.server_count >= 1);
+	require(en->settings.server_count <= SETTINGS_SERVERS_MAX);
+	settings_init(&again);
+	for (const struct settings_row *row = settings_rows; row->name; row++)
+		for (unsigned i = 0; settings_get(&en->settings, row, i, value, sizeof(value)); i++)
+			require(!settings_set(&again, row, row->name, value, &e));
+	for (unsigned i = 0; i < en->settings.server_count; i++)
+		forget_parameters(&en->settings.servers[i]);
+	again.given = en->settings.given;
+	require(!memcmp(&again, &en->settings, sizeof(again)));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -78,9 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			check_error(&e);
 			continue;
 		}
-		require(found->line == en->line && found->used == en->used);
-		require(!memcmp(found->text, en->text, en->used));
+		require(found->line == en->line);
 		check_entry(found);
+		require(!memcmp(&found->settings, &en->settings, sizeof(en->settings)));
 	}
 	require(t.at == size);
 	free(text);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * The input is a server: one byte for the goal (bits 0 and 1), the number of meta contexts wanted (bits 3 and 4)
- * and TLS (bit 6: is required), one for the length of the export's name, one for how small the
- * pieces are in which bytes move (0: as large as asked for), and the stream itself.
+ * The input is a server: one byte for the goal (bits 0 and 1), the number of meta contexts wanted
+ * (bits 3 and 4) and TLS (bit 6: is required), one for the length of the export's name, one for
+ * how small the pieces are in which bytes move (0: as large as asked for), and the stream itself.
  * The handshake is driven in one piece and in small ones; both must ask for the same bytes, send
  * the same and end the same, within bounds that follow from the stream's length.
  */
@@ -22,7 +23,7 @@ enum {
 	PLAIN_MAX = 4 + 16,
 	/* NBD_OPT_GO, NBD_OPT_EXPORT_NAME and NBD_OPT_ABORT with the longest name */
 	GO_MAX = (16 + 4 + NBD_MAX_STRING + 2 + 2 * 4) + (16 + NBD_MAX_STRING) + 16,
-	/* NBD_OPT_STRUCTURED_REPLY, NBD_OPT_LIST, and NBD_OPT_LIST_META_CONTEXT or _SET_ with 3 short names */
+	/* NBD_OPT_STRUCTURED_REPLY, _LIST, and _LIST_META_CONTEXT or _SET_ with 3 short names */
 	MORE_MAX = 2 * 16 + 16 + 4 + NBD_MAX_STRING + 4 + 3 * 32,
 	CLIENT_MAX = PLAIN_MAX + GO_MAX + MORE_MAX,
 };
@@ -231,7 +232,9 @@ static void run(struct drive *d, const struct neg_params *params, uint8_t pieces
 			memcpy(d->out + d->sent, buf.out, len);
 			d->sent += len;
 			hash(&d->sent_hash, buf.out, len);
-			/* In plain text there may be a farewell (NBD_OPT_ABORT), and no name ever. */
+			/*
+			 * In plain text there may be a farewell (NBD_OPT_ABORT), and no name ever.
+			 */
 			require(!params->tls || d->secured || d->sent <= PLAIN_MAX + 16);
 			break;
 		case NEG_ITEM:

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * The input is three things at once: a URI; HOST and EXPORT of a command line, separated by the
  * first newline; and the text of a server. What parses must come back from its canonical text as

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * Runs a fuzz harness over files: replay [FILE|DIRECTORY]..., without arguments over the
  * harness's own corpus. One TAP test in all; the log names each input before it runs, so that the

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # After lib.sh of the guest scripts: servers that misbehave, and what is left of an attachment.
 #
@@ -11,8 +12,12 @@
 #   took_from_to MIN MAX           whether that was in this range
 #   in_background NAME COMMAND...  with a limit and took; then
 #   outcome NAME                   waits for it: its output, status and $TOOK
+#   ended PID                      the process is gone
+#   reads DEVICE [SECONDS]         it answers within 20 s; a reader that waits in the kernel is left alone
 #   nothing_left                   no device attached, no record, no process of nbd-attach
 #   attached DEVICE; detached DEVICE
+#   start_afresh                   ends all of nbd-attach and detaches what there is, whatever state it is in,
+#                                  so that a check that failed is no trouble to the next ones
 #   kernel_survived                nothing worse than I/O errors in the kernel's log since the mark
 
 # shellcheck disable=SC2034 # used by the scripts
@@ -90,6 +95,22 @@ outcome() {
 attached() { [[ -e /sys/block/${1#/dev/}/pid ]]; }
 detached() { ! attached "$1"; }
 
+ended() { [[ ! -e /proc/$1 ]]; }
+
+# No time limit ends a process that waits for a connection, nor whoever waits for that process.
+reads() {
+	local reader
+
+	dd "if=/dev/$1" of=/dev/null bs=4k count=1 iflag=direct status=none &
+	reader=$!
+	if ! wait_for "${2:-20}" ended "$reader"; then
+		echo "no answer in ${2:-20} s"
+		disown "$reader"
+		return 1
+	fi
+	wait "$reader"
+}
+
 nothing_left() {
 	local file status=0
 
@@ -103,6 +124,19 @@ nothing_left() {
 	echo "there are processes of nbd-attach:"
 	ps -o pid,ppid,stat,wchan:20,args -p "${PIDS[*]}"
 	return 1
+}
+
+start_afresh() {
+	local file device
+
+	pids_of "$OURS"
+	((!${#PIDS[@]})) || kill -KILL "${PIDS[@]}"
+	for file in /sys/block/nbd*/pid; do
+		[[ -e $file ]] || continue
+		device=${file%/pid}
+		timeout -k 1 20 "$A" -d --force "${device##*/}"
+	done >/dev/null 2>&1
+	rm -f /run/nbd-attach/nbd*
 }
 
 kernel_survived() {

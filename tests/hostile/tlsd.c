@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * An NBD server with TLS that speaks of other things than NBD inside TLS, when it is least expected:
+ * An NBD server with TLS that sends other things than NBD inside TLS, when it is least expected:
  *
  *   tlsd PORT CREDENTIALS WAY [N]
  *
  * It listens on PORT of 127.0.0.1, one process for each client. CREDENTIALS is a directory with
- * server-cert.pem and server-key.pem, or a file of pre-shared keys. The one export, under any name, has
- * 4 MiB in memory that all clients share, of which each sector holds its own number, again and again.
+ * server-cert.pem and server-key.pem, or a file of pre-shared keys. The one export, under any name,
+ * has 4 MiB in memory that all clients share. Each sector holds its own number, again and again.
  *
  *   plain           nothing special
  *   tickets         session tickets after the handshake of TLS, before any option
@@ -14,7 +15,8 @@
  *   tickets-data    session tickets after N replies in the transmission phase
  *   update          new keys after N replies
  *   update-both     the same, and the client is asked for new ones of its own
- *   updates         new keys after every N replies, once a second at most (clients defend themselves)
+ *   updates         new keys after every N replies, once a second at most: clients defend
+ *                   themselves
  *
  * What it did is on standard error, a line for each.
  */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * app: applications that use the device, as jobs with one request at a time: writes, reads, flushes.
  * Each write of a block has the next higher version, and no block has two requests at a time, so that

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * chaos: what goes wrong, and when. A table of faults and of their ends; each world has some of them,
  * at times of its own, until the moment when all faults end.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * client: commands of people and programs to the supervisor: pause, resume, rescan, abort (a detach
  * that must not wait), hand-over. Each waits for one answer; some hang up before it comes. What an

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * command: the thread that gives commands to the driver, one at a time. It compares the identity of
  * the device (index, backend, pid) directly before each command, and once more after an offer; a

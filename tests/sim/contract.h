@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * contract: what the core may want, and when. Each event is seen before the core is told, each action
  * before it is carried out: whether it keeps the order that reconnect.h promises and the rules that

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * dialer: the negotiator behind daemon/dialer, as the core sees it. Each dial is answered within its
  * deadline, whatever happens: refused, silent until the deadline, no such export, or candidates, of

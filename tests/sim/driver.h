@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * driver: the kernel's nbd driver (drivers/block/nbd.c) for one index, after the facts of
  * KERNEL.md, given by their numbers:

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * healing: what must be true when all faults have ended. The servers are up, nobody pauses, somebody
  * supervises: all connections must be up again within a bounded time, a rescan must be answered and

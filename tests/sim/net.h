@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * net: TCP connections between this machine and the servers, and the requests that travel on them.
  * What is modelled: the send queue of this machine (a request may be slow to leave it, or find the

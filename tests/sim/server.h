@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * server: processes that serve an export, and what they have stored. Our servers share one stable
  * storage. Each has a cache of its own, as two machines before one disk have: it is written back by a

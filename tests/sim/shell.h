@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * shell: the supervisor around the core, that is what daemon/supervise does with the actions of
  * reconnect.h, and how events get to it: in any order, late, also twice where poll would say so.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * sim: runs many worlds and reports as TAP, one line a combination of settings. See the usage text.
  */

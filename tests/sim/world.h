@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * world: one seed is one world, with one device, its servers, its supervisor and whoever else touches
  * them. This module has the clock, the queue of events, the only random number generator, the story

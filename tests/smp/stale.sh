@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 120
 #
 # A server that means CACHE by CAN_MULTI_CONN, as qemu 3.0 does, really corrupts data on several

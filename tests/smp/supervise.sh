@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 900
 #
 # What tests/vm/endure.sh proves, on two processors and with the usual kernel; shorter.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #ifndef LOOPBACK_H
 #define LOOPBACK_H
 
@@ -25,7 +26,7 @@
 struct loopback {
 	int fd;
 	union resolve_address address;
-	char text[64]; /* as dial_peer_name writes it */
+	char text[64]; /* as transport_peer_name writes it */
 	char port[6];
 };
 

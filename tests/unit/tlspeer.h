@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #ifndef TLSPEER_H
 #define TLSPEER_H
 
 /*
- * The other end of a TLS session, in the same process, and the certificates for both ends. All is made
- * when the tests run: nothing expires in the source tree. A failing call fails the test.
+ * The other end of a TLS session, in the same process, and the certificates for both ends. All is
+ * made when the tests run: nothing expires in the source tree. A failing call fails the test.
  */
 
 #include <stdbool.h>
@@ -34,8 +35,8 @@ void cert_free(struct cert *c);
 /* PEM files, of the given name in dir, with mode 0600; either may be NULL. */
 void cert_write(const struct cert *c, const char *dir, const char *crt, const char *key);
 /*
- * A revocation list by issuer that has (or has not) revoked, issued at from (0: 2000), the next one due at
- * until (0: 2099).
+ * A revocation list by issuer that has (or has not) revoked, issued at from (0: 2000), the next
+ * one due at until (0: 2099).
  */
 void crl_write(const struct cert *issuer, const struct cert *revoked, time_t from, time_t until,
 	       const char *dir, const char *name);
@@ -60,7 +61,7 @@ struct peer {
 	gnutls_psk_server_credentials_t psk;
 	gnutls_datum_t ticket_key;
 	bool no_alert;
-	int result; /* of its handshake: GNUTLS_E_AGAIN until it is known */
+	int result; /* result of its handshake; GNUTLS_E_AGAIN: not known yet */
 };
 
 void peer_open(struct peer *p, int fd, const struct peer_spec *spec);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #ifndef UNIT_H
 #define UNIT_H
 
@@ -23,7 +24,7 @@ Suite *unit_suite(void);
  */
 void unit_data(char *buf, size_t len, const char *name);
 
-/* Limits and filters of a process would hit valgrind itself, which makes calls and has memory of its own. */
+/* Limits and filters of a process would hit valgrind, which has calls and memory of its own. */
 bool unit_under_valgrind(void);
 
 #endif

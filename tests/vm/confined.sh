@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # The processes that talk to a server have no privileges, as the kernel sees them, and connect again
 # all the same: by name and by address, over TCP and Unix sockets, with keys that only root can read.

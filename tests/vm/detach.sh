@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A detach loses no data and takes nothing away from anybody, unless it is forced to. Servers that
 # fall silent have a script of their own.
@@ -92,13 +93,13 @@ attach nbd0 10800
 t "a file system" mkfs.ext4 -q -F /dev/nbd0
 t "mounted" mount /dev/nbd0 /mnt
 refused "mounted" 'mounted on /mnt'
-attach nbd4 10800
-attach nbd5 10800
+attach nbd4 10800 --allow-overlap
+attach nbd5 10800 --allow-overlap
 t_fails 7 "several, one of which is mounted" "$A" --detach nbd4 nbd0 nbd5
 t "the one before it is detached" gone nbd4
 t "the one after it is detached" gone nbd5
 t "the mounted one works" touch /mnt/file
-attach nbd4 10800
+attach nbd4 10800 --allow-overlap
 t_fails 8 "several, the first not attached, another mounted: the first failure counts" \
 	"$A" --detach nbd5 nbd0 nbd4
 t_says "the first failure is told" 'nbd5 is not attached'

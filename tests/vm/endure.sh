@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Whatever becomes of servers, networks and our own processes: verified writes and reads, sixteen at a time, and a file
 # system under fsync go on all the while, without one error, and the file system is clean after it.

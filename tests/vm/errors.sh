@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Every way to fail has its own exit status and says why, ends in a bounded time and leaves
 # nothing behind: no attached device, no record, no process.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Of two servers with the same export one falls silent: it may still have writes of ours in its queue, so the other one has to wait.
 # It need not once it is certain that the process is gone.

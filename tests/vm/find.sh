@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # --find gives everybody a device of his own, however many ask at once, also when the driver was
 # loaded with fewer devices; numbers beyond those can be asked for as well.
@@ -106,7 +107,7 @@ t "nothing is left" nothing_left
 
 t "without --show nothing is printed" prints_nothing "$A" --find 127.0.0.1 disk1
 t "that takes the first device" attached nbd0
-t "the same export once more takes another device" find_device 127.0.0.1 disk1
+t "the same export once more takes another device" find_device --allow-overlap 127.0.0.1 disk1
 t "it is the second" test "$DEVICE" = /dev/nbd1
 t "nbd-client attaches the third" nbd-client 127.0.0.1 10809 -N disk2 /dev/nbd2 -b 512
 exec 9</dev/nbd3
@@ -127,7 +128,7 @@ t "nothing is left" nothing_left
 t "attach nbd0" \
 	"$A" 127.0.0.1 disk1 nbd0
 for i in 1 2; do
-	t "attach nbd$i" "$A" 127.0.0.1 "disk$i" "nbd$i"
+	t "attach nbd$i" "$A" --allow-overlap 127.0.0.1 "disk$i" "nbd$i"
 done
 t "--find after an attachment with other blocks" find_device 127.0.0.1 disk4
 t "that has blocks of 512 bytes" \

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # --foreground: one process from the attach to the end, which tells a service manager how it is; whatever
 # becomes of it, nothing is half attached, and the next one goes on where it ended.
@@ -86,7 +87,7 @@ for address in /run/notify @nbd-attach-test; do
 	t "$address: it is alive" wait_for 5 told_times 'WATCHDOG=1' 3
 	t "$address: the server is killed" stop_server nbdkit:10809 KILL
 	t "$address: that is told" wait_for 10 told 'STATUS=nbd0: 0 of 1 connections, reconnecting: .*refused'
-	t "$address: and logged here" wait_for 5 grep -q '^nbd-attach: nbd0: connection 1 of 1 is lost' /tmp/stderr
+	t "$address: and logged here" wait_for 5 grep -q '^nbd-attach: nbd0: lost 1 of 1 connections' /tmp/stderr
 	t "$address: the server is back" serve
 	t "$address: connected again" wait_for 15 told_times 'STATUS=nbd0: connected to' 2
 	t "$address: pause" "$a" --pause nbd0

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # An attach that is killed or interrupted, whichever of its processes and at whatever moment, leaves
 # either a device that is attached as if nothing had happened, or nothing at all.

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # For the scripts that run in the guest of `boot`: TAP output and NBD servers. A script sources
 # this file, makes its checks and ends with `finish`; one that ends without it has failed.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 1200
 #
 # Every request keeps to the sizes that a server has announced, whatever the load. The servers fail

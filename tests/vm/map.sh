@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 720
 #
 # --map agrees with nbdinfo about every extent, whatever the server, the context and the transport; and a server that
@@ -253,7 +254,7 @@ hostile 4 'NBD_EIO.*it says: "\\x1b\[31mred\\x0a"' refuses
 hostile 4 'NBD_ESHUTDOWN' shutdown
 hostile 3 'did not answer in time' drips -t 1
 hostile 3 'did not answer in time' silent -t 1
-hostile 3 'closed the connection with 1 requests unanswered' leaves
+hostile 3 'closed the connection with a request unanswered' leaves
 hostile 5 'a simple reply without an error' simple
 hostile 5 'a chunk of type 1 in reply to NBD_CMD_BLOCK_STATUS' data
 t "a server that wants smaller requests gets them" "$NBD_ATTACH" --map -n --command -- perl /tmp/server.pl too-large

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A device is attached by its name alone as the nbdtab has it, and all of them side by side, where one line
 # that fails holds up no other.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Called as nbd-client this program does what nbd-client does: the same command lines for both, side by side, and
 # their exit statuses, what a script reads from standard output, and the device compared.

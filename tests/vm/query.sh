@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 600
 #
 # --list, --check, --exports and --info tell the truth, whoever attached a device and whatever a

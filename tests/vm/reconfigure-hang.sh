@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Commands that hang in the kernel do not hold up who gave them, and come back when the connection is cut.
 
@@ -27,7 +28,7 @@ too_much
 t "the connection is full" wait_for 30 full
 t "a disconnection hangs" says hangs disconnect 2000
 t_fails 1 "no command meanwhile" hand probe -
-t_says "it says why" 'an earlier kernel command still hangs'
+t_says "it says why" 'an earlier kernel command is under way'
 t_fails 1 "it hangs on" hand await 1000
 t "the connection is cut" hand cut 0
 t "now the disconnection comes back" hand await 10000

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # One connection without a limit for requests, and a short queue/io_timeout: what was under way is sent again soon
 # after a replacement, a slow server is left alone. No socket shows then whether it was taken.
@@ -30,16 +31,6 @@ for i in 1 2 3; do
 	t "death $i: a new connection" hand open 10800
 	t "death $i: offered again and again" hand blind 0
 	t "death $i: it works" works 10
-done
-# A limit that is sent along shows, and is taken back.
-for i in 1 2; do
-	sleep 1
-	t "tried death $i: the connection is cut" hand cut 0
-	t "tried death $i: it is told" says 'dead 0' event 5000
-	t "tried death $i: a new connection" hand open 10800
-	t "tried death $i: it shows that it is taken" hand trial 0 3 1000
-	t "tried death $i: it works" works 10
-	t "tried death $i: io_timeout is short again" grep -qx 1000 /sys/block/nbd0/queue/io_timeout
 done
 t "the load has not noticed" load_passed
 t "no request waited for the kernel's own half a minute" longest_below 15000

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # The kernel's contract for a device that outlives its connection: what it tells of its death, when it
 # takes a new one and how that shows, and how it grows. With a limit for requests; the other scripts of this

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # TLS where the kernel does not do it: a relay process carries all that there is, ends when the
 # device does, and its death is the end of a connection and nothing worse.

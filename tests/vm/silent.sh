@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A detach always comes back, also when the server has stopped and never answers: without force
 # after half a minute and with nothing changed, forced with what the kernel can still do.

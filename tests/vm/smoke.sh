@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # The environment has what the other guest scripts need: kernel modules, the servers, a reference
 # client over each transport, file systems, network emulation. Nothing of this project is tested.

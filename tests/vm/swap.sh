@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Swap on a device whose server is killed and restarted while its users have more memory than they may keep. The processes that
 # look after the device are among them: one that needed memory to reconnect would wait for itself.

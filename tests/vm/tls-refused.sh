@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Whoever is not whom he should be, or does not want TLS where it is required, gets nothing: exit
 # status 6 with the reason, no device, and never the export's name in plain text.

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Connections that the kernel encrypts are replaced before the server wants new keys, which would end them: no I/O waits
 # long, and none fails.

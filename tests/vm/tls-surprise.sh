@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A server that speaks of TLS inside TLS: session tickets before and between the options of NBD are taken
 # as they come, and all works. In the transmission phase a relay takes tickets and new keys as well; the

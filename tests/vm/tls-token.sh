@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # Our certificate and its key in a PKCS#11 token: a server that wants to know its clients lets us in, and
 # without the right PIN nobody is contacted. No message shows a PIN.

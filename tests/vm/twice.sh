@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # A device that is attached already, or is being attached at the same moment: the same export is
 # success and changes nothing, anything else is refused and changes nothing.
@@ -108,7 +109,7 @@ again 7 'already, with blocks of 512 bytes' "the same, but other blocks" -b 4096
 again 7 'attached already' "a command" --command nbd0 -- nbdkit -s memory 8M
 t "still one connection" wait_for 5 connections 10809 1
 t "the device is healthy" healthy nbd0
-t "the same export on another device" "$A" 127.0.0.1 a nbd1
+t "the same export on another device" "$A" --allow-overlap 127.0.0.1 a nbd1
 t "both" "$A" --detach nbd0 nbd1
 
 t "attach read-only" "$A" -r 127.0.0.1 a nbd0

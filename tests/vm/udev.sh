@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 600
 #
 # The rules for udev: links by the names of exports, on recorded devices and on real ones; what is linked, that

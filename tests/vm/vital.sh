@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 #
 # --root and --swap: the processes behind a device that they may live on themselves. All their memory is locked, they are not
 # killed for memory, they reconnect when every file is gone, and the record goes on being kept.

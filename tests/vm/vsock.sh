@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
+# SPDX-FileCopyrightText: The nbd-attach authors
 # timeout: 240
 #
 # A server behind vsock(7): attached, lost and found again, plain and with TLS.

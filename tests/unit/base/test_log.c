@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "base/log.h"
 
 #include <stdio.h>
@@ -57,8 +58,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("logger");
-	TCase *t = tcase_create("logger");
+	Suite *s = suite_create("log");
+	TCase *t = tcase_create("log");
 
 	tcase_add_test(t, a_line_is_passed_on);
 	tcase_add_test(t, a_long_line_is_cut);

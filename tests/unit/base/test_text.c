@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "base/text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../unit.h"
@@ -354,6 +356,110 @@ START_TEST(nbd_index_is_of_a_whole_device)
 }
 END_TEST
 
+/* Every byte but NUL is written as it is or encoded, nothing else. */
+START_TEST(put_encodes_all_but_what_is_plain)
+{
+	static const char letters_and_digits[] =
+		"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+	for (int c = 1; c < 256; c++) {
+		char s[2] = { (char)c }, percent[8], hex[8], expected[8];
+		struct text_writer w = { percent, sizeof(percent), 0 };
+		struct text_writer x = { hex, sizeof(hex), 0 };
+		bool plain = strchr(letters_and_digits, c) || strchr("-%", c);
+
+		text_put_percent(&w, s, "-%");
+		text_put_hex(&x, s, "-%");
+		snprintf(expected, sizeof(expected), plain ? "%c" : "%%%02X", c);
+		ck_assert_str_eq(percent, expected);
+		ck_assert_uint_eq(w.len, strlen(expected));
+		snprintf(expected, sizeof(expected), plain ? "%c" : "\\x%02x", c);
+		ck_assert_str_eq(hex, expected);
+		ck_assert_uint_eq(x.len, strlen(expected));
+	}
+}
+END_TEST
+
+START_TEST(put_appends)
+{
+	char buf[32];
+	struct text_writer w = { buf, sizeof(buf), 0 };
+
+	text_put(&w, "");
+	ck_assert_str_eq(buf, "");
+	text_put(&w, "a b%");
+	text_put_percent(&w, "c d/\xff", "/");
+	text_put_hex(&w, "e f\\", "");
+	ck_assert_str_eq(buf, "a b%c%20d/%FFe\\x20f\\x5c");
+	ck_assert_uint_eq(w.len, strlen(buf));
+}
+END_TEST
+
+/* At each size of the buffer the beginning of the same text, and nothing behind it. */
+START_TEST(put_stays_in_its_buffer)
+{
+	static const char whole[] = "ab%2Fc\\x2f";
+	char buf[sizeof(whole) + 2];
+	size_t cap = (size_t)_i;
+	struct text_writer w = { buf, cap, 0 };
+
+	memset(buf, 'G', sizeof(buf));
+	text_put(&w, "ab");
+	text_put_percent(&w, "/c", "");
+	text_put_hex(&w, "/", "");
+	ck_assert_uint_eq(w.len, cap - 1 < strlen(whole) ? cap - 1 : strlen(whole));
+	ck_assert_mem_eq(buf, whole, w.len);
+	ck_assert_int_eq(buf[w.len], '\0');
+	ck_assert_int_eq(buf[cap], 'G');
+}
+END_TEST
+
+START_TEST(a_long_text_is_cut_and_hashed)
+{
+	/* '@' stands for the hash. */
+	static const struct {
+		const char *in, *out;
+		char escape;
+	} table[] = {
+		{ "", "", '\\' },
+		{ "short", "short", '\0' },
+		{ "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", '\0' },
+		{ "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxxxxx~@", '\0' },
+		{ "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxy", "xxxxxxxxxxxxx~@", '\0' },
+		{ "xxxxxxxxx\\x2fxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxx\\x2f~@", '\\' },
+		{ "xxxxxxxxxx\\x2fxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxx~@", '\\' },
+		{ "xxxxxxxxxx\\x2fxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxx\\x2~@", '\0' },
+		{ "xxxxxxxxxxxx\\x2fxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxxxx~@", '\\' },
+		{ "xxxxxxxxxxxxx\\x2fxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxxxxx~@", '\\' },
+	};
+	char buf[32] = "", expected[64];
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	const char *at = strchr(table[_i].out, '@');
+
+	buf[31] = 'G';
+	text_cut_and_hash(buf, 30, table[_i].in, '~', table[_i].escape);
+	for (const char *s = table[_i].in; *s; s++)
+		hash = (hash ^ (unsigned char)*s) * UINT64_C(0x100000001b3);
+	snprintf(expected, sizeof(expected), "%.*s%016llx",
+		 at ? (int)(at - table[_i].out) : (int)strlen(table[_i].out), table[_i].out,
+		 (unsigned long long)hash);
+	if (!at)
+		expected[strlen(table[_i].out)] = '\0';
+	ck_assert_str_eq(buf, expected);
+	ck_assert_int_eq(buf[31], 'G');
+}
+END_TEST
+
+/* A known value, so that names stay the same from version to version. */
+START_TEST(the_hash_is_fnv_1a)
+{
+	char buf[31];
+
+	text_cut_and_hash(buf, 30, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", '~', '\0');
+	ck_assert_str_eq(buf, "xxxxxxxxxxxxx~1bb98f0fae83573f");
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("text");
@@ -361,6 +467,11 @@ Suite *unit_suite(void)
 
 	tcase_add_loop_test(t, escape_makes_text_safe, 0, COUNT(escapes));
 	tcase_add_loop_test(t, escape_cuts_between_characters, 0, COUNT(cuts));
+	tcase_add_test(t, put_encodes_all_but_what_is_plain);
+	tcase_add_test(t, put_appends);
+	tcase_add_loop_test(t, put_stays_in_its_buffer, 1, 12);
+	tcase_add_loop_test(t, a_long_text_is_cut_and_hashed, 0, 10);
+	tcase_add_test(t, the_hash_is_fnv_1a);
 	tcase_add_loop_test(t, utf8_is_of_rfc_3629, 0, COUNT(utf8));
 	tcase_add_loop_test(t, number_is_strict, 0, COUNT(numbers));
 	tcase_add_loop_test(t, seconds_are_strict, 0, COUNT(seconds));

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "cli/opts.h"
 
 #include <errno.h>
@@ -151,6 +152,7 @@ static const struct {
 	{ "-C 2 --command nbd0 -- true", "serves one connection" },
 	{ "--force-multi-conn host x nbd0", "--force-multi-conn is for --connections" },
 	{ "--force-multi-conn -C 1 host x nbd0", "--force-multi-conn is for --connections" },
+	{ "-C 2 -t 0 host x nbd0", "several --connections need a time limit" },
 	{ "--list --tls", "--tls has no meaning with --list" },
 	{ "--list --tls-ca f", "--tls-ca has no meaning with --list" },
 	{ "--check --tls-no-verify nbd0", "--tls-no-verify has no meaning with --check" },
@@ -242,8 +244,8 @@ START_TEST(right_lines)
 	ck_assert_int_eq((int)o.command, (int)right[_i].command);
 	ck_assert_uint_eq(o.device_count, right[_i].devices);
 	ck_assert_uint_eq(o.index, right[_i].index);
-	ck_assert_str_eq(o.where.host, right[_i].host);
-	ck_assert_str_eq(o.where.export, right[_i].export);
+	ck_assert_str_eq(o.settings.servers[0].host, right[_i].host);
+	ck_assert_str_eq(o.settings.servers[0].export, right[_i].export);
 }
 END_TEST
 
@@ -254,14 +256,14 @@ START_TEST(defaults)
 	struct err e;
 
 	ck_assert_int_eq(PARSE(&w, "host x nbd0", &o, &e), 0);
-	ck_assert_uint_eq(o.block_size, 0);
-	ck_assert_uint_eq(o.timeout_s, 30);
-	ck_assert_uint_eq(o.dead_timeout_s, 0);
-	ck_assert_uint_eq(o.connect_timeout_ms, 30000);
-	ck_assert(!o.find && !o.show && !o.read_only && !o.force);
-	ck_assert(o.multi.wanted <= 1 && !o.multi.automatic && !o.multi.force &&
-		  !o.multi.read_only);
-	ck_assert_ptr_null(o.argv);
+	ck_assert_uint_eq(o.settings.block_size, 0);
+	ck_assert_uint_eq(o.settings.timeout_s, 30);
+	ck_assert_uint_eq(o.settings.dead_timeout_s, 0);
+	ck_assert_uint_eq(o.settings.connect_timeout_ms, 30000);
+	ck_assert(!o.find && !o.show && !o.settings.read_only && !o.force);
+	ck_assert(o.settings.multi.wanted <= 1 && !o.settings.multi.automatic &&
+		  !o.settings.multi.force && !o.settings.multi.read_only);
+	ck_assert_uint_eq(o.settings.command.count, 0);
 }
 END_TEST
 
@@ -277,32 +279,35 @@ START_TEST(values)
 		      "nbd0",
 		      &o, &e),
 		0);
-	ck_assert_uint_eq(o.block_size, 4096);
-	ck_assert_uint_eq(o.timeout_s, 0);
-	ck_assert_uint_eq(o.dead_timeout_s, 60);
-	ck_assert_uint_eq(o.connect_timeout_ms, 250);
-	ck_assert(o.read_only);
+	ck_assert_uint_eq(o.settings.block_size, 4096);
+	ck_assert_uint_eq(o.settings.timeout_s, 0);
+	ck_assert_uint_eq(o.settings.dead_timeout_s, 60);
+	ck_assert_uint_eq(o.settings.connect_timeout_ms, 250);
+	ck_assert(o.settings.read_only);
 	ck_assert_int_eq(PARSE(&w, "-r -C 4 --force-multi-conn host x nbd0", &o, &e), 0);
-	ck_assert_uint_eq(o.multi.wanted, 4);
-	ck_assert(!o.multi.automatic && o.multi.force && o.multi.read_only);
+	ck_assert_uint_eq(o.settings.multi.wanted, 4);
+	ck_assert(!o.settings.multi.automatic && o.settings.multi.force &&
+		  o.settings.multi.read_only);
 	ck_assert_int_eq(PARSE(&w, "--connections auto host x nbd0", &o, &e), 0);
-	ck_assert(o.multi.automatic && !o.multi.force && !o.multi.read_only);
+	ck_assert(o.settings.multi.automatic && !o.settings.multi.force &&
+		  !o.settings.multi.read_only);
 	ck_assert_int_eq(
 		PARSE(&w,
 		      "--peer-timeout 4 --reconnect-timeout 60 nbd://a/x nbd://b/y nbd://c/z nbd0",
 		      &o, &e),
 		0);
-	ck_assert_uint_eq(o.peer_timeout_s, 4);
-	ck_assert_uint_eq(o.reconnect_timeout_s, 60);
-	ck_assert_uint_eq(o.fence_delay_s, 4);
-	ck_assert_uint_eq(o.other_count, 2);
-	ck_assert_str_eq(o.others[1].host, "c");
-	ck_assert_str_eq(o.others[1].export, "z");
+	ck_assert_uint_eq(o.settings.peer_timeout_s, 4);
+	ck_assert_uint_eq(o.settings.supervision.reconnect_timeout_s, 60);
+	ck_assert_uint_eq(settings_fence_delay(&o.settings), 4);
+	ck_assert_uint_eq(o.settings.server_count, 3);
+	ck_assert_str_eq(o.settings.servers[2].host, "c");
+	ck_assert_str_eq(o.settings.servers[2].export, "z");
 	ck_assert_int_eq(PARSE(&w, "--fence-delay 0 host x nbd0", &o, &e), 0);
-	ck_assert_uint_eq(o.fence_delay_s, 0);
-	ck_assert(!o.no_supervise && !o.timeout_given);
+	ck_assert_uint_eq(settings_fence_delay(&o.settings), 0);
+	ck_assert(!o.settings.supervision.none &&
+		  !settings_given(&o.settings, &o.settings.timeout_s));
 	ck_assert_int_eq(PARSE(&w, "--tls nbd://a/x nbd://b/y nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.others[0].tls);
+	ck_assert(o.settings.servers[0].tls && o.settings.servers[1].tls);
 	ck_assert_int_eq(PARSE(&w, "-C auto --command nbd0 -- true", &o, &e), 0);
 	ck_assert_int_eq(PARSE(&w, "-f --show host x", &o, &e), 0);
 	ck_assert(o.find && o.show);
@@ -312,23 +317,20 @@ START_TEST(values)
 }
 END_TEST
 
-START_TEST(entries)
+START_TEST(nbdtab)
 {
 	struct words w;
 	struct opts o;
 	struct err e;
-	char *argv[] = { "", "--nbdtab", "t", "-r", "--", "h", "x", "nbd4", NULL };
-	char *alone[] = { "", "nbd4", NULL };
 
 	ck_assert_int_eq(PARSE(&w, "nbd4", &o, &e), 0);
 	ck_assert_str_eq(o.nbdtab, NBD_ATTACH_NBDTAB);
 	ck_assert_int_eq(PARSE(&w, "--all --nbdtab t", &o, &e), 0);
 	ck_assert_str_eq(o.nbdtab, "t");
-	ck_assert_int_eq(opts_parse_entry(8, argv, &o, &e), 0);
-	ck_assert_int_eq((int)o.command, OPTS_ATTACH);
-	ck_assert(o.read_only && o.index == 4);
-	/* no line leads to another */
-	ck_assert_int_eq(opts_parse_entry(2, alone, &o, &e), -EINVAL);
+	ck_assert_int_eq(PARSE(&w, "nbd4 --nbdtab t -r", &o, &e), 0);
+	ck_assert_int_eq((int)o.command, OPTS_TAB);
+	ck_assert(o.settings.read_only && o.index == 4);
+	ck_assert_uint_eq(o.settings.server_count, 0);
 }
 END_TEST
 
@@ -358,16 +360,15 @@ END_TEST
 
 START_TEST(command_words)
 {
+	static const char words[] = "nbdkit\0-s\0--\0--list";
 	struct words w;
 	struct opts o;
 	struct err e;
 
 	ck_assert_int_eq(PARSE(&w, "--command nbd0 -- nbdkit -s -- --list", &o, &e), 0);
-	ck_assert_str_eq(o.argv[0], "nbdkit");
-	ck_assert_str_eq(o.argv[1], "-s");
-	ck_assert_str_eq(o.argv[2], "--");
-	ck_assert_str_eq(o.argv[3], "--list");
-	ck_assert_ptr_null(o.argv[4]);
+	ck_assert_uint_eq(o.settings.command.count, 4);
+	ck_assert_mem_eq(o.settings.command.words, words, sizeof(words));
+	ck_assert(o.settings.supervision.none);
 }
 END_TEST
 
@@ -408,7 +409,7 @@ enum { TLS_TEXTS = sizeof(tls_texts) / sizeof(tls_texts[0]) };
 
 static const char *tls_text(const struct opts *o, size_t i)
 {
-	return (const char *)&o->tls + tls_texts[i].offset;
+	return (const char *)&o->settings.tls + tls_texts[i].offset;
 }
 
 /* The text is where it belongs and nowhere else, and means that TLS is required. */
@@ -434,8 +435,8 @@ START_TEST(tls_text_goes_to_its_place)
 		snprintf(line, sizeof(line), "%s %s /a/b:c %s", around[f].before,
 			 tls_texts[_i].name, around[f].after);
 		ck_assert_msg(!PARSE(&w, line, &o, &e), "%s: %s", line, e.text);
-		ck_assert_msg(o.where.tls, "%s does not require TLS", line);
-		ck_assert(!o.tls.no_verify && !o.tls_directory);
+		ck_assert_msg(o.settings.servers[0].tls, "%s does not require TLS", line);
+		ck_assert(!o.settings.tls.no_verify && !o.settings.tls.directory[0]);
 		for (size_t i = 0; i < TLS_TEXTS; i++)
 			ck_assert_msg(!strcmp(tls_text(&o, i), i == (size_t)_i ? "/a/b:c" : ""),
 				      "%s: %s is \"%s\"", line, tls_texts[i].name, tls_text(&o, i));
@@ -471,34 +472,36 @@ START_TEST(tls_without_a_text)
 	struct err e;
 
 	ck_assert_int_eq(PARSE(&w, "host x nbd0", &o, &e), 0);
-	ck_assert(!o.where.tls && !o.tls.no_verify && !o.tls_directory);
+	ck_assert(!o.settings.servers[0].tls && !o.settings.tls.no_verify &&
+		  !o.settings.tls.directory[0]);
 	ck_assert_int_eq(PARSE(&w, "nbd://host/x nbd0", &o, &e), 0);
-	ck_assert(!o.where.tls);
+	ck_assert(!o.settings.servers[0].tls);
 	ck_assert_int_eq(PARSE(&w, "nbds://host/x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls);
+	ck_assert(o.settings.servers[0].tls);
 	ck_assert_int_eq(PARSE(&w, "--tls host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && !o.tls.no_verify && !o.tls_directory);
+	ck_assert(o.settings.servers[0].tls && !o.settings.tls.no_verify &&
+		  !o.settings.tls.directory[0]);
 	ck_assert_int_eq(PARSE(&w, "--tls nbd://host/x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls);
+	ck_assert(o.settings.servers[0].tls);
 	ck_assert_int_eq(PARSE(&w, "--command --tls nbd0 -- true", &o, &e), 0);
-	ck_assert(o.where.tls);
+	ck_assert(o.settings.servers[0].tls);
 	/* those of a command are its own */
 	ck_assert_int_eq(PARSE(&w, "--command nbd0 -- true --tls", &o, &e), 0);
-	ck_assert(!o.where.tls);
+	ck_assert(!o.settings.servers[0].tls);
 	ck_assert_int_eq(PARSE(&w, "--tls-no-verify host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.tls.no_verify);
+	ck_assert(o.settings.servers[0].tls && o.settings.tls.no_verify);
 	ck_assert_int_eq(PARSE(&w, "--tls-certificates /d host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls);
-	ck_assert_str_eq(o.tls_directory, "/d");
+	ck_assert(o.settings.servers[0].tls);
+	ck_assert_str_eq(o.settings.tls.directory, "/d");
 	for (size_t i = 0; i < TLS_TEXTS; i++)
 		ck_assert_str_eq(tls_text(&o, i), "");
-	ck_assert_int_eq((int)o.offload, TLS_OFFLOAD_AUTO);
+	ck_assert_int_eq((int)o.settings.tls.offload, TLS_OFFLOAD_AUTO);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload auto host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_AUTO);
+	ck_assert(o.settings.servers[0].tls && o.settings.tls.offload == TLS_OFFLOAD_AUTO);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload require host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_REQUIRE);
+	ck_assert(o.settings.servers[0].tls && o.settings.tls.offload == TLS_OFFLOAD_REQUIRE);
 	ck_assert_int_eq(PARSE(&w, "--tls-offload no host x nbd0", &o, &e), 0);
-	ck_assert(o.where.tls && o.offload == TLS_OFFLOAD_NO);
+	ck_assert(o.settings.servers[0].tls && o.settings.tls.offload == TLS_OFFLOAD_NO);
 }
 END_TEST
 
@@ -508,7 +511,7 @@ START_TEST(device_by_link)
 	struct err e;
 	unsigned index = 0;
 
-	/* /dev/nbd0 need not exist: a link that leads nowhere is none, one to another name neither */
+	/* Neither a link that leads nowhere is a device, nor one to another name. */
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/link", dir);
 	ck_assert_int_eq(symlink("/dev/null", path), 0);
@@ -547,6 +550,7 @@ START_TEST(help_names_every_option)
 		"--force",
 		"--connections N|auto",
 		"--force-multi-conn",
+		"--allow-overlap",
 		"--no-supervise",
 		"--foreground",
 		"--root",
@@ -598,7 +602,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, right_lines, 0, sizeof(right) / sizeof(right[0]));
 	tcase_add_test(t, defaults);
 	tcase_add_test(t, values);
-	tcase_add_test(t, entries);
+	tcase_add_test(t, nbdtab);
 	tcase_add_test(t, metactx_of_a_map);
 	tcase_add_test(t, command_words);
 	tcase_add_test(t, long_export);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/control.h"
 
 #include <errno.h>
@@ -14,6 +15,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "net/blocking_child.h"
 
 #include "../leak.h"
 #include "../tree.h"
@@ -32,44 +35,70 @@ static void new_dir(char path[PATH_MAX])
 	close(fd);
 }
 
-static void remove_from(const char *dir)
+static int open_dir(const char *dir)
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	ck_assert_int_ge(fd, 0);
-	control_remove(fd, 3);
-	close(fd);
-}
-
-static int listen_on(const char *dir)
-{
-	struct err e = { 0 };
-	int fd = control_listen(dir, 3, &e);
-
-	ck_assert_msg(fd >= 0, "%s", e.text);
 	return fd;
 }
 
+static struct control_server opened(const char *dir)
+{
+	struct control_server s;
+	struct err e = { 0 };
+
+	ck_assert_msg(!control_open(&s, dir, 3, &e), "%s", e.text);
+	return s;
+}
+
+static void end(struct control_server *s, const char *dir)
+{
+	int fd = open_dir(dir);
+
+	control_close(s, fd, 3);
+	close(fd);
+}
+
+/* What a client does within ms; false: nothing. */
+static bool await(struct control_server *s, struct control_event *ev, int ms)
+{
+	const long long end = boottime_ms() + ms;
+	struct pollfd p = { .fd = control_fd(s), .events = POLLIN };
+
+	while (!control_next(s, ev)) {
+		long long now = boottime_ms(), when = control_deadline(s);
+
+		if (now >= end)
+			return false;
+		when = when >= 0 && when < end ? when : end;
+		poll(&p, 1, when > now ? (int)(when - now) : 0);
+	}
+	return true;
+}
+
 /* A supervisor in a child: answers one question with count descriptors. */
-static pid_t serve(int listener, int ret, unsigned count)
+static pid_t serve(struct control_server *s, int ret, unsigned count)
 {
 	pid_t pid = fork();
 
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
-		struct pollfd p = { .fd = listener, .events = POLLIN };
 		struct control_answer a = { .ret = ret, .connections = 4, .size = 1 << 20 };
-		enum control_command command;
-		int fds[2] = { 0, 1 }, client;
+		struct control_event ev;
+		int fds[CONTROL_FDS_MAX + 1] = { 0, 1 };
 
-		poll(&p, 1, 10000);
-		client = control_accept(listener, &command);
+		if (!await(s, &ev, 10000) || ev.type != CONTROL_ASKED)
+			_exit(1);
 		if (ret)
 			err_set(&a.err, ERR_BUSY, -ret, "not now");
-		a.alive = command;
-		if (client >= 0)
-			control_reply(client, &a, fds, count);
-		_exit(client < 0);
+		a.alive = ev.command;
+		if (!count) {
+			control_reply(s, ev.client, &a);
+			_exit(0);
+		}
+		control_hand_over(s, ev.client, &a, fds, count);
+		_exit(!await(s, &ev, 10000) || ev.type != CONTROL_RECEIVED || ev.ret);
 	}
 	return pid;
 }
@@ -78,18 +107,20 @@ START_TEST(question_and_answer)
 {
 	char dir[PATH_MAX];
 	struct control_answer a;
+	struct control_server server;
 	struct err e = { 0 };
-	int fds[CONTROL_FDS_MAX], listener, status;
+	int fds[CONTROL_FDS_MAX], status;
 	unsigned count = 7, before;
 	pid_t pid;
 
 	new_dir(dir);
 	before = leak_fds();
-	listener = listen_on(dir);
-	pid = serve(listener, 0, (unsigned)_i);
-	ck_assert_msg(!control_ask(dir, 3, CONTROL_RESCAN, 10000, &a, fds, &count, &e), "%s",
-		      e.text);
-	ck_assert_uint_eq(a.alive, CONTROL_RESCAN);
+	server = opened(dir);
+	pid = serve(&server, 0, (unsigned)_i);
+	ck_assert_msg(!control_ask(dir, 3, _i ? CONTROL_HAND_OVER : CONTROL_RESCAN, 10000, &a, fds,
+				   &count, &e),
+		      "%s", e.text);
+	ck_assert_uint_eq(a.alive, _i ? CONTROL_HAND_OVER : CONTROL_RESCAN);
 	ck_assert_uint_eq(a.connections, 4);
 	ck_assert_uint_eq(a.size, 1 << 20);
 	ck_assert_uint_eq(count, (unsigned)_i);
@@ -97,13 +128,12 @@ START_TEST(question_and_answer)
 		close(fds[--count]);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
-	close(listener);
-	remove_from(dir);
+	end(&server, dir);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
-/* Whoever has more to say than we know is a later version, and whoever has less than the first one is none. */
+/* A longer answer comes from a later version, one shorter than the first version's from none. */
 START_TEST(answer_of_another_version)
 {
 	const struct {
@@ -123,26 +153,24 @@ START_TEST(answer_of_another_version)
 	} sent;
 	char dir[PATH_MAX];
 	struct control_answer a;
+	struct control_server server;
 	struct err e = { 0 };
-	int listener, status;
+	int status;
 	pid_t pid;
 
 	new_dir(dir);
-	listener = listen_on(dir);
+	server = opened(dir);
 	memset(&sent, 0x7e, sizeof(sent));
 	memset(&sent.answer, 0, sizeof(sent.answer));
 	sent.answer.connections = 4;
 	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
-		struct pollfd p = { .fd = listener, .events = POLLIN };
-		enum control_command command;
-		int client;
+		struct control_event ev;
 
-		poll(&p, 1, 10000);
-		client = control_accept(listener, &command);
-		_exit(client < 0 ||
-		      send(client, &sent, rows[_i].len, MSG_NOSIGNAL) != (ssize_t)rows[_i].len);
+		_exit(!await(&server, &ev, 10000) ||
+		      send(server.clients[ev.client].fd, &sent, rows[_i].len, MSG_NOSIGNAL) !=
+			      (ssize_t)rows[_i].len);
 	}
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 10000, &a, NULL, NULL, &e),
 			 rows[_i].ret);
@@ -150,7 +178,7 @@ START_TEST(answer_of_another_version)
 		ck_assert_uint_eq(a.connections, 4);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_int_eq(status, 0);
-	close(listener);
+	end(&server, dir);
 }
 END_TEST
 
@@ -158,19 +186,45 @@ START_TEST(refusal_is_the_error)
 {
 	char dir[PATH_MAX];
 	struct control_answer a;
+	struct control_server server;
 	struct err e = { 0 };
-	int listener;
 	pid_t pid;
 
 	new_dir(dir);
-	listener = listen_on(dir);
-	pid = serve(listener, -EBUSY, 2);
-	/* descriptors that nobody wants are closed */
+	server = opened(dir);
+	pid = serve(&server, -EBUSY, 2);
+	/* Descriptors that nobody wants are closed. */
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_PAUSE, 10000, &a, NULL, NULL, &e), -EBUSY);
 	ck_assert_str_eq(e.text, "not now");
 	ck_assert_int_eq(e.kind, ERR_BUSY);
 	waitpid(pid, NULL, 0);
-	close(listener);
+	end(&server, dir);
+}
+END_TEST
+
+/* Part of a hand-over would leave connections that nobody watches. */
+START_TEST(more_descriptors_than_connections)
+{
+	char dir[PATH_MAX];
+	struct control_answer a;
+	struct control_server server;
+	struct err e = { 0 };
+	int fds[CONTROL_FDS_MAX], status;
+	unsigned count = 7, before;
+	pid_t pid;
+
+	new_dir(dir);
+	before = leak_fds();
+	server = opened(dir);
+	pid = serve(&server, 0, CONTROL_FDS_MAX + 1);
+	ck_assert_int_eq(control_ask(dir, 3, CONTROL_HAND_OVER, 10000, &a, fds, &count, &e),
+			 -EPROTO);
+	ck_assert_uint_eq(count, 0);
+	/* The supervisor is told, and goes on. */
+	waitpid(pid, &status, 0);
+	ck_assert_int_eq(WEXITSTATUS(status), 1);
+	end(&server, dir);
+	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
@@ -178,35 +232,44 @@ START_TEST(nobody_there)
 {
 	char dir[PATH_MAX];
 	struct control_answer a;
+	struct control_server server;
 	struct err e = { 0 };
 
 	new_dir(dir);
-	if (_i)
-		close(listen_on(dir)); /* killed: its name is still there */
+	if (_i) {
+		/* A killed supervisor leaves its name. */
+		server = opened(dir);
+		close(server.listener);
+		close(server.epoll);
+	}
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 100, &a, NULL, NULL, &e), -ENOENT);
 	ck_assert_int_eq(e.kind, ERR_ABSENT);
 	ck_assert_str_eq(e.text, "nbd3 has no supervisor");
-	/* and can be taken */
-	close(listen_on(dir));
+	/* The name can be taken. */
+	server = opened(dir);
+	end(&server, dir);
 }
 END_TEST
 
-START_TEST(one_listens)
+START_TEST(the_name)
 {
 	char dir[PATH_MAX], path[PATH_MAX + 16];
+	struct control_server server, failed;
 	struct err e = { 0 };
 	struct stat st;
-	int listener;
 
 	new_dir(dir);
-	listener = listen_on(dir);
+	server = opened(dir);
 	snprintf(path, sizeof(path), "%s/nbd3.ctl", dir);
 	ck_assert_int_eq(stat(path, &st), 0);
 	ck_assert_uint_eq(st.st_mode & 0777, 0600);
-	ck_assert_int_eq(control_listen(dir, 3, &e), -EADDRINUSE);
-	close(listener);
-	remove_from(dir);
+	/* One that was not opened removes nothing. */
+	ck_assert_int_lt(control_open(&failed, "/no/such/directory", 3, &e), 0);
+	end(&failed, dir);
+	ck_assert_int_eq(stat(path, &st), 0);
+	end(&server, dir);
 	ck_assert_int_ne(stat(path, &st), 0);
+	end(&server, dir);
 }
 END_TEST
 
@@ -226,7 +289,7 @@ START_TEST(the_end_is_seen)
 	ck_assert_int_eq(pipe(ready), 0);
 	pid = fork();
 	if (!pid) {
-		listen_on(dir);
+		opened(dir);
 		close(ready[1]);
 		pause();
 	}
@@ -245,7 +308,6 @@ START_TEST(the_end_is_seen)
 	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 	ck_assert_int_eq(control_watch(dir, 3), -ENOENT);
 	close(ready[0]);
-	remove_from(dir);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
@@ -254,38 +316,181 @@ START_TEST(silence_has_a_limit)
 {
 	char dir[PATH_MAX];
 	struct control_answer a;
+	struct control_server server;
 	struct err e = { 0 };
-	int listener;
 
 	new_dir(dir);
-	listener = listen_on(dir);
+	server = opened(dir);
 	ck_assert_int_eq(control_ask(dir, 3, CONTROL_STATUS, 50, &a, NULL, NULL, &e), -ETIMEDOUT);
-	close(listener);
+	end(&server, dir);
 }
 END_TEST
 
-/* Neither a word that is none nor one that does not come keeps the supervisor. */
+/* A client by hand. */
+static int connected(const char *dir)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%.80s/nbd3.ctl", dir);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	return fd;
+}
+
+static void ask(int fd, uint32_t word)
+{
+	ck_assert_int_eq(send(fd, &word, sizeof(word), MSG_NOSIGNAL), sizeof(word));
+}
+
+static bool is_hung_up(int fd, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char c;
+
+	return poll(&p, 1, ms) == 1 && recv(fd, &c, 1, MSG_DONTWAIT) <= 0;
+}
+
+/* Neither a word that is none nor one that does not come keeps the supervisor, or a place. */
 START_TEST(nonsense_is_dropped)
 {
 	static const uint32_t words[] = { CONTROL_COMMANDS, UINT32_MAX };
 	char dir[PATH_MAX];
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	enum control_command command;
-	int listener, fd;
+	struct control_server server;
+	struct control_event ev;
+	unsigned before;
+	int fd;
 
 	new_dir(dir);
-	listener = listen_on(dir);
-	ck_assert_int_eq(control_accept(listener, &command), -EAGAIN);
-	snprintf(a.sun_path, sizeof(a.sun_path), "%.80s/nbd3.ctl", dir);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	if (_i < 2)
-		ck_assert_int_eq(send(fd, &words[_i], sizeof(words[_i]), MSG_NOSIGNAL), 4);
-	else if (_i == 2)
-		ck_assert_int_eq(send(fd, "x", 1, MSG_NOSIGNAL), 1);
-	ck_assert_int_eq(control_accept(listener, &command), -EAGAIN);
+	before = leak_fds();
+	server = opened(dir);
+	ck_assert(!control_next(&server, &ev));
+	ck_assert_int_eq(control_deadline(&server), -1);
+	for (int i = 0; i < 2 * CONTROL_CLIENTS_MAX; i++) {
+		fd = connected(dir);
+		if (_i < 2)
+			ask(fd, words[_i]);
+		else if (_i == 2)
+			ck_assert_int_eq(send(fd, "x", 1, MSG_NOSIGNAL), 1);
+		else if (_i == 3)
+			shutdown(fd, SHUT_RDWR);
+		ck_assert(!control_next(&server, &ev));
+		if (_i < 4)
+			ck_assert(is_hung_up(fd, 0));
+		close(fd);
+	}
+	end(&server, dir);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+START_TEST(a_request_that_does_not_come)
+{
+	char dir[PATH_MAX];
+	struct control_server server;
+	struct control_event ev;
+	int fd, more[CONTROL_CLIENTS_MAX];
+
+	new_dir(dir);
+	server = opened(dir);
+	fd = connected(dir);
+	ck_assert(!control_next(&server, &ev));
+	ck_assert_int_gt(control_deadline(&server), boottime_ms());
+	/* Meanwhile others are served, as many as there is room for. */
+	for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		more[i] = connected(dir);
+		ask(more[i], CONTROL_PAUSE);
+		ck_assert_int_eq(await(&server, &ev, 0), i < CONTROL_CLIENTS_MAX - 1);
+		ck_assert_int_eq(is_hung_up(more[i], 0), i == CONTROL_CLIENTS_MAX - 1);
+	}
+	ck_assert(!await(&server, &ev, 3 * CONTROL_REQUEST_MS / 2));
+	ck_assert(is_hung_up(fd, 0));
+	ck_assert_int_eq(control_deadline(&server), -1);
 	close(fd);
-	close(listener);
+	for (int i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		close(more[i]);
+	end(&server, dir);
+}
+END_TEST
+
+START_TEST(clients_that_go)
+{
+	char dir[PATH_MAX];
+	struct control_server server;
+	struct control_answer a = { 0 };
+	struct control_event ev;
+	unsigned first;
+	int fd[2], child_has;
+
+	new_dir(dir);
+	server = opened(dir);
+	for (int i = 0; i < 2; i++) {
+		fd[i] = connected(dir);
+		ask(fd[i], CONTROL_RESUME);
+		ck_assert(await(&server, &ev, 1000));
+		ck_assert_int_eq(ev.type, CONTROL_ASKED);
+		ck_assert_int_eq(ev.command, CONTROL_RESUME);
+		if (!i)
+			first = ev.client;
+	}
+	ck_assert_uint_ne(ev.client, first);
+	/* What it says besides is nothing. */
+	ask(fd[0], CONTROL_PAUSE);
+	ck_assert(!await(&server, &ev, 0));
+	close(fd[0]);
+	ck_assert(await(&server, &ev, 1000));
+	ck_assert_int_eq(ev.type, CONTROL_GONE);
+	ck_assert_uint_eq(ev.client, first);
+	/* A late answer to the one that has gone is nobody's. */
+	control_reply(&server, first, &a);
+	/* A child that has inherited the descriptor keeps it open. */
+	child_has = dup(server.clients[!first].fd);
+	control_reply(&server, !first, &a);
+	close(fd[1]);
+	ck_assert(!await(&server, &ev, 100));
+	close(child_has);
+	end(&server, dir);
+}
+END_TEST
+
+/* The supervisor ends by 0 only. */
+START_TEST(hand_over_is_confirmed)
+{
+	char dir[PATH_MAX];
+	struct control_server server;
+	struct control_answer a = { .connections = 1 };
+	struct control_event ev;
+	long long begin;
+	int fd, mine = 0;
+
+	new_dir(dir);
+	server = opened(dir);
+	fd = connected(dir);
+	ask(fd, CONTROL_HAND_OVER);
+	ck_assert(await(&server, &ev, 1000));
+	begin = boottime_ms();
+	control_hand_over(&server, ev.client, &a, &mine, 1);
+	ck_assert(!await(&server, &ev, 0));
+	if (_i == 0)
+		ask(fd, CONTROL_HAND_OVER);
+	else if (_i == 1)
+		close(fd);
+	ck_assert(await(&server, &ev, 2 * CONTROL_RECEIVE_MS));
+	ck_assert_int_eq(ev.type, CONTROL_RECEIVED);
+	if (_i == 0)
+		ck_assert_int_eq(ev.ret, 0);
+	else if (_i == 1)
+		ck_assert(ev.ret == -EPIPE || ev.ret == -ECONNRESET);
+	else
+		ck_assert_int_eq(ev.ret, -ETIMEDOUT);
+	if (_i == 2)
+		ck_assert_int_ge(boottime_ms() - begin, CONTROL_RECEIVE_MS);
+	else
+		ck_assert_int_lt(boottime_ms() - begin, CONTROL_RECEIVE_MS);
+	/* The place is free. */
+	ck_assert_int_eq(server.clients[ev.client].state, CONTROL_CLIENT_NONE);
+	if (_i != 1)
+		close(fd);
+	end(&server, dir);
 }
 END_TEST
 
@@ -297,11 +502,15 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, question_and_answer, 0, 3);
 	tcase_add_loop_test(t, answer_of_another_version, 0, 4);
 	tcase_add_test(t, refusal_is_the_error);
+	tcase_add_test(t, more_descriptors_than_connections);
 	tcase_add_loop_test(t, nobody_there, 0, 2);
-	tcase_add_test(t, one_listens);
+	tcase_add_test(t, the_name);
 	tcase_add_test(t, the_end_is_seen);
 	tcase_add_test(t, silence_has_a_limit);
-	tcase_add_loop_test(t, nonsense_is_dropped, 0, 4);
+	tcase_add_loop_test(t, nonsense_is_dropped, 0, 5);
+	tcase_add_test(t, a_request_that_does_not_come);
+	tcase_add_test(t, clients_that_go);
+	tcase_add_loop_test(t, hand_over_is_confirmed, 0, 3);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/negotiator.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,15 +27,15 @@
 #include "proto/wire.h"
 
 enum {
-	LIMIT_MS = 400,  /* of an attempt, where it is to run out */
-	LONG_MS = 60000, /* where it is not */
-	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
+	LIMIT_MS = 400,  /* timeout of an attempt that is to run out */
+	LONG_MS = 60000, /* timeout of other attempts */
+	SOON_MS = 20000, /* limit for what comes at once, on the busiest machine */
 };
 
 #define MULTI \
 	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_READ_ONLY)
 
-/* --- a server in a child: says the same to all -------------------------------------------------- */
+/* --- a server in a child: says the same to all ------------------------------------------------ */
 
 static pid_t server_start(int listener, const struct script *s)
 {
@@ -63,59 +66,102 @@ static void say_all(struct script *s, uint16_t flags)
 	say_export(s, NBD_OPT_GO, 0x10, flags);
 }
 
-/* --- requests ----------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
-static void request(struct target *rq, const struct loopback *l)
+static void add_server(struct settings *rq, const struct loopback *l)
+{
+	struct uri *u = &rq->servers[rq->server_count++];
+
+	strcpy(u->host, "127.0.0.1");
+	strcpy(u->port, l->port);
+	strcpy(u->export, "disk");
+}
+
+static void request(struct settings *rq, const struct loopback *l)
 {
 	memset(rq, 0, sizeof(*rq));
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.host, "127.0.0.1");
-	strcpy(rq->where.port, l->port);
-	strcpy(rq->where.export, "disk");
+	rq->connect_timeout_ms = LONG_MS;
+	add_server(rq, l);
 }
 
-/* valgrind preloads what is called vgpreload. */
-static bool under_valgrind(void)
+/* Waits for something to be read. */
+static enum negotiator_event await_event(struct negotiator *n, struct connections *rs, int *ret,
+					 struct err *e)
 {
-	const char *preload = getenv("LD_PRELOAD");
-
-	return preload && strstr(preload, "vgpreload");
-}
-
-static int try(struct negotiator *n, const struct target *servers, unsigned count, bool keep,
-	       struct err *e)
-{
-	const struct negotiator_params p = { .keep_addresses = keep, .lenient = under_valgrind() };
+	const long long end = monotonic_ms() + SOON_MS;
+	enum negotiator_event event = NEGOTIATOR_NOTHING;
 
 	memset(e, 0, sizeof(*e));
-	return negotiator_start(n, servers, count, &p, e);
+	memset(rs, 0x5a, sizeof(*rs));
+	while (event == NEGOTIATOR_NOTHING && monotonic_ms() < end) {
+		struct pollfd p = { .fd = n->fd, .events = POLLIN };
+
+		poll(&p, 1, 1000);
+		event = negotiator_read(n, rs, ret, e);
+	}
+	return event;
 }
 
-static void start(struct negotiator *n, const struct target *servers, unsigned count, bool keep)
+static enum negotiator_event look(struct negotiator *n)
+{
+	struct connections rs;
+	struct err e;
+	int ret;
+
+	return negotiator_read(n, &rs, &ret, &e);
+}
+
+/* Ends and reaps it. */
+static void stop(struct negotiator *n)
+{
+	pid_t pid = negotiator_hang_up(n);
+
+	ck_assert_int_eq(n->state, NEGOTIATOR_NONE);
+	if (pid)
+		ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+
+static int try(struct negotiator *n, struct settings *rq, bool vital, struct err *e)
+{
+	const struct negotiator_params p = { .lenient = unit_under_valgrind() };
+	struct connections rs;
+	int ret;
+
+	rq->supervision.root = vital;
+	memset(e, 0, sizeof(*e));
+	ret = negotiator_spawn(n, rq, &p, e);
+	if (ret)
+		return ret;
+	ck_assert_int_eq(n->state, NEGOTIATOR_STARTING);
+	ck_assert_int_eq(await_event(n, &rs, &ret, e), NEGOTIATOR_STARTED);
+	return ret;
+}
+
+static void start(struct negotiator *n, struct settings *rq, bool vital)
 {
 	struct err e;
 
-	ck_assert_msg(!try(n, servers, count, keep, &e), "%s", e.text);
+	ck_assert_msg(!try(n, rq, vital, &e), "%s", e.text);
 	ck_assert_int_gt(n->pid, 0);
-	ck_assert(!n->busy);
-	ck_assert(n->confined != under_valgrind());
+	ck_assert_int_eq(n->state, NEGOTIATOR_IDLE);
+	ck_assert(n->confined != unit_under_valgrind());
 }
 
-static void expect_no_start(const struct target *servers, unsigned count, bool keep, int code,
-			    enum err_kind kind, const char *part)
+static void expect_no_start(struct settings *rq, bool vital, int code, enum err_kind kind,
+			    const char *part)
 {
 	unsigned before = leak_fds();
 	struct negotiator n;
 	struct err e;
-	int ret = try(&n, servers, count, keep, &e);
+	int ret = try(&n, rq, vital, &e);
 
 	ck_assert_msg(ret == -code, "%d: %s", ret, e.text);
 	ck_assert_int_eq(e.code, code);
 	ck_assert_msg(e.kind == kind, "kind %d: %s", (int)e.kind, e.text);
 	ck_assert_msg(strstr(e.text, part) != NULL, "no \"%s\" in \"%s\"", part, e.text);
+	stop(&n);
 	ck_assert_uint_eq(leak_fds(), before);
 	ck_assert(leak_no_child());
-	negotiator_stop(&n);
 }
 
 static void ask(struct negotiator *n, unsigned server, enum neg_goal goal, unsigned wanted,
@@ -125,21 +171,15 @@ static void ask(struct negotiator *n, unsigned server, enum neg_goal goal, unsig
 	struct err e = { 0 };
 
 	ck_assert_msg(!negotiator_ask(n, server, goal, &m, timeout_ms, NULL, 0, &e), "%s", e.text);
-	ck_assert(n->busy);
+	ck_assert_int_eq(n->state, NEGOTIATOR_BUSY);
 }
 
+/* Waits for the answer: its error, or 0. */
 static int await(struct negotiator *n, struct connections *rs, struct err *e)
 {
-	const long long end = monotonic_ms() + SOON_MS;
-	struct pollfd p = { .fd = n->fd, .events = POLLIN };
-	int ret = -EAGAIN;
+	int ret;
 
-	memset(e, 0, sizeof(*e));
-	memset(rs, 0x5a, sizeof(*rs));
-	while (ret == -EAGAIN && monotonic_ms() < end) {
-		poll(&p, 1, 1000);
-		ret = negotiator_answer(n, rs, e);
-	}
+	ck_assert_int_eq(await_event(n, rs, &ret, e), NEGOTIATOR_ANSWERED);
 	return ret;
 }
 
@@ -148,16 +188,17 @@ static void expect_answer(struct negotiator *n, struct connections *rs)
 	struct err e;
 
 	ck_assert_msg(!await(n, rs, &e), "%s", e.text);
-	ck_assert(!n->busy);
+	ck_assert_int_eq(n->state, NEGOTIATOR_IDLE);
 }
 
-static void expect_gone(struct negotiator *n, const char *part)
+static void expect_broken(struct negotiator *n, const char *part)
 {
 	struct connections rs;
 	struct err e;
-	int ret = await(n, &rs, &e);
+	int ret;
 
-	ck_assert_msg(ret == -EPIPE, "%d: %s", ret, e.text);
+	ck_assert_int_eq(await_event(n, &rs, &ret, &e), NEGOTIATOR_BROKEN);
+	ck_assert_int_eq(e.code, EPIPE);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_msg(strstr(e.text, part) != NULL, "no \"%s\" in \"%s\"", part, e.text);
 }
@@ -183,12 +224,12 @@ static void expect_disk(const struct export *x)
 	ck_assert_str_eq(x->description, "a disk");
 }
 
-/* --- answers ------------------------------------------------------------------------------------ */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 START_TEST(connections)
 {
 	unsigned before = leak_fds(), wanted = _i % 2 ? 4 : 1;
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -199,7 +240,7 @@ START_TEST(connections)
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, _i > 1);
+	start(&n, &rq, _i > 1);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, wanted, LONG_MS);
 		expect_answer(&n, &rs);
@@ -216,7 +257,7 @@ START_TEST(connections)
 		}
 		connections_close(&rs, false);
 	}
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	ck_assert(leak_no_child());
@@ -227,7 +268,7 @@ END_TEST
 START_TEST(information)
 {
 	static struct script s;
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -243,14 +284,14 @@ START_TEST(information)
 	loopback_open(&l, 8);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), 0);
 	expect_answer(&n, &rs);
 	ck_assert_uint_eq(rs.count, 0);
 	expect_disk(&rs.export);
 	ck_assert(!rs.export.structured && !rs.export.has_contexts);
 	ck_assert_int_eq(rs.export.listed, EXPORT_LISTED);
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 }
@@ -262,7 +303,7 @@ START_TEST(connected_unix_sockets)
 	char dir[512], path[600];
 	int fds[5], listener;
 	const struct plan_multi m = { .wanted = 4, .read_only = true };
-	struct target rq = { .where.transport = URI_UNIX };
+	struct settings rq = { .server_count = 1, .servers[0].transport = URI_UNIX };
 	struct connections rs;
 	struct negotiator n;
 	struct script s;
@@ -271,12 +312,12 @@ START_TEST(connected_unix_sockets)
 
 	new_dir(dir, sizeof(dir));
 	snprintf(path, sizeof(path), "%s/s", dir);
-	ck_assert_uint_lt(strlen(path), sizeof(rq.where.path));
-	strcpy(rq.where.path, path);
+	ck_assert_uint_lt(strlen(path), sizeof(rq.servers[0].path));
+	strcpy(rq.servers[0].path, path);
 	listener = loopback_unix(path, 8);
 	say_all(&s, MULTI);
 	server = server_start(listener, &s);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, NULL, 0, &e), -EINVAL);
 	for (unsigned given = 3; given < 6; given++) {
 		for (unsigned i = 0; i < given; i++) {
@@ -293,17 +334,56 @@ START_TEST(connected_unix_sockets)
 		ck_assert_str_eq(rs.peer, "local");
 		connections_close(&rs, false);
 	}
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(listener);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
+/* The caller starts it, and has one socket of it. */
+START_TEST(command)
+{
+	static struct script s;
+	const struct plan_multi m = { .wanted = 4, .automatic = true };
+	struct settings rq = { .server_count = 1, .command = { 1, "serve" } };
+	struct connections rs;
+	struct negotiator n;
+	struct err e;
+	int pair[2];
+
+	strcpy(rq.servers[0].export, "disk");
+	say_all(&s, MULTI);
+	start(&n, &rq, false);
+	for (int again = 0; again < 2; again++) {
+		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		ck_assert_int_eq(send(pair[1], s.data, s.w.len, 0), (ssize_t)s.w.len);
+		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, NULL, 0, &e),
+				 -EINVAL);
+		ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, pair, 1, &e), 0);
+		close(pair[0]);
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 1);
+		ck_assert_int_eq(rs.command, 0);
+		ck_assert_int_eq(rs.command_log, -1);
+		expect_disk(&rs.export);
+		connections_close(&rs, false);
+		close(pair[1]);
+	}
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_GO, &m, LONG_MS, pair, 1, &e), 0);
+	close(pair[0]);
+	close(pair[1]);
+	ck_assert_int_eq(await(&n, &rs, &e), -ECONNRESET);
+	ck_assert_int_eq(strncmp(e.text, "serve: ", 7), 0);
+	stop(&n);
+}
+END_TEST
+
 START_TEST(errors_come_with_their_text)
 {
 	static struct script s;
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l, closed;
@@ -316,9 +396,9 @@ START_TEST(errors_come_with_their_text)
 	loopback_open(&l, 8);
 	loopback_open(&closed, LOOPBACK_REFUSE);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &l);
-	request(&rq[1], &closed);
-	start(&n, rq, 2, _i);
+	request(&rq, &l);
+	add_server(&rq, &closed);
+	start(&n, &rq, _i);
 
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	ret = await(&n, &rs, &e);
@@ -328,7 +408,7 @@ START_TEST(errors_come_with_their_text)
 	ret = await(&n, &rs, &e);
 	ck_assert_msg(ret == -ECONNREFUSED && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
 	ck_assert_ptr_nonnull(strstr(e.text, closed.text));
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	close(closed.fd);
@@ -337,7 +417,7 @@ END_TEST
 
 START_TEST(nobody_is_asked_twice_at_once)
 {
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -347,28 +427,29 @@ START_TEST(nobody_is_asked_twice_at_once)
 	/* accepts, and is silent */
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
-	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+	start(&n, &rq, false);
+	ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
 	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
-	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
-	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EBUSY);
+	ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
+	ck_assert_int_eq(n.state, NEGOTIATOR_BUSY);
 	ret = await(&n, &rs, &e);
 	ck_assert_msg(ret == -ETIMEDOUT && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
 	ck_assert_int_eq(negotiator_ask(&n, 1, NEG_GOAL_GO, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_LIST, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
-	ck_assert(!n.busy);
-	negotiator_stop(&n);
+	ck_assert_int_eq(n.state, NEGOTIATOR_IDLE);
+	stop(&n);
 	close(l.fd);
 }
 END_TEST
 
-/* --- given up ----------------------------------------------------------------------------------- */
+/* --- given up --------------------------------------------------------------------------------- */
 
 START_TEST(given_up_at_work)
 {
 	unsigned before = leak_fds();
 	struct loopback silent, l;
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct script s;
@@ -379,17 +460,17 @@ START_TEST(given_up_at_work)
 	loopback_open(&l, 8);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &silent);
-	request(&rq[1], &l);
-	start(&n, rq, 2, false);
-	negotiator_cancel(&n); /* nothing */
+	request(&rq, &silent);
+	add_server(&rq, &l);
+	start(&n, &rq, false);
+	negotiator_cancel(&n); /* no question to cancel */
 	began = monotonic_ms();
 	for (int again = 0; again < 3; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		/* also when it has barely begun */
 		poll(NULL, 0, again * 50);
 		negotiator_cancel(&n);
-		ck_assert(!n.busy);
+		ck_assert_int_eq(n.state, NEGOTIATOR_IDLE);
 		ask(&n, 1, NEG_GOAL_GO, 4, LONG_MS);
 		expect_answer(&n, &rs);
 		ck_assert_uint_eq(rs.count, 4);
@@ -397,7 +478,7 @@ START_TEST(given_up_at_work)
 		connections_close(&rs, false);
 	}
 	ck_assert_int_lt(monotonic_ms() - began, SOON_MS);
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	close(silent.fd);
@@ -408,20 +489,19 @@ END_TEST
 START_TEST(given_up_when_it_was_done)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;
 	struct pollfd p;
-	struct err e;
 	pid_t server;
 
 	loopback_open(&l, 8);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	for (int again = 0; again < 3; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
@@ -429,10 +509,10 @@ START_TEST(given_up_when_it_was_done)
 		negotiator_cancel(&n);
 		if (again != 1)
 			continue;
-		/* what has come may be no more than the answer before the last */
+		/* The answer that is there may be the one before the last. */
 		while (n.stale) {
 			ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
-			ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+			ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
 		}
 		ck_assert_int_eq(poll(&p, 1, 0), 0);
 	}
@@ -440,41 +520,42 @@ START_TEST(given_up_when_it_was_done)
 	expect_answer(&n, &rs);
 	ck_assert_uint_eq(rs.count, 4);
 	connections_close(&rs, false);
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
-/* --- its end ------------------------------------------------------------------------------------ */
+/* --- its end ---------------------------------------------------------------------------------- */
 
 START_TEST(killed)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e;
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
-	expect_gone(&n, "is gone");
-	negotiator_stop(&n);
+	expect_broken(&n, "is gone");
+	stop(&n);
 	ck_assert(leak_no_child());
-	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EPIPE);
-	expect_gone(&n, "is gone");
+	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EINVAL);
+	ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
 
 	/* while nobody asks */
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(kill(n.pid, SIGKILL), 0);
-	expect_gone(&n, "is gone");
+	expect_broken(&n, "is gone");
 	ck_assert_int_eq(negotiator_ask(&n, 0, NEG_GOAL_INFO, NULL, LONG_MS, NULL, 0, &e), -EPIPE);
-	negotiator_stop(&n);
-	negotiator_stop(&n);
+	ck_assert_ptr_nonnull(strstr(e.text, "is gone"));
+	stop(&n);
+	stop(&n);
 	close(l.fd);
 	ck_assert(leak_no_child());
 	ck_assert_uint_eq(leak_fds(), before);
@@ -497,7 +578,7 @@ static pid_t wait_for_child(pid_t pid, pid_t other)
 START_TEST(replaced)
 {
 	unsigned before = leak_fds();
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l, silent;
@@ -510,37 +591,33 @@ START_TEST(replaced)
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
-	start(&n, &rq, 1, true);
+	start(&n, &rq, true);
 	child = wait_for_child(n.pid, 0);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_eq(kill(child, SIGKILL), 0);
 		child = wait_for_child(n.pid, child);
 		/* the news, of no importance now */
-		ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+		ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		expect_answer(&n, &rs);
 		ck_assert_uint_eq(rs.count, 1);
 		connections_close(&rs, false);
 	}
-	negotiator_stop(&n);
+	stop(&n);
 	ck_assert(kill(child, 0) && errno == ESRCH);
 
 	/* while somebody waits for its answer */
 	request(&rq, &silent);
-	start(&n, &rq, 1, true);
+	start(&n, &rq, true);
 	child = wait_for_child(n.pid, 0);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	usleep(100000);
 	ck_assert_int_eq(kill(child, SIGKILL), 0);
-	do {
-		struct pollfd p = { .fd = n.fd, .events = POLLIN };
-
-		poll(&p, 1, LONG_MS);
-	} while (negotiator_answer(&n, &rs, &e) == -EAGAIN);
-	ck_assert_int_eq(e.code, ECHILD);
-	ck_assert(!n.busy);
+	ck_assert_int_eq(await(&n, &rs, &e), -ECHILD);
+	ck_assert_int_eq(e.kind, ERR_FAILED);
+	ck_assert_int_eq(n.state, NEGOTIATOR_IDLE);
 	ask(&n, 0, NEG_GOAL_GO, 1, 100);
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	close(silent.fd);
@@ -549,33 +626,114 @@ START_TEST(replaced)
 }
 END_TEST
 
+/* One that hangs is replaced, also when the process behind it is stopped as well. */
+START_TEST(replaced_when_it_hangs)
+{
+	unsigned before = leak_fds();
+	struct loopback l, silent;
+	struct settings rq;
+	struct connections rs;
+	struct negotiator n;
+	struct script s;
+	pid_t server, child;
+
+	loopback_open(&l, 8);
+	loopback_open(&silent, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &silent);
+	add_server(&rq, &l);
+	start(&n, &rq, true);
+	child = wait_for_child(n.pid, 0);
+	for (int i = 0; i < 3; i++) {
+		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+		ck_assert_int_eq(kill(child, SIGSTOP), 0);
+		if (i == 1)
+			ck_assert_int_eq(kill(n.pid, SIGSTOP), 0);
+		ck_assert(negotiator_replace(&n));
+		ck_assert_int_eq(n.state, NEGOTIATOR_IDLE);
+		child = wait_for_child(n.pid, child);
+		ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
+		ask(&n, 1, NEG_GOAL_GO, 1, LONG_MS);
+		expect_answer(&n, &rs);
+		connections_close(&rs, false);
+	}
+	/* also when nobody has asked */
+	ck_assert(negotiator_replace(&n));
+	wait_for_child(n.pid, child);
+	stop(&n);
+	ck_assert(!negotiator_replace(&n));
+	server_end(server);
+	close(l.fd);
+	close(silent.fd);
+	ck_assert(leak_no_child());
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* The keys are not lost where no process can be forked; root can, and nobody cannot. */
+START_TEST(replaced_when_it_can_be)
+{
+	struct rlimit now, none;
+	struct settings rq;
+	struct connections rs;
+	struct negotiator n;
+	struct loopback l;
+	struct script s;
+	pid_t server;
+
+	if (geteuid())
+		return;
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	ck_assert_int_eq(getrlimit(RLIMIT_NPROC, &now), 0);
+	none = (struct rlimit){ 0, now.rlim_max };
+	ck_assert_int_eq(setrlimit(RLIMIT_NPROC, &none), 0);
+	start(&n, &rq, true);
+	ck_assert_int_eq(setrlimit(RLIMIT_NPROC, &now), 0);
+	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
+	usleep(300000);
+	ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
+	ck_assert_int_eq(leak_only_child(n.pid), 0);
+	/* Where the test may not change the limit of another user's process, this is all. */
+	if (!prlimit(n.pid, RLIMIT_NPROC, &now, NULL)) {
+		expect_answer(&n, &rs);
+		ck_assert_uint_eq(rs.count, 1);
+		connections_close(&rs, false);
+	}
+	stop(&n);
+	server_end(server);
+	close(l.fd);
+}
+END_TEST
+
 START_TEST(hung)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	struct err e = { 0 };
-	long long began;
+	pid_t pid;
 	int ret = 0;
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	ck_assert_int_eq(kill(n.pid, SIGSTOP), 0);
 	ask(&n, 0, NEG_GOAL_GO, 1, LIMIT_MS);
-	ck_assert_int_ge(n.due_ms, monotonic_ms() + LIMIT_MS);
-	n.due_ms = monotonic_ms() - 1;
-	expect_gone(&n, "does not answer");
-	/* one that is always given up does not fill the memory */
+	ck_assert(!negotiator_replace(&n));
+	ck_assert_int_eq(n.state, NEGOTIATOR_BUSY);
+	/* One that is always given up does not fill the memory. */
 	for (int i = 0; i < 100000 && !ret; i++) {
 		negotiator_cancel(&n);
 		ret = negotiator_ask(&n, 0, NEG_GOAL_GO, NULL, LIMIT_MS, NULL, 0, &e);
 	}
 	ck_assert_msg(ret == -EPIPE && strstr(e.text, "does not listen"), "%d: %s", ret, e.text);
-	began = monotonic_ms();
-	negotiator_stop(&n);
-	ck_assert_int_lt(monotonic_ms() - began, SOON_MS);
-	ck_assert(leak_no_child());
+	pid = negotiator_hang_up(&n);
+	ck_assert_int_eq(kill(-pid, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 	close(l.fd);
 }
 END_TEST
@@ -583,14 +741,14 @@ END_TEST
 /* At the hang-up, also in the middle of an attempt. */
 START_TEST(ends_by_itself)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	int status;
 
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, false);
+	start(&n, &rq, false);
 	if (_i)
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	close(n.fd);
@@ -601,7 +759,7 @@ START_TEST(ends_by_itself)
 }
 END_TEST
 
-/* --- what it is --------------------------------------------------------------------------------- */
+/* --- what it is ------------------------------------------------------------------------------- */
 
 static void read_status(pid_t pid, char *buf, size_t cap)
 {
@@ -625,7 +783,7 @@ static void expect_status(const char *status, const char *line)
 
 START_TEST(has_nothing_but_its_socket)
 {
-	struct target rq;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	char status[8192], path[64], c;
@@ -636,7 +794,7 @@ START_TEST(has_nothing_but_its_socket)
 	ck_assert_int_eq(pipe(held), 0);
 	loopback_open(&l, 8);
 	request(&rq, &l);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	close(held[1]);
 	ck_assert_int_eq(read(held[0], &c, 1), 0);
 	close(held[0]);
@@ -657,41 +815,41 @@ START_TEST(has_nothing_but_its_socket)
 		while (readdir(dir))
 			count++;
 		closedir(dir);
-		/* with . and .., and what valgrind has open */
-		if (!under_valgrind())
+		/* The two more are . and ..; valgrind has more open. */
+		if (!unit_under_valgrind())
 			ck_assert_uint_eq(count, 4 + 2);
 	}
-	negotiator_stop(&n);
+	stop(&n);
 	close(l.fd);
 }
 END_TEST
 
 START_TEST(starts_that_fail)
 {
-	struct target rq[NEGOTIATOR_SERVERS_MAX + 1];
+	struct settings rq;
 	struct loopback l = { .port = "1" };
 
-	for (unsigned i = 0; i <= NEGOTIATOR_SERVERS_MAX; i++)
-		request(&rq[i], &l);
-	expect_no_start(rq, 0, false, EINVAL, ERR_USAGE, "1 to 8");
-	expect_no_start(rq, NEGOTIATOR_SERVERS_MAX + 1, false, EINVAL, ERR_USAGE, "1 to 8");
-	rq[1].command_args = 1;
-	expect_no_start(rq, 2, false, EINVAL, ERR_USAGE, "command");
-	rq[1].command_args = 0;
-	rq[1].where.tls = true;
-	strcpy(rq[1].tls.psk_file, "/no/such/keys.psk");
-	expect_no_start(rq, 2, false, ENOENT, ERR_TLS, "/no/such/keys.psk");
-	rq[1].tls.psk_file[0] = '\0';
-	strcpy(rq[1].tls.cert, "/no/such/cert.pem");
-	strcpy(rq[1].tls.key, "pkcs11:token=x");
-	expect_no_start(rq, 2, true, EOPNOTSUPP, ERR_USAGE, "key file");
-	expect_no_start(rq, 2, false, EINVAL, ERR_TLS, "pkcs11:token=x");
+	request(&rq, &l);
+	add_server(&rq, &l);
+	rq.server_count = 0;
+	expect_no_start(&rq, false, EINVAL, ERR_USAGE, "1 to 8");
+	rq.server_count = SETTINGS_SERVERS_MAX + 1;
+	expect_no_start(&rq, false, EINVAL, ERR_USAGE, "1 to 8");
+	rq.server_count = 2;
+	rq.servers[0].tls = rq.servers[1].tls = true;
+	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	expect_no_start(&rq, false, ENOENT, ERR_TLS, "/no/such/keys.psk");
+	rq.tls.psk_file[0] = '\0';
+	strcpy(rq.tls.cert, "/no/such/cert.pem");
+	strcpy(rq.tls.key, "pkcs11:token=x");
+	expect_no_start(&rq, true, EOPNOTSUPP, ERR_USAGE, "key file");
+	expect_no_start(&rq, false, EINVAL, ERR_TLS, "pkcs11:token=x");
 }
 END_TEST
 
 START_TEST(names)
 {
-	struct target rq[2];
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -703,13 +861,13 @@ START_TEST(names)
 	loopback_open(&l, 8);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
-	request(&rq[0], &l);
-	request(&rq[1], &l);
+	request(&rq, &l);
+	add_server(&rq, &l);
 	/* a label longer than 63 bytes: no name server is asked */
-	memset(rq[0].where.host, 'h', 64);
-	strcpy(rq[0].where.host + 64, ".invalid.");
-	strcpy(rq[1].where.host, "localhost");
-	start(&n, rq, 2, _i);
+	memset(rq.servers[0].host, 'h', 64);
+	strcpy(rq.servers[0].host + 64, ".invalid.");
+	strcpy(rq.servers[1].host, "localhost");
+	start(&n, &rq, _i);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 		ret = await(&n, &rs, &e);
@@ -729,15 +887,16 @@ START_TEST(names)
 	ck_assert_msg(ret == -ECONNREFUSED && e.kind == ERR_UNREACHABLE, "%d: %s", ret, e.text);
 	/* they are looked up once more, which ends with the rest */
 	group = n.pid;
-	negotiator_stop(&n);
+	stop(&n);
 	ck_assert_int_eq(kill(-group, 0), -1);
 	ck_assert_int_eq(errno, ESRCH);
-	expect_no_start(rq, _i ? 1 : 0, _i, _i ? EHOSTUNREACH : EINVAL,
-			_i ? ERR_UNREACHABLE : ERR_USAGE, _i ? "look up host hhhh" : "servers");
+	rq.server_count = _i ? 1 : 0;
+	expect_no_start(&rq, _i, _i ? EHOSTUNREACH : EINVAL, _i ? ERR_UNREACHABLE : ERR_USAGE,
+			_i ? "look up host hhhh" : "servers");
 }
 END_TEST
 
-/* --- TLS ---------------------------------------------------------------------------------------- */
+/* --- TLS -------------------------------------------------------------------------------------- */
 
 enum {
 	OPTION_STARTTLS_LEN = 4 + 16,
@@ -812,12 +971,14 @@ static void expect_echo(int fd)
 	ck_assert_str_eq(buf, "echo");
 }
 
-/* Keys are read at the start only, relays outlive who made them, and both variants of the filter let them. */
+/*
+ * Keys are read at the start only. Relays outlive their maker, under both variants of the filter.
+ */
 START_TEST(tls_with_a_key)
 {
 	char dir[512], path[600], other[600];
 	struct peer_spec spec = { .psk_file = other };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -831,10 +992,10 @@ START_TEST(tls_with_a_key)
 	loopback_open(&l, 8);
 	server = tls_server_start(l.fd, &spec);
 	request(&rq, &l);
-	rq.where.tls = true;
-	rq.offload = TLS_OFFLOAD_NO;
+	rq.servers[0].tls = true;
+	rq.tls.offload = TLS_OFFLOAD_NO;
 	snprintf(rq.tls.psk_file, sizeof(rq.tls.psk_file), "%s", path);
-	start(&n, &rq, 1, _i);
+	start(&n, &rq, _i);
 	ck_assert_int_eq(unlink(path), 0);
 	for (int again = 0; again < 2; again++) {
 		ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
@@ -846,7 +1007,7 @@ START_TEST(tls_with_a_key)
 		ck_assert_str_eq(rs.tls.peer, "pre-shared key");
 		expect_echo(rs.fds[0]);
 		if (again) {
-			negotiator_stop(&n);
+			stop(&n);
 			expect_echo(rs.fds[0]);
 		}
 		connections_close(&rs, false);
@@ -868,7 +1029,7 @@ START_TEST(tls_with_certificates)
 		.until = _i > 1 ? 1000000000 : 0,
 	};
 	const struct peer_spec spec = { .cert = &cert };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct negotiator n;
 	struct loopback l;
@@ -883,9 +1044,9 @@ START_TEST(tls_with_certificates)
 	loopback_open(&l, 8);
 	server = tls_server_start(l.fd, &spec);
 	request(&rq, &l);
-	rq.where.tls = true;
+	rq.servers[0].tls = true;
 	snprintf(rq.tls.ca, sizeof(rq.tls.ca), "%s/ca.pem", dir);
-	start(&n, &rq, 1, _i % 2);
+	start(&n, &rq, _i % 2);
 	ask(&n, 0, NEG_GOAL_GO, 1, LONG_MS);
 	if (_i > 1) {
 		ret = await(&n, &rs, &e);
@@ -898,7 +1059,7 @@ START_TEST(tls_with_certificates)
 		expect_echo(rs.fds[0]);
 		connections_close(&rs, false);
 	}
-	negotiator_stop(&n);
+	stop(&n);
 	server_end(server);
 	close(l.fd);
 	cert_free(&cert);
@@ -906,7 +1067,7 @@ START_TEST(tls_with_certificates)
 }
 END_TEST
 
-/* --- a child that is not to be trusted ---------------------------------------------------------- */
+/* --- a child that is not to be trusted -------------------------------------------------------- */
 
 enum { MESSAGE_MAX = 32768 };
 
@@ -917,10 +1078,11 @@ static int fake(struct negotiator *n, bool tls)
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	memset(n, 0, sizeof(*n));
-	n->pid = -1;
+	n->state = NEGOTIATOR_IDLE;
 	n->fd = pair[0];
-	n->servers = 1;
-	n->is_tls[0] = tls;
+	n->server_count = 1;
+	n->servers[0].tls = tls;
+	n->servers[0].transport = transport_of(&(struct uri){ .transport = URI_TCP });
 	ask(n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	return pair[1];
 }
@@ -945,22 +1107,39 @@ static void say(int fd, const void *message, size_t len, const int *fds, unsigne
 	ck_assert_int_eq(sendmsg(fd, &msg, 0), (ssize_t)len);
 }
 
-/* What a good child says to the question of fake(); its first question too. */
-static size_t record(uint8_t *message, const struct target *rq)
+/* Records a good child's answer to the question of fake(), as its first one too. */
+static size_t record(uint8_t *message, struct settings *rq)
 {
 	struct negotiator n;
 	struct pollfd p;
 	ssize_t len;
 
-	start(&n, rq, 1, false);
+	start(&n, rq, false);
 	ask(&n, 0, NEG_GOAL_GO, 2, LONG_MS);
 	p = (struct pollfd){ .fd = n.fd, .events = POLLIN };
 	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
 	/* without room for descriptors: they are closed */
 	len = recv(n.fd, message, MESSAGE_MAX, 0);
 	ck_assert_int_gt(len, 0);
-	negotiator_stop(&n);
+	stop(&n);
 	return (size_t)len;
+}
+
+/* What negotiator_read makes of a message that is there; -EPIPE: the end of the child. */
+static int reply_of(struct negotiator *n, struct connections *rs, struct err *e)
+{
+	int ret;
+
+	switch (negotiator_read(n, rs, &ret, e)) {
+	case NEGOTIATOR_ANSWERED:
+		return ret;
+	case NEGOTIATOR_BROKEN:
+		ck_assert_int_eq(e->kind, ERR_FAILED);
+		return -EPIPE;
+	default:
+		ck_abort_msg("no answer");
+		return 1;
+	}
 }
 
 /* The answer to message: ret, and that nothing is left. */
@@ -972,9 +1151,9 @@ static int reply(bool tls, const void *message, size_t len, const int *fds, unsi
 
 	say(peer, message, len, fds, count);
 	memset(e, 0, sizeof(*e));
-	ret = negotiator_answer(&n, rs, e);
+	ret = reply_of(&n, rs, e);
 	close(peer);
-	negotiator_stop(&n);
+	stop(&n);
 	return ret;
 }
 
@@ -1005,11 +1184,19 @@ static bool is_sane(const struct connections *rs)
 		       sizeof(rs->export.description);
 }
 
+static int connected_to(const struct loopback *l)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(connect(fd, &l->address.sa, resolve_length(&l->address)), 0);
+	return fd;
+}
+
 START_TEST(nonsense)
 {
 	static uint8_t message[MESSAGE_MAX + 1], changed[MESSAGE_MAX];
 	static const uint8_t values[] = { 0xff, 0x1b, 0x02 };
-	struct target rq;
+	struct settings rq;
 	struct connections rs;
 	struct loopback l;
 	struct script s;
@@ -1021,21 +1208,21 @@ START_TEST(nonsense)
 	pid_t server;
 	size_t len;
 
-	loopback_open(&l, 8);
+	loopback_open(&l, 128);
 	say_all(&s, MULTI);
 	server = server_start(l.fd, &s);
 	request(&rq, &l);
 	len = record(message, &rq);
 	server_end(server);
 	for (unsigned i = 0; i < 66; i++)
-		good[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		good[i] = connected_to(&l);
 	bad[0] = datagram[0] = good[0];
 	before = leak_fds();
 
 	ck_assert_msg(!reply(false, message, len, good, 2, &rs, &e), "%s", e.text);
 	ck_assert(is_sane(&rs));
 	connections_close(&rs, true);
-	/* in plain text where TLS was wanted */
+	/* A connection in plain text, but TLS was wanted. */
 	ck_assert_int_eq(reply(true, message, len, good, 2, &rs, &e), -EPIPE);
 	/* descriptors */
 	for (unsigned count = 0; count < 66; count += count < 4 ? 1 : 31)
@@ -1049,7 +1236,7 @@ START_TEST(nonsense)
 	ck_assert_int_eq(reply(false, message, len + 1, good, 2, &rs, &e), -EPIPE);
 	ck_assert_uint_eq(leak_fds(), before);
 	/* contents */
-	for (size_t i = 0; i < len; i += under_valgrind() ? 101 : 1) {
+	for (size_t i = 0; i < len; i += unit_under_valgrind() ? 101 : 1) {
 		int ret;
 
 		memcpy(changed, message, len);
@@ -1069,16 +1256,88 @@ START_TEST(nonsense)
 }
 END_TEST
 
+/* The same for two sockets, of a server that is connected to by the caller or not. */
+static int reply_with(const void *message, size_t len, bool connected, int a, int b, struct err *e)
+{
+	const int fds[2] = { a, b };
+	struct connections rs;
+	struct negotiator n;
+	int peer = fake(&n, false), ret;
+
+	n.servers[0].connected = connected;
+	say(peer, message, len, fds, 2);
+	ret = reply_of(&n, &rs, e);
+	if (!ret)
+		connections_close(&rs, true);
+	close(peer);
+	stop(&n);
+	return ret;
+}
+
+START_TEST(sockets)
+{
+	static uint8_t message[MESSAGE_MAX];
+	struct linger linger = { .l_onoff = 1, .l_linger = 5 };
+	socklen_t size = sizeof(linger);
+	int good[2], pair[2], other[2], fresh, again, mptcp;
+	struct settings rq;
+	struct loopback l, ear;
+	struct script s;
+	struct err e;
+	unsigned before;
+	pid_t server;
+	size_t len;
+
+	loopback_open(&l, 8);
+	say_all(&s, MULTI);
+	server = server_start(l.fd, &s);
+	request(&rq, &l);
+	len = record(message, &rq);
+	for (int i = 0; i < 2; i++)
+		good[i] = connected_to(&l);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, other), 0);
+	fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	loopback_open(&ear, 8);
+	again = dup(good[0]);
+	before = leak_fds();
+
+	/* close(2) does not wait for what the server does not read */
+	ck_assert_int_eq(setsockopt(good[1], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	ck_assert_int_eq(reply_with(message, len, false, good[0], good[1], &e), 0);
+	ck_assert_int_eq(getsockopt(good[1], SOL_SOCKET, SO_LINGER, &linger, &size), 0);
+	ck_assert_int_eq(linger.l_onoff, 0);
+
+	ck_assert_int_eq(reply_with(message, len, false, good[0], ear.fd, &e), -EPIPE);
+	ck_assert_int_eq(reply_with(message, len, false, good[0], again, &e), -EPIPE);
+	ck_assert_int_eq(reply_with(message, len, false, good[0], pair[0], &e), -EPIPE);
+	ck_assert_int_eq(reply_with(message, len, true, good[0], pair[0], &e), -EPIPE);
+	ck_assert_int_eq(reply_with(message, len, true, pair[0], pair[1], &e), 0);
+	ck_assert_int_eq(reply_with(message, len, true, pair[0], other[0], &e), -EPIPE);
+	mptcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+	if (mptcp >= 0) {
+		ck_assert_int_eq(connect(mptcp, &l.address.sa, resolve_length(&l.address)), 0);
+		ck_assert_int_eq(reply_with(message, len, false, good[0], mptcp, &e), -EPIPE);
+		close(mptcp);
+	}
+	/* the server may have reset it by now */
+	ck_assert_int_eq(reply_with(message, len, false, good[0], fresh, &e), -ECONNRESET);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	ck_assert_uint_eq(leak_fds(), before);
+	server_end(server);
+	close(ear.fd);
+	close(l.fd);
+}
+END_TEST
+
 START_TEST(talks_without_being_asked)
 {
 	unsigned before = leak_fds();
 	static uint8_t message[MESSAGE_MAX];
-	struct target rq;
-	struct connections rs;
+	struct settings rq;
 	struct negotiator n;
 	struct loopback l;
 	struct script s;
-	struct err e;
 	pid_t server;
 	size_t len;
 	int peer;
@@ -1090,14 +1349,14 @@ START_TEST(talks_without_being_asked)
 	len = record(message, &rq);
 	server_end(server);
 	peer = fake(&n, false);
-	/* what was given up may be answered once, and no more */
+	/* A question that was cancelled may be answered once, and no more. */
 	negotiator_cancel(&n);
 	say(peer, message, len, (int[]){ peer, l.fd }, 2);
-	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EAGAIN);
+	ck_assert_int_eq(look(&n), NEGOTIATOR_NOTHING);
 	say(peer, message, len, (int[]){ peer, l.fd }, 2);
-	ck_assert_int_eq(negotiator_answer(&n, &rs, &e), -EPIPE);
+	expect_broken(&n, "without being asked");
 	close(peer);
-	negotiator_stop(&n);
+	stop(&n);
 	close(l.fd);
 	ck_assert_uint_eq(leak_fds(), before);
 }
@@ -1113,6 +1372,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(tc, connections, 0, 4);
 	tcase_add_test(tc, information);
 	tcase_add_loop_test(tc, connected_unix_sockets, 0, 2);
+	tcase_add_test(tc, command);
 	tcase_add_loop_test(tc, errors_come_with_their_text, 0, 2);
 	tcase_add_test(tc, nobody_is_asked_twice_at_once);
 	suite_add_tcase(suite, tc);
@@ -1127,6 +1387,8 @@ Suite *unit_suite(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, killed);
 	tcase_add_test(tc, replaced);
+	tcase_add_test(tc, replaced_when_it_hangs);
+	tcase_add_test(tc, replaced_when_it_can_be);
 	tcase_add_test(tc, hung);
 	tcase_add_loop_test(tc, ends_by_itself, 0, 2);
 	suite_add_tcase(suite, tc);
@@ -1148,6 +1410,7 @@ Suite *unit_suite(void)
 	tc = tcase_create("trust");
 	tcase_set_timeout(tc, 300);
 	tcase_add_test(tc, nonsense);
+	tcase_add_test(tc, sockets);
 	tcase_add_test(tc, talks_without_being_asked);
 	suite_add_tcase(suite, tc);
 	return suite;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/notify.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +67,7 @@ START_TEST(is_told)
 	fd = manager(_i, address, sizeof(address));
 	notify_say(&n, "STOPPING=1");
 	expect_told(fd, "STOPPING=1");
-	/* who does not read does not hold us up */
+	/* A manager that does not read does not hold us up. */
 	for (int i = 0; i < 2000; i++)
 		notify_say(&n, "WATCHDOG=1");
 	notify_close(&n);
@@ -147,6 +149,167 @@ START_TEST(what_cannot_be)
 }
 END_TEST
 
+/* What the manager got beside the text; -1: nothing. */
+static int expect_stored(int fd, const char *text)
+{
+	union {
+		char buf[CMSG_SPACE(4 * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	char got[2048] = "";
+	struct iovec iov = { .iov_base = got, .iov_len = sizeof(got) - 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *c;
+	int stored = -1;
+
+	ck_assert_int_gt(recvmsg(fd, &msg, 0), 0);
+	ck_assert_str_eq(got, text);
+	c = CMSG_FIRSTHDR(&msg);
+	if (c) {
+		ck_assert_uint_eq(c->cmsg_len, CMSG_LEN(sizeof(stored)));
+		memcpy(&stored, CMSG_DATA(c), sizeof(stored));
+	}
+	return stored;
+}
+
+START_TEST(descriptors_are_left_with_the_manager)
+{
+	unsigned before = leak_fds();
+	char address[100];
+	struct notify n;
+	struct err e;
+	int fd, pair[2], stored;
+	char c;
+
+	fd = manager(1, address, sizeof(address));
+	ck_assert_int_eq(notify_open(&n, address, NULL, NULL, getpid(), &e), 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	notify_store(&n, "nbd0-1-0", pair[0]);
+	stored = expect_stored(fd, "FDSTORE=1\nFDNAME=nbd0-1-0");
+	ck_assert_int_ge(stored, 0);
+	/* It is that socket. */
+	close(pair[0]);
+	ck_assert_int_eq(write(stored, "x", 1), 1);
+	ck_assert_int_eq(read(pair[1], &c, 1), 1);
+	close(stored);
+	close(pair[1]);
+	notify_unstore(&n, "nbd0-1-0");
+	ck_assert_int_eq(expect_stored(fd, "FDSTOREREMOVE=1\nFDNAME=nbd0-1-0"), -1);
+	notify_close(&n);
+	/* Without a manager nothing happens. */
+	notify_store(&n, "nbd0-1-0", 0);
+	notify_store(NULL, "nbd0-1-0", 0);
+	notify_drop_stored(NULL);
+	close(fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+/* Descriptors first to first + count - 1, as a manager passes them on. */
+static int pass_on(int count)
+{
+	enum { FIRST = 100 };
+
+	for (int i = 0; i < count; i++)
+		ck_assert_int_eq(dup2(0, FIRST + i), FIRST + i);
+	return FIRST;
+}
+
+START_TEST(descriptors_come_back)
+{
+	unsigned before = leak_fds();
+	char address[100], me[20];
+	struct notify n;
+	struct err e;
+	int fd = manager(1, address, sizeof(address)), first;
+
+	snprintf(me, sizeof(me), "%d", (int)getpid());
+	ck_assert_int_eq(notify_open(&n, address, NULL, NULL, getpid(), &e), 0);
+	first = pass_on(4);
+	notify_take_stored(&n, first, "4", "one:two:three:two", me, getpid());
+	ck_assert_int_eq(fcntl(first, F_GETFD), FD_CLOEXEC);
+	ck_assert_int_eq(notify_claim(&n, "three"), first + 2);
+	ck_assert_int_eq(notify_claim(&n, "three"), -1);
+	ck_assert_int_eq(notify_claim(&n, "one"), first);
+	ck_assert_int_eq(notify_claim(&n, ""), -1);
+	close(first);
+	close(first + 2);
+	notify_drop_stored(&n);
+	ck_assert_int_eq(expect_stored(fd, "FDSTOREREMOVE=1\nFDNAME=two"), -1);
+	ck_assert_int_eq(expect_stored(fd, "FDSTOREREMOVE=1\nFDNAME=two"), -1);
+	/* Those that nobody has asked for are closed at the end, too. */
+	first = pass_on(2);
+	notify_take_stored(&n, first, "2", "one:two", me, getpid());
+	notify_close(&n);
+	close(fd);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
+static const struct {
+	const char *count, *names, *pid;
+	unsigned taken;
+} passed[] = {
+	{ "2", "a:b", "me", 2 },
+	{ "2", "a", "me", 2 },
+	{ "2", "a:b:c", "me", 2 },
+	{ "1", "a:b", "me", 1 },
+	{ "2", "a:b", "1", 0 },
+	{ "2", "a:b", "", 0 },
+	{ "2", "a:b", NULL, 0 },
+	{ "2", NULL, "me", 0 },
+	{ NULL, "a:b", "me", 0 },
+	{ "0", "a:b", "me", 0 },
+	{ "-2", "a:b", "me", 0 },
+	{ "many", "a:b", "me", 0 },
+	/* more than there are */
+	{ "9", "a:b:c:d:e:f:g:h:i", "me", 2 },
+	{ "2", "a:0123456789012345678901234567890123456789012345678901234567890123456789", "me",
+	  1 },
+};
+
+START_TEST(what_is_passed_on)
+{
+	const char *pid = passed[_i].pid;
+	char me[20];
+	struct notify n;
+	struct err e;
+	int first;
+
+	snprintf(me, sizeof(me), "%d", (int)getpid());
+	ck_assert_int_eq(notify_open(&n, NULL, NULL, NULL, getpid(), &e), 0);
+	first = pass_on(2);
+	notify_take_stored(&n, first, passed[_i].count, passed[_i].names,
+			   pid && !strcmp(pid, "me") ? me : pid, getpid());
+	ck_assert_uint_eq(n.stored_count, passed[_i].taken);
+	notify_close(&n);
+}
+END_TEST
+
+START_TEST(more_than_there_is_room_for)
+{
+	enum { COUNT = NOTIFY_STORED_MAX + 3 };
+	unsigned before = leak_fds();
+	char me[20];
+	struct notify n;
+	struct err e;
+	int first;
+
+	snprintf(me, sizeof(me), "%d", (int)getpid());
+	ck_assert_int_eq(notify_open(&n, NULL, NULL, NULL, getpid(), &e), 0);
+	first = pass_on(COUNT);
+	notify_take_stored(&n, first, "67", "a:a", me, getpid());
+	ck_assert_uint_eq(n.stored_count, NOTIFY_STORED_MAX);
+	notify_drop_stored(&n);
+	ck_assert_uint_eq(leak_fds(), before);
+}
+END_TEST
+
 Suite *unit_suite(void)
 {
 	Suite *suite = suite_create("notify");
@@ -156,6 +319,10 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(tc, nobody_wants_to_know, 0, 2);
 	tcase_add_loop_test(tc, watchdog, 0, sizeof(watchdogs) / sizeof(watchdogs[0]));
 	tcase_add_test(tc, what_cannot_be);
+	tcase_add_test(tc, descriptors_are_left_with_the_manager);
+	tcase_add_test(tc, descriptors_come_back);
+	tcase_add_loop_test(tc, what_is_passed_on, 0, sizeof(passed) / sizeof(passed[0]));
+	tcase_add_test(tc, more_than_there_is_room_for);
 	suite_add_tcase(suite, tc);
 	return suite;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "daemon/record.h"
 
 #include <dirent.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../leak.h"
@@ -69,7 +71,13 @@ static void sample(struct record *s)
 	strcpy(s->name, "real disk");
 	strcpy(s->last_error, "it was\nbad");
 	strcpy(s->error_time, "2001-02-03T04:05:06Z");
-	strcpy(s->command_line, "nbd-attach\nserver\ndisk\nnbd0\n/root\n");
+	s->durable = (struct rc_durable){
+		.paused = true,
+		.server = 7,
+		.fenced_until = 1LL << 40,
+		.size = UINT64_C(1) << 50,
+		.server_size = { 1, 2, 3, 4, 5, 6, 7, INT64_MAX },
+	};
 }
 
 static void expect_equal(const struct record *a, const struct record *b)
@@ -90,7 +98,12 @@ static void expect_equal(const struct record *a, const struct record *b)
 	ck_assert_str_eq(a->name, b->name);
 	ck_assert_str_eq(a->last_error, b->last_error);
 	ck_assert_str_eq(a->error_time, b->error_time);
-	ck_assert_str_eq(a->command_line, b->command_line);
+	ck_assert(a->durable.paused == b->durable.paused);
+	ck_assert_uint_eq(a->durable.server, b->durable.server);
+	ck_assert_int_eq(a->durable.fenced_until, b->durable.fenced_until);
+	ck_assert_uint_eq(a->durable.size, b->durable.size);
+	for (int i = 0; i < RC_SERVERS_MAX; i++)
+		ck_assert_uint_eq(a->durable.server_size[i], b->durable.server_size[i]);
 }
 
 /* Written and read again, over memory that has other contents. */
@@ -162,14 +175,216 @@ START_TEST(round_trip_of_the_longest)
 }
 END_TEST
 
+START_TEST(no_fence_is_one_that_is_over)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct record s, got;
+
+	sample(&s);
+	s.durable.fenced_until = RC_NEVER;
+	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
+	ck_assert_int_eq(record_read(path, 3, &got, &e), 0);
+	ck_assert_int_eq(got.durable.fenced_until, 0);
+	close(fd);
+}
+END_TEST
+
+START_TEST(numbers_have_limits)
+{
+	static const struct {
+		const char *text;
+		int ret;
+	} table[] = {
+		{ "pid=1\npaused=1\n", 0 },
+		{ "pid=1\npaused=2\n", -EBADMSG },
+		{ "pid=1\nserver=2147483648\n", -EBADMSG },
+		{ "pid=1\nsize=9223372036854775807\n", 0 },
+		{ "pid=1\nsize=9223372036854775808\n", -EBADMSG },
+		{ "pid=1\nfenced-until=-1\n", -EBADMSG },
+		{ "pid=1\nserver-size.8=1\n", 0 },
+	};
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct record got;
+
+	tree_put(fd, "nbd3", table[_i].text);
+	ck_assert_int_eq(record_read(path, 3, &got, &e), table[_i].ret);
+	close(fd);
+}
+END_TEST
+
+/* --- the lock --------------------------------------------------------------------------------- */
+
+static pid_t start_holder(int fd, int ready[2])
+{
+	struct err e = { 0 };
+	char c = 0;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(ready), 0);
+	pid = fork();
+	ck_assert_int_ge(pid, 0);
+	if (!pid) {
+		close(ready[0]);
+		if (record_lock(fd, 3, &e) >= 0 && write(ready[1], &c, 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	ck_assert_int_eq(read(ready[0], &c, 1), 1);
+	return pid;
+}
+
+/* One that is killed leaves its file, which hinders nobody. */
+START_TEST(lock_has_one_holder)
+{
+	char path[PATH_MAX], text[100];
+	int fd = new_dir(path), ready[2], lock;
+	unsigned before = leak_fds();
+	struct err e = { 0 };
+	pid_t pid;
+
+	pid = start_holder(fd, ready);
+	ck_assert_int_eq(record_lock(fd, 3, &e), -EBUSY);
+	ck_assert_int_eq(e.kind, ERR_BUSY);
+	snprintf(text, sizeof(text), "nbd3 is supervised by process %d", (int)pid);
+	ck_assert_str_eq(e.text, text);
+	/* Another device is another matter. */
+	lock = record_lock(fd, 4, &e);
+	ck_assert_int_ge(lock, 0);
+	record_unlock(fd, 4, lock);
+	ck_assert_str_eq(entries(fd), "nbd3.lock ");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	ck_assert_str_eq(entries(fd), "nbd3.lock ");
+	lock = record_lock(fd, 3, &e);
+	ck_assert_msg(lock >= 0, "%s", e.text);
+	record_unlock(fd, 3, lock);
+	ck_assert_str_eq(entries(fd), "");
+	close(ready[0]);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+/* A child has no part in it, whatever it closes. */
+START_TEST(lock_is_not_a_childs)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), lock, status;
+	struct err e = { 0 };
+	pid_t pid;
+
+	lock = record_lock(fd, 3, &e);
+	ck_assert_int_ge(lock, 0);
+	for (int i = 0; i < 2; i++) {
+		pid = fork();
+		if (!pid) {
+			close(lock);
+			_exit(record_lock(fd, 3, &e) == -EBUSY ? 0 : 1);
+		}
+		waitpid(pid, &status, 0);
+		ck_assert_int_eq(status, 0);
+	}
+	record_unlock(fd, 3, lock);
+	close(fd);
+}
+END_TEST
+
+/* Whoever has the lock removes its name: another one may have opened the file just before. */
+START_TEST(lock_and_unlink_race)
+{
+	enum { PROCESSES = 4, ROUNDS = 300 };
+	char path[PATH_MAX];
+	int fd = new_dir(path), held, status;
+	struct err e;
+	pid_t pid[PROCESSES];
+
+	for (int i = 0; i < PROCESSES; i++) {
+		pid[i] = fork();
+		if (pid[i])
+			continue;
+		for (int taken = 0; taken < ROUNDS;) {
+			int lock = record_lock(fd, 3, &e), mark;
+
+			if (lock == -EBUSY)
+				continue;
+			/* Nobody else is here. */
+			mark = openat(fd, "mark", O_CREAT | O_EXCL | O_WRONLY, 0600);
+			if (lock < 0 || mark < 0)
+				_exit(1);
+			close(mark);
+			unlinkat(fd, "mark", 0);
+			record_unlock(fd, 3, lock);
+			taken++;
+		}
+		_exit(0);
+	}
+	held = 0;
+	for (int i = 0; i < PROCESSES; i++) {
+		waitpid(pid[i], &status, 0);
+		held += status == 0;
+	}
+	ck_assert_int_eq(held, PROCESSES);
+	ck_assert_str_eq(entries(fd), "");
+	close(fd);
+}
+END_TEST
+
+START_TEST(remove_takes_what_the_dead_have_left)
+{
+	char path[PATH_MAX];
+	int fd = new_dir(path), ready[2];
+	struct err e = { 0 };
+	struct record s;
+	pid_t pid;
+
+	sample(&s);
+	pid = start_holder(fd, ready);
+	tree_put(fd, "nbd3.ctl", "");
+	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
+	record_remove(path, 3);
+	/* Those of one that lives are its own. */
+	ck_assert_ptr_nonnull(strstr(entries(fd), "nbd3.ctl "));
+	ck_assert_ptr_nonnull(strstr(entries(fd), "nbd3.lock "));
+	ck_assert_ptr_null(strstr(entries(fd), "nbd3 "));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	record_remove(path, 3);
+	ck_assert_str_eq(entries(fd), "");
+	close(ready[0]);
+	close(fd);
+}
+END_TEST
+
+static void set(struct settings *s, const char *name, const char *text)
+{
+	const struct settings_row *row = settings_find(name, SETTINGS_RECORD);
+	struct err e = { 0 };
+
+	ck_assert_msg(!settings_set(s, row, name, text, &e), "%s: %s", name, e.text);
+}
+
 START_TEST(file_has_one_key_a_line)
 {
+	static struct settings settings;
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
 	struct record s;
 
 	sample(&s);
+	s.settings = &settings;
+	settings_init(&settings);
+	set(&settings, "block-size", "4K");
+	set(&settings, "root", NULL);
+	set(&settings, "tls-ca", "/etc/my ca.pem");
+	set(&settings, "server", "nbd://server/my%20disk");
+	set(&settings, "server", "nbd+unix:///my%20disk?socket=/run/s");
+	ck_assert_int_eq(settings_complete(&settings, false, &e), 0);
 	strcpy(s.export, "my disk=100%\n");
 	ck_assert_int_eq(record_write(path, 0, &s, &e), 0);
 	ck_assert_str_eq(tree_text(fd, "nbd0"),
@@ -189,7 +404,155 @@ START_TEST(file_has_one_key_a_line)
 			 "name=real%20disk\n"
 			 "last-error=it%20was%0Abad\n"
 			 "error-time=2001-02-03T04:05:06Z\n"
-			 "command-line=nbd-attach%0Aserver%0Adisk%0Anbd0%0A/root%0A\n");
+			 "paused=1\n"
+			 "server=7\n"
+			 "fenced-until=1099511627776\n"
+			 "size=1125899906842624\n"
+			 "server-size.0=1\n"
+			 "server-size.1=2\n"
+			 "server-size.2=3\n"
+			 "server-size.3=4\n"
+			 "server-size.4=5\n"
+			 "server-size.5=6\n"
+			 "server-size.6=7\n"
+			 "server-size.7=9223372036854775807\n"
+			 "settings.block-size=4096\n"
+			 "settings.root=1\n"
+			 "settings.tls-ca=/etc/my%20ca.pem\n"
+			 "settings.server=nbds://server:10809/my%2520disk\n"
+			 "settings.server=nbds+unix:///my%2520disk?socket=/run/s\n");
+	close(fd);
+}
+END_TEST
+
+/* Two servers, and a text of each kind as long as it may be. */
+static void set_all(struct settings *s, char byte)
+{
+	char text[TLS_PATH_MAX + 1], uri[URI_EXPORT_MAX + 64] = "nbds://h/";
+	size_t used = strlen(uri);
+
+	settings_init(s);
+	memset(uri + used, 'x', URI_EXPORT_MAX);
+	uri[used + URI_EXPORT_MAX] = '\0';
+	for (unsigned i = 0; i < SETTINGS_SERVERS_MAX; i++)
+		set(s, "server", uri);
+	/* what has to be encoded in a URI, and once more in the record */
+	for (unsigned i = 0; i < SETTINGS_SERVERS_MAX; i++)
+		memset(s->servers[i].export, byte, URI_EXPORT_MAX);
+	for (const struct settings_row *row = settings_rows; row->name; row++) {
+		if (row->type == SETTINGS_TEXT || row->type == SETTINGS_FILE) {
+			memset(text, byte, row->max);
+			text[row->max] = '\0';
+			set(s, row->name, text);
+		} else if (row->type == SETTINGS_NUMBER) {
+			snprintf(text, sizeof(text), "%llu", (unsigned long long)row->max);
+			set(s, row->name, text);
+		}
+	}
+}
+
+START_TEST(settings_round_trip)
+{
+	static const char bytes[] = { 'x', '%', '\n', '\x01', '=' };
+	static struct settings given, got;
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+	struct record s, same;
+
+	sample(&s);
+	set_all(&given, bytes[_i]);
+	/* of a device without a supervisor there is none of these */
+	given.dead_timeout_s = 0;
+	given.given &=
+		~(UINT64_C(1) << (settings_find("dead-timeout", SETTINGS_RECORD) - settings_rows));
+	ck_assert_int_eq(settings_complete(&given, false, &e), 0);
+	s.settings = &given;
+	ck_assert_msg(!record_write(path, 3, &s, &e), "%s", e.text);
+	memset(&got, 0x5a, sizeof(got));
+	ck_assert_msg(!record_read_settings(path, 3, &got, &e), "%s", e.text);
+	ck_assert_msg(!memcmp(&got, &given, sizeof(got)), "the settings differ");
+	ck_assert_int_eq(record_read(path, 3, &same, &e), 0);
+	expect_equal(&same, &s);
+	ck_assert_ptr_null(same.settings);
+	ck_assert_uint_eq(leak_fds(), before);
+	close(fd);
+}
+END_TEST
+
+START_TEST(settings_of_a_command)
+{
+	char sh[] = "sh", c[] = "-c", script[] = "a\n%20b", empty[] = "";
+	static struct settings given, got;
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	struct record s;
+
+	sample(&s);
+	settings_init(&given);
+	ck_assert_int_eq(settings_set_command(&given, (char *[]){ sh, c, script, empty, NULL },
+					      "my disk", &e),
+			 0);
+	ck_assert_int_eq(settings_complete(&given, false, &e), 0);
+	s.settings = &given;
+	ck_assert_int_eq(record_write(path, 3, &s, &e), 0);
+	ck_assert_ptr_nonnull(strstr(tree_text(fd, "nbd3"), "settings.no-supervise=1\n"
+							    "settings.command=sh\n"
+							    "settings.command=-c\n"
+							    "settings.command=a%0A%2520b\n"
+							    "settings.command=\n"
+							    "settings.export=my%20disk\n"));
+	ck_assert_msg(!record_read_settings(path, 3, &got, &e), "%s", e.text);
+	ck_assert_mem_eq(got.command.words, given.command.words, sizeof(got.command.words));
+	ck_assert_uint_eq(got.command.count, 4);
+	ck_assert_str_eq(got.servers[0].export, "my disk");
+	ck_assert(got.supervision.none);
+	close(fd);
+}
+END_TEST
+
+START_TEST(settings_that_are_wrong)
+{
+	static const struct {
+		const char *text;
+		int code;
+		const char *says;
+	} table[] = {
+		{ "pid=1\nsettings.server=nbd://h/x\n", 0, "" },
+		{ "pid=1\nsettings.server=nbd://h/x\nsettings.later=%not%encoded\nlater\n", EBADMSG,
+		  "not a record" },
+		{ "settings.server=nbd://h/x\nsettings.later=%not%encoded\n=\nx=\n", 0, "" },
+		/* an earlier version's, which kept the words of the command line */
+		{ "pid=1\ncommand-line=nbd-attach%0Ah%0Ax%0Anbd0%0A/root%0A\n", ENODATA,
+		  "nbd0: its record, of another version, does not say how it was attached; detach" },
+		{ "pid=1\nsettings.read-only=1\n", ENODATA, "another version" },
+		{ "settings.server=h\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/%25zz\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/%zz\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/\nsettings.read-only=yes\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/\nsettings.timeout=\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/\nsettings.tls-ca=\n", EBADMSG, "not a record" },
+		{ "settings.server=nbd://h/\nsettings.dead-timeout=1\n", EINVAL,
+		  "nbd0: as it was attached: dead-timeout is for no-supervise" },
+	};
+	static struct settings got;
+	char path[PATH_MAX];
+	int fd = new_dir(path);
+	struct err e = { 0 };
+	unsigned before = leak_fds();
+
+	ck_assert_int_eq(record_read_settings(path, 0, &got, &e), -ENOENT);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		tree_put(fd, "nbd0", table[i].text);
+		err_clear(&e);
+		ck_assert_msg(record_read_settings(path, 0, &got, &e) == -table[i].code, "%s: %s",
+			      table[i].text, e.text);
+		ck_assert_msg(strstr(e.text, table[i].says) != NULL, "%s: %s", table[i].text,
+			      e.text);
+	}
+	ck_assert_uint_eq(leak_fds(), before);
 	close(fd);
 }
 END_TEST
@@ -507,7 +870,8 @@ END_TEST
 
 START_TEST(corrupt_by_size)
 {
-	static char text[4 * sizeof(struct record) + 2000];
+	const size_t max = 4 * (sizeof(struct record) + sizeof(struct settings));
+	static char text[4 * (sizeof(struct record) + sizeof(struct settings)) + 2000];
 	char path[PATH_MAX];
 	int fd = new_dir(path);
 	struct err e = { 0 };
@@ -516,8 +880,8 @@ START_TEST(corrupt_by_size)
 
 	/* only its size is wrong with it */
 	used = (size_t)sprintf(text, "pid=1\nfuture=");
-	memset(text + used, 'x', 4 * sizeof(s) + 1000);
-	strcpy(text + used + 4 * sizeof(s) + 1000, "\n");
+	memset(text + used, 'x', max + 1000);
+	strcpy(text + used + max + 1000, "\n");
 	tree_put(fd, "nbd0", text);
 	ck_assert_int_eq(record_read(path, 0, &s, &e), -EBADMSG);
 	strcpy(text + used + 8000, "\n");
@@ -612,7 +976,16 @@ Suite *unit_suite(void)
 	tcase_add_test(t, round_trip_of_nothing);
 	tcase_add_test(t, round_trip_of_hostile_bytes);
 	tcase_add_test(t, round_trip_of_the_longest);
+	tcase_add_test(t, no_fence_is_one_that_is_over);
+	tcase_add_loop_test(t, numbers_have_limits, 0, 7);
+	tcase_add_test(t, lock_has_one_holder);
+	tcase_add_test(t, lock_is_not_a_childs);
+	tcase_add_test(t, lock_and_unlink_race);
+	tcase_add_test(t, remove_takes_what_the_dead_have_left);
 	tcase_add_test(t, file_has_one_key_a_line);
+	tcase_add_loop_test(t, settings_round_trip, 0, 5);
+	tcase_add_test(t, settings_of_a_command);
+	tcase_add_test(t, settings_that_are_wrong);
 	tcase_add_test(t, modes);
 	tcase_add_test(t, write_replaces);
 	tcase_add_test(t, write_follows_no_link);

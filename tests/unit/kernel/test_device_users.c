@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
- * usage on the recorded disk of sysfs/partitions (43:0, partitions 43:1 and 43:2) and /proc trees
- * made here. Device nodes cannot be recorded, so descriptors are links to a block device that this
- * machine has, whose number the disk is then given.
+ * device_users on the recorded disk of sysfs/partitions (43:0, partitions 43:1 and 43:2) and /proc
+ * trees made here. Device nodes cannot be recorded, so descriptors are links to a block device
+ * that this machine has, whose number the disk is then given.
  */
-#define _GNU_SOURCE /* makedev and friends beside DIR */
+#define _GNU_SOURCE /* mknodat, makedev */
 #include "../unit.h"
 
 #include <dirent.h>
@@ -35,7 +36,7 @@ static int new_proc(void)
 	return proc;
 }
 
-static void assert_usage(int proc, int sys, unsigned index, unsigned users, const char *text)
+static void assert_users(int proc, int sys, unsigned index, unsigned users, const char *text)
 {
 	struct device_users u;
 	struct err e;
@@ -64,7 +65,7 @@ START_TEST(nobody)
 {
 	int proc = new_proc(), sys = tree_recorded("sysfs/partitions");
 
-	assert_usage(proc, sys, 0, 0, "");
+	assert_users(proc, sys, 0, 0, "");
 }
 END_TEST
 
@@ -75,20 +76,20 @@ START_TEST(recorded)
 	int sys = tree_recorded("sysfs/partitions"), idle = tree_recorded("sysfs/idle");
 
 	tree_put(proc, "4242/mountinfo", tree_text(rec, "mountinfo"));
-	assert_usage(proc, sys, 0, 1, "mounted on /mnt/a b\\\\c");
+	assert_users(proc, sys, 0, 1, "mounted on /mnt/a b\\\\c");
 	tree_put(proc, "swaps", tree_text(rec, "swaps"));
-	assert_usage(proc, sys, 0, 2, "mounted on /mnt/a b\\\\c");
+	assert_users(proc, sys, 0, 2, "mounted on /mnt/a b\\\\c");
 	tree_put(proc, "4242/mountinfo", "");
-	assert_usage(proc, sys, 0, 1, "used as swap");
+	assert_users(proc, sys, 0, 1, "used as swap");
 
 	/* Another disk, and one that is not there. */
 	tree_put(proc, "4242/mountinfo", tree_text(rec, "mountinfo"));
-	assert_usage(proc, sys, 1, 0, "");
+	assert_users(proc, sys, 1, 0, "");
 	tree_put(proc, "4242/mountinfo", "30 1 0:0 / /a rw - btrfs /dev/nbd1 rw\n");
-	assert_usage(proc, sys, 1, 0, "");
+	assert_users(proc, sys, 1, 0, "");
 	tree_put(proc, "4242/mountinfo", "22 21 43:16 / /mnt rw - ext4 /dev/nbd0x rw\n");
 	tree_put(proc, "swaps", "");
-	assert_usage(proc, idle, 0, 0, "");
+	assert_users(proc, idle, 0, 0, "");
 }
 END_TEST
 
@@ -152,13 +153,13 @@ START_TEST(mounted)
 		 "2 1 0:3 / /proc rw - proc proc rw\n",
 		 mounts[_i].line);
 	tree_put(proc, "4242/mountinfo", lines);
-	assert_usage(proc, sys, 0, mounts[_i].text[0] != '\0', mounts[_i].text);
+	assert_users(proc, sys, 0, mounts[_i].text[0] != '\0', mounts[_i].text);
 	tree_put(proc, "4242/mountinfo", mounts[_i].line);
-	assert_usage(proc, sys, 0, mounts[_i].text[0] != '\0', mounts[_i].text);
+	assert_users(proc, sys, 0, mounts[_i].text[0] != '\0', mounts[_i].text);
 }
 END_TEST
 
-/* What is longer than the buffer is cut, and the lines around it are seen whole. */
+/* Lines of any length are read whole, and so are the lines around them. */
 START_TEST(long_lines)
 {
 	static const size_t lengths[] = { 65000, 65534, 65535, 65536, 65537, 131072, 200000 };
@@ -174,26 +175,25 @@ START_TEST(long_lines)
 		at += (size_t)sprintf(lines + at, "30 1 0:9 / /");
 		memset(lines + at, 'm', lengths[i] - (at - line));
 		at = line + lengths[i];
-		/* The rest of a cut line is no line: it must not be taken for one. */
 		at += (size_t)sprintf(lines + at, " rw - overlay o rw\n");
 		sprintf(lines + at, "31 1 43:2 / /last rw - ext4 x rw\n");
 		tree_put(proc, "4242/mountinfo", lines);
-		assert_usage(proc, sys, 0, 2, "mounted on /first");
+		assert_users(proc, sys, 0, 2, "mounted on /first");
 		tree_put(proc, "4242/mountinfo", lines + line);
-		assert_usage(proc, sys, 0, 1, "mounted on /last");
+		assert_users(proc, sys, 0, 1, "mounted on /last");
 	}
 
-	/* Where the buffer ends, "31 1 43:2 ..." is still the mount point of line 30. */
+	/* "31 1 43:2 ..." is still line 30, also where a buffer of 64 KiB ends. */
 	memset(lines, 'x', sizeof(lines));
 	memcpy(lines, "30 1 0:9 / /", 12);
-	strcpy(lines + 65535, "31 1 43:2 / /inside rw - ext4 /dev/nbd0 rw\n");
+	strcpy(lines + 65535, "31 1 43:2 / /inside rw - ext4 /dev/sda rw\n");
 	tree_put(proc, "4242/mountinfo", lines);
-	assert_usage(proc, sys, 0, 0, "");
-	strcpy(lines + 65535, "31 1 43:2 / /inside rw - ext4 /dev/nbd0 rw");
+	assert_users(proc, sys, 0, 0, "");
+	strcpy(lines + 65535, "31 1 43:2 / /inside rw - ext4 /dev/sda rw");
 	tree_put(proc, "4242/mountinfo", lines);
-	assert_usage(proc, sys, 0, 0, "");
+	assert_users(proc, sys, 0, 0, "");
 
-	/* The number stands in front, so that a cut line counts too; its text is cut again. */
+	/* The text of a long name is cut. */
 	memset(lines, '\001', 100000);
 	memcpy(lines, "30 1 43:1 / /", 13);
 	strcpy(lines + 100000, " rw - ext4 x rw\n");
@@ -235,7 +235,7 @@ START_TEST(swap)
 
 	snprintf(lines, sizeof(lines), "Filename\tType\tSize\tUsed\tPriority\n%s", swaps[_i].line);
 	tree_put(proc, "swaps", lines);
-	assert_usage(proc, sys, 0, swaps[_i].users, swaps[_i].users ? "used as swap" : "");
+	assert_users(proc, sys, 0, swaps[_i].users, swaps[_i].users ? "used as swap" : "");
 }
 END_TEST
 
@@ -244,7 +244,7 @@ START_TEST(no_swap_in_kernel)
 	int proc = new_proc(), sys = tree_recorded("sysfs/partitions");
 
 	ck_assert_int_eq(unlinkat(proc, "swaps", 0), 0);
-	assert_usage(proc, sys, 0, 0, "");
+	assert_users(proc, sys, 0, 0, "");
 }
 END_TEST
 
@@ -252,16 +252,16 @@ START_TEST(held)
 {
 	int proc = new_proc(), sys = tree_copy("sysfs/partitions");
 
-	assert_usage(proc, tree_recorded("sysfs/holder"), 0, 1, "held by dm-0");
+	assert_users(proc, tree_recorded("sysfs/holder"), 0, 1, "held by dm-0");
 	tree_put(sys, "block/loop3/loop/backing_file", "/dev/nbd0p1\n");
-	assert_usage(proc, sys, 0, 1, "used by loop3");
+	assert_users(proc, sys, 0, 1, "used by loop3");
 	tree_link(sys, "block/nbd0/holders/md\033[m", "../../md");
-	assert_usage(proc, sys, 0, 2, "held by md\\x1b[m");
-	assert_usage(proc, sys, 1, 0, "");
+	assert_users(proc, sys, 0, 2, "held by md\\x1b[m");
+	assert_users(proc, sys, 1, 0, "");
 }
 END_TEST
 
-/* --- processes ------------------------------------------------------------------------------- */
+/* --- processes -------------------------------------------------------------------------------- */
 
 /*
  * Path and number of two block devices of this machine; false when it shows none. No nbd devices:
@@ -331,21 +331,21 @@ START_TEST(descriptors)
 	tree_link(proc, "77/fd/1", "gone");
 	tree_link(proc, "77/fd/2", path[1]);
 	tree_put(proc, "77/fd/9", "a file\n");
-	assert_usage(proc, sys, 0, 0, "");
+	assert_users(proc, sys, 0, 0, "");
 	tree_link(proc, "77/fd/3", path[0]);
-	assert_usage(proc, sys, 0, 1, "open in process 77 (dd)");
+	assert_users(proc, sys, 0, 1, "open in process 77 (dd)");
 	tree_link(proc, "77/fd/4", path[0]);
-	assert_usage(proc, sys, 0, 1, "open in process 77 (dd)");
+	assert_users(proc, sys, 0, 1, "open in process 77 (dd)");
 
 	/* A partition is as much in use as the disk. */
-	assert_usage(proc, sys_with(makedev(43, 0), dev[0]), 0, 1, "open in process 77 (dd)");
-	assert_usage(proc, sys_with(makedev(43, 0), makedev(43, 1)), 0, 0, "");
+	assert_users(proc, sys_with(makedev(43, 0), dev[0]), 0, 1, "open in process 77 (dd)");
+	assert_users(proc, sys_with(makedev(43, 0), makedev(43, 1)), 0, 0, "");
 
 	/* A second process, after what else uses it. */
 	tree_put(proc, "78/comm", "dd\n");
 	tree_link(proc, "78/fd/5", path[0]);
 	tree_put(sys, "block/nbd0/holders/dm-1", "");
-	assert_usage(proc, sys, 0, 3, "held by dm-1");
+	assert_users(proc, sys, 0, 3, "held by dm-1");
 }
 END_TEST
 
@@ -363,9 +363,9 @@ START_TEST(descriptors_not_counted)
 		snprintf(name, sizeof(name), "%s/fd/3", names[i]);
 		tree_link(proc, name, path[0]);
 	}
-	assert_usage(proc, sys_with(dev[0], dev[0]), 0, 0, "");
+	assert_users(proc, sys_with(dev[0], dev[0]), 0, 0, "");
 	tree_link(proc, "424/fd/3", path[0]);
-	assert_usage(proc, sys_with(dev[0], dev[0]), 0, 1, "open in process 424 ()");
+	assert_users(proc, sys_with(dev[0], dev[0]), 0, 1, "open in process 424 ()");
 }
 END_TEST
 
@@ -375,7 +375,7 @@ START_TEST(character_device)
 	int proc = new_proc();
 
 	tree_link(proc, "77/fd/3", "/dev/null");
-	assert_usage(proc, sys_with(makedev(1, 3), makedev(1, 4)), 0, 0, "");
+	assert_users(proc, sys_with(makedev(1, 3), makedev(1, 4)), 0, 0, "");
 }
 END_TEST
 
@@ -401,7 +401,37 @@ START_TEST(process_names)
 		return;
 	tree_link(proc, "77/fd/3", path[0]);
 	tree_put(proc, "77/comm", names[_i].comm);
-	assert_usage(proc, sys_with(dev[0], dev[0]), 0, 1, names[_i].text);
+	assert_users(proc, sys_with(dev[0], dev[0]), 0, 1, names[_i].text);
+}
+END_TEST
+
+static const struct {
+	const char *status;
+	unsigned users;
+} pending[] = {
+	{ "Name:\tdd\nSigQ:\t0/7\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000100\n", 0 },
+	{ "Name:\tdd\nSigPnd:\t0000000000004102\n", 0 },
+	{ "Name:\tdd\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n", 1 },
+	/* SIGTERM, SIGUSR1: it may not end by them. */
+	{ "Name:\tdd\nSigPnd:\t0000000000004200\n", 1 },
+	{ "Name:\tSigPnd:\t100\n", 1 },
+	{ "", 1 },
+};
+
+/* One that was killed and waits in the kernel. */
+START_TEST(killed)
+{
+	int proc = new_proc();
+	char path[2][300];
+	dev_t dev[2];
+
+	if (!block_devices(path, dev))
+		return;
+	tree_link(proc, "77/fd/3", path[0]);
+	tree_put(proc, "77/comm", "dd\n");
+	tree_put(proc, "77/status", pending[_i].status);
+	assert_users(proc, sys_with(dev[0], dev[0]), 0, pending[_i].users,
+		     pending[_i].users ? "open in process 77 (dd)" : "");
 }
 END_TEST
 
@@ -448,11 +478,13 @@ START_TEST(real_process)
 		ck_assert_uint_eq(u.users, 1);
 		ck_assert_msg(!strncmp(u.text, want, strlen(want)), "%s", u.text);
 
-		/* not when it is what serves the device, set up by ioctl (no backend) */
+		/*
+		 * The process that serves the device is no user, if set up by ioctl (no backend).
+		 */
 		int by_ioctl = sys_with(dev[0], dev[0]);
 
 		tree_put(by_ioctl, "block/nbd0/pid", name);
-		assert_usage(proc, by_ioctl, 0, 0, "");
+		assert_users(proc, by_ioctl, 0, 0, "");
 		tree_put(by_ioctl, "block/nbd0/backend", "\n");
 		err_clear(&e);
 		ck_assert_int_eq(device_users_find(proc, by_ioctl, 0, &u, &e), 0);
@@ -463,12 +495,13 @@ START_TEST(real_process)
 	close(to_child[1]);
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
-	if (opened) /* it has ended meanwhile: the link leads nowhere */
-		assert_usage(proc, sys_with(dev[0], dev[0]), 0, 0, "");
+	/* The process has ended: the link leads nowhere. */
+	if (opened)
+		assert_users(proc, sys_with(dev[0], dev[0]), 0, 0, "");
 }
 END_TEST
 
-/* --- errors ---------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 START_TEST(unreadable)
 {
@@ -528,7 +561,7 @@ START_TEST(passed_over)
 	ck_assert_int_eq(fchmodat(proc, "79/fd", 0, 0), 0);
 	tree_mkdir(proc, "80");
 	ck_assert_int_eq(fchmodat(proc, "80", 0, 0), 0);
-	assert_usage(proc, sys, 0, 0, "");
+	assert_users(proc, sys, 0, 0, "");
 	ck_assert_int_eq(fchmodat(proc, "79/fd", 0700, 0), 0);
 	ck_assert_int_eq(fchmodat(proc, "80", 0700, 0), 0);
 }
@@ -574,8 +607,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("usage");
-	TCase *tc = tcase_create("usage");
+	Suite *s = suite_create("device_users");
+	TCase *tc = tcase_create("device_users");
 
 	tree_fixture(tc);
 	tcase_add_test(tc, nobody);
@@ -589,6 +622,7 @@ Suite *unit_suite(void)
 	tcase_add_test(tc, descriptors_not_counted);
 	tcase_add_test(tc, character_device);
 	tcase_add_loop_test(tc, process_names, 0, COUNT(names));
+	tcase_add_loop_test(tc, killed, 0, COUNT(pending));
 	tcase_add_test(tc, real_process);
 	tcase_add_test(tc, unreadable);
 	tcase_add_test(tc, passed_over);

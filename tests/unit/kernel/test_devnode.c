@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* node on files that stand for /dev; what the opens do in the kernel is in tests/vm/partitions.sh. */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
+/* devnode on files that stand for /dev; tests/vm/partitions.sh shows the kernel's part. */
 #include "kernel/devnode.h"
 
 #include <errno.h>
@@ -42,7 +43,10 @@ static void dev_open(struct dev *d, const char *name)
 	close(fd);
 }
 
-/* How often the node was opened for reading and closed since the last look; nothing else may have been done. */
+/*
+ * Counts how often the node was opened for reading and closed since the last call, and nothing
+ * else.
+ */
 static unsigned opens(const struct dev *d)
 {
 	_Alignas(struct inotify_event) char buf[4096];
@@ -126,7 +130,7 @@ START_TEST(scan_of_no_node)
 	ck_assert_int_ge(monotonic_ms() - begin, 100);
 	ck_assert_int_eq(e.kind, ERR_FAILED);
 	ck_assert_str_eq(e.text, "open /dev/nbd3: No such file or directory");
-	/* what waiting does not cure */
+	/* Waiting does not cure this error. */
 	tree_link(d.fd, "nbd4", "nbd4");
 	begin = monotonic_ms();
 	ck_assert_int_eq(devnode_scan_partitions(d.fd, 4, 60000, &e), -ELOOP);
@@ -201,7 +205,7 @@ START_TEST(drop_not_while_there_is_a_size)
 	dev_open(&d, "nbd0");
 	devnode_drop_partitions(d.fd, sys, 0, 100);
 	ck_assert_uint_eq(opens(&d), 0);
-	/* nor when nobody knows whether there is one */
+	/* A size that cannot be read counts as one. */
 	tree_put(sys, SIZE, "many\n");
 	devnode_drop_partitions(d.fd, sys, 0, 60000);
 	devnode_drop_partitions(d.fd, -1, 0, 60000);
@@ -213,7 +217,7 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("node");
+	Suite *s = suite_create("devnode");
 	TCase *t = tcase_create("node");
 
 	tcase_set_timeout(t, 60);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * module without loading anything: what is in the kernel already, what no kernel has. That modules
  * are really loaded is for a virtual machine to show.
@@ -31,7 +32,7 @@ START_TEST(unknown)
 }
 END_TEST
 
-/* What libkmod takes for a broken pattern is an error as well. */
+/* libkmod takes this name for a broken pattern: an error as well. */
 START_TEST(broken_name)
 {
 	struct err e;

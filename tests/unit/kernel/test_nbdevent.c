@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Notices made in memory, and a netlink group without the nbd driver; with it: tests/vm/reconfigure.sh. */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
+/* Events made in memory, and a netlink group without the driver; tests/vm/reconfigure.sh has it. */
 #include "kernel/nbdevent.h"
 
 #include <errno.h>
@@ -73,7 +74,7 @@ START_TEST(parse_other_messages)
 }
 END_TEST
 
-/* What netlink itself says (NLMSG_ERROR, ...) has no generic header, whatever follows. */
+/* A message of netlink itself (NLMSG_ERROR, ...) has no generic header, whatever follows. */
 START_TEST(parse_control_messages)
 {
 	const uint32_t value = 5;
@@ -115,7 +116,7 @@ START_TEST(parse_cut)
 }
 END_TEST
 
-/* --- a group of this machine's kernel that processes may send to --------------------------------- */
+/* --- a group of this machine's kernel that processes may send to ------------------------------ */
 
 /* False where that takes a privilege that we lack. */
 static bool group(int *receiver, int *sender)

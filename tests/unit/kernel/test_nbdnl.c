@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/nbdnl.h"
 
 #include <errno.h>
@@ -64,7 +65,7 @@ static void expect_u64(const struct nlattr *a, uint64_t value)
 	ck_assert_uint_eq(nla_get_u64(a), value);
 }
 
-/* As nbd_genl_connect() of the kernel reads them: a list of items, a number in each. */
+/* The kernel's nbd_genl_connect() reads a list of items, with a number in each. */
 static void expect_sockets(struct nlattr *list, const int *fds, unsigned count)
 {
 	struct nlattr *item;
@@ -125,7 +126,7 @@ START_TEST(connect_has_every_attribute)
 }
 END_TEST
 
-/* What is 0 is sent as well: the kernel would keep an earlier attachment's value. */
+/* A 0 is sent as well: the kernel would keep an earlier attachment's value. */
 START_TEST(connect_sends_zeroes)
 {
 	static const struct plan zero = { .size = 512, .block_size = 512, .server_flags = 1 };
@@ -228,32 +229,28 @@ END_TEST
 
 /* --- RECONFIGURE ------------------------------------------------------------------------------ */
 
-enum kind { OFFER, OFFER_TIMED, RESIZE, TIMEOUT, PROBE, KINDS };
+enum kind { OFFER, RESIZE, PROBE, KINDS };
 
 static int build_kind(struct nl_msg *m, enum kind kind, const char *backend)
 {
 	switch (kind) {
 	case OFFER:
-		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 17, NBDNL_KEEP);
-	case OFFER_TIMED:
-		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 0, 3);
+		return nbdnl_build_offer(m, FAMILY, 1048575, backend, 17);
 	case RESIZE:
 		return nbdnl_build_resize(m, FAMILY, 1048575, backend, UINT64_C(0x123456789a00));
-	case TIMEOUT:
-		return nbdnl_build_timeout(m, FAMILY, 1048575, backend, 0);
 	default:
 		return nbdnl_build_probe(m, FAMILY, 1048575, backend);
 	}
 }
 
 /*
- * What each has, and that it has nothing else: a size beside a socket would hold up all generic netlink,
- * an attribute that is not meant would change the device.
+ * Each has its attributes and nothing else: a size beside a socket would hold up all generic
+ * netlink, an attribute that is not meant would change the device.
  */
 START_TEST(reconfigure)
 {
 	static const char *const backends[] = { "nbd://server:10809/disk", "" };
-	static const int expected_fd[] = { [OFFER] = 17, [OFFER_TIMED] = 0 };
+	static const int expected_fd = 17;
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
 	enum kind kind = (enum kind)_i;
 
@@ -275,12 +272,8 @@ START_TEST(reconfigure)
 					 backends[i]);
 			count--;
 		}
-		if (kind == OFFER || kind == OFFER_TIMED) {
-			expect_sockets(attrs[NBD_ATTR_SOCKETS], &expected_fd[kind], 1);
-			count--;
-		}
-		if (kind == OFFER_TIMED || kind == TIMEOUT) {
-			expect_u64(attrs[NBD_ATTR_TIMEOUT], kind == TIMEOUT ? 0 : 3);
+		if (kind == OFFER) {
+			expect_sockets(attrs[NBD_ATTR_SOCKETS], &expected_fd, 1);
 			count--;
 		}
 		if (kind == RESIZE) {
@@ -314,7 +307,7 @@ START_TEST(reconfigure_without_room)
 }
 END_TEST
 
-/* The longest identifier and many connections fit into the message that is used for all commands. */
+/* The longest identifier and many connections fit into the one message for all commands. */
 START_TEST(connect_with_many_sockets)
 {
 	struct nlattr *attrs[NBD_ATTR_MAX + 1];
@@ -548,7 +541,7 @@ START_TEST(answer_that_is_no)
 }
 END_TEST
 
-/* What a command before this one, or nobody, was answered. */
+/* Answers to a command before this one, or to nobody. */
 START_TEST(answer_to_others)
 {
 	struct datagram d = { .len = 0 };

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/protect_self.h"
 
 #include <errno.h>
@@ -46,7 +47,7 @@ static long number_of(const char *path, const char *name)
 	return value;
 }
 
-static int become_vital(void)
+static int protect_and_check(void)
 {
 	struct err e = { 0 };
 	long before;
@@ -62,7 +63,7 @@ static int become_vital(void)
 		return 2;
 	if (prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1 && errno != EINVAL)
 		return 3;
-	/* what comes later is locked as well */
+	/* Later memory is locked as well. */
 	p = malloc(4 << 20);
 	return p && number_of("/proc/self/status", "VmLck:") >= before + (3 << 10) ? 0 : 4;
 }
@@ -74,7 +75,7 @@ START_TEST(all_of_it)
 	/* valgrind's own memory is more than may be locked, and AddressSanitizer locks none */
 	if (SANITIZED || unit_under_valgrind())
 		return;
-	status = in_a_child(become_vital);
+	status = in_a_child(protect_and_check);
 	/* root of a container may lack the capabilities */
 	ck_assert_msg(!status || status == REFUSED, "%d", status);
 }
@@ -112,8 +113,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *suite = suite_create("vital");
-	TCase *tc = tcase_create("vital");
+	Suite *suite = suite_create("protect_self");
+	TCase *tc = tcase_create("protect_self");
 
 	tcase_add_test(tc, all_of_it);
 	tcase_add_test(tc, privilege_is_needed);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "kernel/sandbox.h"
 
 #include <errno.h>
@@ -25,7 +26,7 @@
 #include "base/asan.h"
 #include "../unit.h"
 
-/* --- a process that is confined, and what becomes of it ----------------------------------------- */
+/* --- a process that is confined, and what becomes of it --------------------------------------- */
 
 enum { REFUSED_TO_BE = 90, NOT_FILTERED };
 
@@ -70,7 +71,7 @@ static void expect_killed(const struct sandbox *c, int (*f)(void))
 static const struct sandbox names = { .lookups = true };
 static const struct sandbox no_names = { .locked = true };
 
-/* --- what is never permitted -------------------------------------------------------------------- */
+/* --- what is never permitted ------------------------------------------------------------------ */
 
 static int call_execve(void)
 {
@@ -196,7 +197,7 @@ START_TEST(what_only_lookups_need)
 }
 END_TEST
 
-/* --- what is refused ---------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static int open_a_file(void)
 {
@@ -209,7 +210,7 @@ static int open_a_file(void)
 	return open("/etc/passwd", O_RDONLY) >= 0 || errno != EACCES ? 3 : 0;
 }
 
-/* Of an interface without a name for us: libraries ask for it by a Unix socket. */
+/* An address of a numbered interface: libraries ask for its name by a Unix socket. */
 static int write_an_address(void)
 {
 	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_scope_id = 1 };
@@ -233,11 +234,11 @@ START_TEST(files_are_refused_without_lookups)
 }
 END_TEST
 
-/* --- what works --------------------------------------------------------------------------------- */
+/* --- what works ------------------------------------------------------------------------------- */
 
 static int look_up(void)
 {
-	struct resolve_query q = { .host = "localhost", .port = "10809" };
+	struct uri q = { .host = "localhost", .port = "10809" };
 	struct resolve_result r;
 	struct blocking_child t;
 	struct err e;
@@ -362,7 +363,7 @@ START_TEST(memory_is_limited)
 }
 END_TEST
 
-/* --- privileges --------------------------------------------------------------------------------- */
+/* --- privileges ------------------------------------------------------------------------------- */
 
 /* A number of /proc/self/status, in the given base. */
 static long long field(const char *name, int base)
@@ -435,7 +436,7 @@ END_TEST
 
 static int is_root_still(void)
 {
-	/* who owns it, and may not for want of CAP_DAC_OVERRIDE */
+	/* root without CAP_SYS_CHROOT */
 	return getuid() || geteuid() || chroot("/") != -1 || errno != EPERM;
 }
 
@@ -450,7 +451,7 @@ START_TEST(root_keeps_its_name)
 }
 END_TEST
 
-/* As in an initramfs. */
+/* An initramfs has no list. */
 START_TEST(root_needs_no_list_of_users)
 {
 	const struct sandbox c = { .user = "root", .lookups = true, .lenient = true };
@@ -473,7 +474,7 @@ START_TEST(root_needs_no_list_of_users)
 }
 END_TEST
 
-/* What a module writes, by the one who owns its files. */
+/* A token's module writes files as their owner. */
 static int write_a_file(void)
 {
 	char path[] = "/tmp/token.XXXXXX";
@@ -511,7 +512,7 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *suite = suite_create("confine");
+	Suite *suite = suite_create("sandbox");
 	TCase *tc = tcase_create("filter");
 
 	tcase_set_timeout(tc, 60);

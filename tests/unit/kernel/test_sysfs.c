@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-FileCopyrightText: The nbd-attach authors
 /*
  * sysfs on trees recorded from kernel 6.1 (tests/unit/data/sysfs) and on trees made here.
  * write-zeroes and write-through are what kernel 6.12 and later show after an earlier attachment;
@@ -37,42 +38,28 @@ static const struct {
 	const char *tree;
 	struct sysfs_device d;
 } recorded[] = {
-#define FRESH                                                                              \
-	.present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 128, \
-	.max_hw_sectors_kb = 32768
-#define LIVE FRESH, .attached = true, .size = 64 << 20
+#define FRESH .present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 128
+#define LIVE  FRESH, .attached = true, .size = 64 << 20
 	{ "idle", { FRESH } },
-	{ "attached", { LIVE, .pid = 723, .has_backend = true, .write_back = true } },
+	{ "attached", { LIVE, .pid = 723, .has_backend = true } },
 	{ "backend",
-	  { LIVE, .pid = 696, .has_backend = true, .write_back = true,
-	    .backend = "unix:/run/nbd.sock#disk one" } },
-	{ "ioctl", { LIVE, .pid = 819, .write_back = true } },
-	{ "readonly",
-	  { LIVE, .pid = 877, .has_backend = true, .write_back = true, .read_only = true } },
+	  { LIVE, .pid = 696, .has_backend = true, .backend = "unix:/run/nbd.sock#disk one" } },
+	{ "ioctl", { LIVE, .pid = 819 } },
+	{ "readonly", { LIVE, .pid = 877, .has_backend = true, .read_only = true } },
 #undef FRESH
-#define FRESH \
-	.present = true, .max_sectors_kb = 128, .max_hw_sectors_kb = 32768, .minimum_io_size = 4096
-	{ "blocks4096",
-	  { LIVE, .pid = 936, .has_backend = true, .write_back = true, .block_size = 4096 } },
-	{ "partitions",
-	  { LIVE, .pid = 995, .has_backend = true, .write_back = true, .block_size = 512 } },
-	{ "holder",
-	  { LIVE, .pid = 995, .has_backend = true, .write_back = true, .block_size = 512 } },
+#define FRESH .present = true, .max_sectors_kb = 128, .minimum_io_size = 4096
+	{ "blocks4096", { LIVE, .pid = 936, .has_backend = true, .block_size = 4096 } },
+	{ "partitions", { LIVE, .pid = 995, .has_backend = true, .block_size = 512 } },
+	{ "holder", { LIVE, .pid = 995, .has_backend = true, .block_size = 512 } },
 #undef FRESH
-#define FRESH                                                                               \
-	.present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 1280, \
-	.max_hw_sectors_kb = 32768
+#define FRESH .present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 1280
 	{ "write-zeroes",
-	  { LIVE, .pid = 723, .has_backend = true, .write_back = true,
-	    .write_zeroes_max = 4294966784, .rotational = true } },
+	  { LIVE, .pid = 723, .has_backend = true, .write_zeroes_max = 4294966784 } },
 	{ "write-through", { LIVE, .pid = 723, .has_backend = true } },
 #undef FRESH
-#define FRESH                                                                               \
-	.present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 4096, \
-	.max_hw_sectors_kb = 32768
+#define FRESH .present = true, .block_size = 512, .minimum_io_size = 512, .max_sectors_kb = 4096
 	{ "busy",
-	  { LIVE, .pid = 703, .has_backend = true, .write_back = true,
-	    .backend = "nbd://127.0.0.1:10800/disk" } },
+	  { LIVE, .pid = 703, .has_backend = true, .backend = "nbd://127.0.0.1:10800/disk" } },
 };
 
 START_TEST(device)
@@ -101,10 +88,7 @@ START_TEST(device)
 	ck_assert_uint_eq(d.block_size, want->block_size);
 	ck_assert_uint_eq(d.minimum_io_size, want->minimum_io_size);
 	ck_assert_uint_eq(d.max_sectors_kb, want->max_sectors_kb);
-	ck_assert_uint_eq(d.max_hw_sectors_kb, want->max_hw_sectors_kb);
 	ck_assert_uint_eq(d.write_zeroes_max, want->write_zeroes_max);
-	ck_assert_int_eq(d.write_back, want->write_back);
-	ck_assert_int_eq(d.rotational, want->rotational);
 	close(sys);
 }
 END_TEST
@@ -201,13 +185,89 @@ START_TEST(device_bare)
 	err_clear(&e);
 	r = sysfs_device(sys, 1048575, &d, &e);
 	assert_ok(r, e);
-	ck_assert(d.present && !d.attached && !d.read_only && !d.has_backend && !d.write_back &&
-		  !d.rotational);
+	ck_assert(d.present && !d.attached && !d.read_only && !d.has_backend);
 	ck_assert_uint_eq(d.dev, makedev(43, 1048575));
 	ck_assert_uint_eq(d.size, 0);
 	ck_assert_uint_eq(d.block_size, 0);
 	ck_assert_uint_eq(d.max_sectors_kb, 0);
 	ck_assert_uint_eq(d.write_zeroes_max, 0);
+	close(sys);
+}
+END_TEST
+
+static const struct {
+	const char *name, *pid, *backend; /* pid NULL: not attached; backend NULL: no attribute */
+	int code;
+	enum err_kind kind;
+} identities[] = {
+	{ "the same", "703\n", "nbd://127.0.0.1:10800/disk\n", 0, ERR_NONE },
+	{ "detached", NULL, NULL, ENODEV, ERR_ABSENT },
+	{ "another process", "704\n", "nbd://127.0.0.1:10800/disk\n", ESTALE, ERR_BUSY },
+	{ "another export", "703\n", "nbd://127.0.0.1:10800/disk2\n", ESTALE, ERR_BUSY },
+	{ "an export whose name begins alike", "703\n", "nbd://127.0.0.1:10800/dis\n", ESTALE,
+	  ERR_BUSY },
+	{ "another tool by netlink", "703\n", "\n", ESTALE, ERR_BUSY },
+	{ "another tool by ioctl", "703\n", NULL, ESTALE, ERR_BUSY },
+	{ "unreadable", "what?\n", "nbd://127.0.0.1:10800/disk\n", EINVAL, ERR_KERNEL },
+};
+
+START_TEST(identity)
+{
+	struct sysfs_identity id = { 7, 703, "nbd://127.0.0.1:10800/disk" };
+	int sys = tree_new(), r;
+	struct err e;
+
+	if (identities[_i].pid)
+		tree_put(sys, "block/nbd7/pid", identities[_i].pid);
+	if (identities[_i].backend)
+		tree_put(sys, "block/nbd7/backend", identities[_i].backend);
+	tree_put(sys, "block/nbd7/dev", "43:7\n");
+	/* Nothing of the queue is read: that can hang. */
+	tree_put(sys, "block/nbd7/queue/logical_block_size", "no number\n");
+	err_clear(&e);
+	r = sysfs_check_identity(sys, &id, &e);
+	ck_assert_msg(r == -identities[_i].code, "%s: %d: %s", identities[_i].name, r, e.text);
+	ck_assert_int_eq(e.kind, identities[_i].kind);
+	close(sys);
+}
+END_TEST
+
+/* What sysfs_identify makes of a device is that device, whatever its backend. */
+START_TEST(identity_of)
+{
+	static const struct {
+		size_t len;
+		char other; /* another last byte, 0: the same */
+		int code;
+	} backends[] = {
+		{ 0, 0, 0 },
+		{ 10, 0, 0 },
+		{ 10, 'y', -ESTALE },
+		{ PLAN_BACKEND_MAX, 0, 0 },
+		{ PLAN_BACKEND_MAX, 'y', -ESTALE },
+		{ PLAN_BACKEND_MAX + 1, 'y', 0 }, /* cut before it differs */
+		{ SYSFS_BACKEND_MAX - 1, 0, 0 },
+	};
+	char text[SYSFS_BACKEND_MAX + 1] = "";
+	size_t len = backends[_i].len;
+	struct sysfs_identity id;
+	struct sysfs_device d;
+	int sys = tree_new();
+	struct err e;
+
+	memset(text, 'x', len);
+	tree_put(sys, "block/nbd7/pid", "12\n");
+	tree_put(sys, "block/nbd7/backend", text);
+	tree_put(sys, "block/nbd7/dev", "43:7\n");
+	err_clear(&e);
+	assert_ok(sysfs_attachment(sys, 7, &d, &e), e);
+	sysfs_identify(&d, &id);
+	ck_assert_uint_eq(strlen(id.backend), len < PLAN_BACKEND_MAX ? len : PLAN_BACKEND_MAX);
+	if (backends[_i].other) {
+		text[len - 1] = backends[_i].other;
+		tree_put(sys, "block/nbd7/backend", text);
+	}
+	ck_assert_int_eq(sysfs_check_identity(sys, &id, &e), backends[_i].code);
 	close(sys);
 }
 END_TEST
@@ -232,6 +292,91 @@ START_TEST(no_block)
 	assert_error(sysfs_loop(sys, 0, name, sizeof(name), &e), ENOENT, &e, "/sys/block");
 	assert_error(sysfs_limits_write(sys, 0, &l, &e), ENOENT, &e, "/sys/block");
 	close(sys);
+}
+END_TEST
+
+START_TEST(parse_dev)
+{
+	static const struct {
+		const char *text;
+		bool good;
+		unsigned major_nr, minor_nr;
+	} rows[] = {
+		{ "43:0", true, 43, 0 },
+		{ "0:33", true, 0, 33 },
+		{ "4095:1048575", true, 4095, 1048575 },
+		{ "4096:0", false, 0, 0 },
+		{ "43:1048576", false, 0, 0 },
+		{ "4294967339:1", false, 0, 0 },
+		{ "43:4294967296", false, 0, 0 },
+		{ "", false, 0, 0 },
+		{ "43", false, 0, 0 },
+		{ ":", false, 0, 0 },
+		{ "43:", false, 0, 0 },
+		{ ":0", false, 0, 0 },
+		{ "43:0:1", false, 0, 0 },
+		{ "43:0 ", false, 0, 0 },
+		{ " 43:0", false, 0, 0 },
+		{ "-1:0", false, 0, 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		dev_t dev = makedev(7, 11), want = makedev(7, 11);
+		char text[32];
+
+		strcpy(text, rows[i].text);
+		if (rows[i].good)
+			want = makedev(rows[i].major_nr, rows[i].minor_nr);
+		ck_assert_msg(sysfs_parse_dev(text, &dev) == rows[i].good, "%s", rows[i].text);
+		ck_assert_uint_eq(dev, want);
+	}
+}
+END_TEST
+
+START_TEST(strip_deleted)
+{
+	static const char *const rows[][2] = {
+		{ "/dev/nbd0 (deleted)", "/dev/nbd0" },
+		{ "x (deleted)", "x" },
+		{ "x (deleted) (deleted)", "x (deleted)" },
+		{ " (deleted)", " (deleted)" },
+		{ "(deleted)", "(deleted)" },
+		{ "/dev/nbd0 (deleted) ", "/dev/nbd0 (deleted) " },
+		{ "/dev/nbd0", "/dev/nbd0" },
+		{ "", "" },
+	};
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		strcpy(path, rows[i][0]);
+		sysfs_strip_deleted(path);
+		ck_assert_str_eq(path, rows[i][1]);
+	}
+}
+END_TEST
+
+START_TEST(open_a_directory_as_a_stream)
+{
+	unsigned before = leak_fds();
+	int sys = tree_new();
+	struct dirent *entry;
+	DIR *dir;
+
+	tree_put(sys, "block/file", "");
+	dir = sysfs_opendir(sys, "block");
+	ck_assert_ptr_nonnull(dir);
+	ck_assert(fcntl(dirfd(dir), F_GETFD) & FD_CLOEXEC);
+	do
+		entry = readdir(dir);
+	while (entry && strcmp(entry->d_name, "file"));
+	ck_assert_ptr_nonnull(entry);
+	closedir(dir);
+	ck_assert_ptr_null(sysfs_opendir(sys, "block/file"));
+	ck_assert_int_eq(errno, ENOTDIR);
+	ck_assert_ptr_null(sysfs_opendir(sys, "none"));
+	ck_assert_int_eq(errno, ENOENT);
+	close(sys);
+	ck_assert_uint_eq(leak_fds(), before);
 }
 END_TEST
 
@@ -281,9 +426,7 @@ static const struct {
 	{ "queue/logical_block_size", "4294967296\n" },
 	{ "queue/minimum_io_size", "0x200\n" },
 	{ "queue/max_sectors_kb", "many\n" },
-	{ "queue/max_hw_sectors_kb", " 1\n" },
 	{ "queue/write_zeroes_max_bytes", "18446744073709551616\n" },
-	{ "queue/rotational", "yes\n" },
 };
 
 START_TEST(device_malformed)
@@ -302,9 +445,8 @@ START_TEST(device_malformed)
 }
 END_TEST
 
-static const char *const attributes[] = {
-	"size", "ro", "dev", "pid", "backend", "queue/max_sectors_kb", "queue/write_cache"
-};
+static const char *const attributes[] = { "size", "ro",      "dev",
+					  "pid",  "backend", "queue/max_sectors_kb" };
 
 /* An attribute that is there and cannot be read is not the same as one that is lacking. */
 START_TEST(device_unreadable)
@@ -367,7 +509,7 @@ END_TEST
 START_TEST(indices)
 {
 	static const char *const names[] = {
-		"nbd10", "nbd2",   "nbd0", "nbd1048575", /* and what is none: */
+		"nbd10", "nbd2",   "nbd0", "nbd1048575", /* the rest are no disks */
 		"nbd01", "nbd0p1", "nbdx", "nbd1048576", "nbd",           "nbd-1",
 		"nbd+1", "nbd 1",  "sda",  "xnbd0",      "nbd4294967296",
 	};
@@ -523,7 +665,7 @@ START_TEST(holder)
 		close(sys);
 	}
 
-	/* As on a running system: the directories are there, empty but for one. */
+	/* A running system has the directories, and only one is not empty. */
 	sys = tree_copy("sysfs/partitions");
 	tree_mkdir(sys, "block/nbd0/holders");
 	tree_mkdir(sys, "block/nbd0/nbd0p1/holders");
@@ -581,7 +723,7 @@ START_TEST(loop)
 END_TEST
 
 /* busy: recorded after 58 reads, 7 writes, a discard and a flush. */
-START_TEST(finished)
+START_TEST(traffic)
 {
 	static const struct {
 		const char *stat;
@@ -593,46 +735,45 @@ START_TEST(finished)
 		/* kernels without counts of flushes, and of discards */
 		{ "5 100 100 100 7 100 100 100 1 100 100 9 100 100 100\n", 21 },
 		{ "5 100 100 100 7 100 100 100 1 100 100\n", 12 },
-		/* and with what may come after them */
+		/* later kernels may have more */
 		{ "1 0 0 0 2 0 0 0 9 9 9 4 9 9 9 8 9 9 9 9 9 9\n", 15 },
 		{ "18446744073709551615 0 0 0 0\n", UINT64_MAX },
 	};
 	int sys = tree_recorded("sysfs/busy"), r;
-	struct sysfs_traffic traffic;
-	uint64_t n = 4711;
+	struct sysfs_traffic t = { .requests = 4711 };
 	struct err e;
 
 	err_clear(&e);
-	r = sysfs_finished(sys, 0, &n, &e);
+	r = sysfs_traffic(sys, 0, &t, &e);
 	assert_ok(r, e);
-	ck_assert_uint_eq(n, 58 + 7 + 1 + 1);
-	r = sysfs_finished(sys, 1, &n, &e);
+	ck_assert_uint_eq(t.requests, 58 + 7 + 1 + 1);
+	r = sysfs_traffic(sys, 1, &t, &e);
 	assert_ok(r, e);
-	ck_assert_uint_eq(n, 0);
+	ck_assert_uint_eq(t.requests, 0);
 	close(sys);
 
 	sys = tree_copy("sysfs/attached");
-	n = 4711;
-	r = sysfs_finished(sys, 0, &n, &e);
+	t.requests = 4711;
+	r = sysfs_traffic(sys, 0, &t, &e);
 	assert_ok(r, e);
-	ck_assert_uint_eq(n, 0);
+	ck_assert_uint_eq(t.requests, 0);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		tree_put(sys, "block/nbd0/stat", cases[i].stat);
-		r = sysfs_finished(sys, 0, &n, &e);
+		r = sysfs_traffic(sys, 0, &t, &e);
 		assert_ok(r, e);
-		ck_assert_msg(n == cases[i].requests, "%s: %llu", cases[i].stat,
-			      (unsigned long long)n);
+		ck_assert_msg(t.requests == cases[i].requests, "%s: %llu", cases[i].stat,
+			      (unsigned long long)t.requests);
 	}
 	tree_put(sys, "block/nbd0/stat", "5 1 100 3 7 1 11 3 4 1 1\n");
-	ck_assert_int_eq(sysfs_traffic(sys, 0, &traffic, &e), 0);
-	ck_assert_uint_eq(traffic.requests, 12);
-	ck_assert_uint_eq(traffic.bytes, 111 * 512);
-	ck_assert_uint_eq(traffic.inflight, 4);
+	ck_assert_int_eq(sysfs_traffic(sys, 0, &t, &e), 0);
+	ck_assert_uint_eq(t.requests, 12);
+	ck_assert_uint_eq(t.bytes, 111 * 512);
+	ck_assert_uint_eq(t.inflight, 4);
 	close(sys);
 }
 END_TEST
 
-START_TEST(finished_malformed)
+START_TEST(traffic_malformed)
 {
 	static const char *const cases[] = {
 		"",
@@ -645,19 +786,19 @@ START_TEST(finished_malformed)
 		"18446744073709551616 0 0 0 0\n",
 	};
 	int sys = tree_copy("sysfs/attached");
-	uint64_t n;
+	struct sysfs_traffic t;
 	struct err e;
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		tree_put(sys, "block/nbd0/stat", cases[i]);
 		err_clear(&e);
-		n = 4711;
-		assert_error(sysfs_finished(sys, 0, &n, &e), EINVAL, &e, "/sys/block/nbd0/stat");
-		ck_assert_uint_eq(n, 0);
+		t.requests = 4711;
+		assert_error(sysfs_traffic(sys, 0, &t, &e), EINVAL, &e, "/sys/block/nbd0/stat");
+		ck_assert_uint_eq(t.requests, 0);
 	}
 	unlinkat(sys, "block/nbd0/stat", 0);
 	tree_mkdir(sys, "block/nbd0/stat");
-	assert_error(sysfs_finished(sys, 0, &n, &e), EISDIR, &e, "/sys/block/nbd0/stat");
+	assert_error(sysfs_traffic(sys, 0, &t, &e), EISDIR, &e, "/sys/block/nbd0/stat");
 	close(sys);
 }
 END_TEST
@@ -680,7 +821,7 @@ START_TEST(no_descriptors)
 		struct err e[6];
 		unsigned *v;
 		char name[8];
-		uint64_t requests;
+		struct sysfs_traffic t;
 		size_t n, found;
 		int r[6];
 
@@ -692,14 +833,14 @@ START_TEST(no_descriptors)
 		r[2] = sysfs_partitions(sys, 0, NULL, 0, &found, &e[2]);
 		r[3] = sysfs_holder(sys, 0, name, sizeof(name), &e[3]);
 		r[4] = sysfs_loop(sys2, 0, name, sizeof(name), &e[4]);
-		r[5] = sysfs_finished(sys2, 0, &requests, &e[5]);
+		r[5] = sysfs_traffic(sys2, 0, &t, &e[5]);
 		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
 		ck_assert(r[0] == -EMFILE || (r[0] == 0 && d.present && d.size));
 		ck_assert(r[1] == -EMFILE || (r[1] == 0 && n == 1));
 		ck_assert(r[2] == -EMFILE || (r[2] == 0 && found == 2));
 		ck_assert(r[3] == -EMFILE || r[3] == 1);
 		ck_assert(r[4] == -EMFILE || r[4] == 1);
-		ck_assert(r[5] == -EMFILE || (r[5] == 0 && requests == 3));
+		ck_assert(r[5] == -EMFILE || (r[5] == 0 && t.requests == 3));
 		if (!r[1])
 			free(v);
 		for (size_t i = 0; i < 6; i++)
@@ -714,7 +855,7 @@ START_TEST(no_descriptors)
 }
 END_TEST
 
-/* --- limits ---------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 #define QUEUE "block/nbd0/queue/"
 
@@ -837,11 +978,11 @@ static const char *written(int fd)
 }
 
 static const struct {
-	const char *name;           /* the file that does not do as it is told */
-	const char *before, *after; /* what it says; after NULL: it cannot be written */
+	const char *name;           /* attribute that does not take what is written */
+	const char *before, *after; /* contents; after NULL: it cannot be written */
 	struct sysfs_limits l;
 	int code;
-	const char *words; /* of the error, or what was written where code is 0 */
+	const char *words; /* part of the error, or the text written where code is 0 */
 } stubborn[] = {
 	/* Larger than the server takes: unsafe. */
 	{ "max_sectors_kb", "1280", NULL, { 512, true, false, 0 }, EPERM, "write 512 to" },
@@ -975,7 +1116,7 @@ START_TEST(limits_absent)
 }
 END_TEST
 
-/* Of the one device, and without one nothing happens. */
+/* One device gets the event. Without the device nothing happens. */
 START_TEST(announce)
 {
 	int sys = tree_new();
@@ -1009,6 +1150,11 @@ Suite *unit_suite(void)
 	tcase_add_test(read, device_bare);
 	tcase_add_test(read, no_block);
 	tcase_add_test(read, open_directory);
+	tcase_add_test(read, parse_dev);
+	tcase_add_test(read, strip_deleted);
+	tcase_add_test(read, open_a_directory_as_a_stream);
+	tcase_add_loop_test(read, identity, 0, COUNT(identities));
+	tcase_add_loop_test(read, identity_of, 0, 7);
 	tcase_add_loop_test(read, device_malformed, 0, COUNT(malformed));
 	tcase_add_loop_test(read, device_unreadable, 0, COUNT(attributes));
 	tcase_add_test(read, disk_is_no_directory);
@@ -1020,8 +1166,8 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(read, is_part, 0, COUNT(part_names));
 	tcase_add_test(read, holder);
 	tcase_add_test(read, loop);
-	tcase_add_test(read, finished);
-	tcase_add_test(read, finished_malformed);
+	tcase_add_test(read, traffic);
+	tcase_add_test(read, traffic_malformed);
 	tcase_add_test(read, no_descriptors);
 	suite_add_tcase(s, read);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/client.h"
 
 #include <errno.h>
@@ -56,7 +57,7 @@ static void say_status(struct script *s, uint64_t cookie)
 	bytes_put_u32(&s->w, 3);
 }
 
-/* --- a server of one connection, in a child ----------------------------------------------------- */
+/* --- a server of one connection, in a child --------------------------------------------------- */
 
 struct server {
 	struct loopback at;
@@ -121,27 +122,32 @@ static void server_end(struct server *v, const char *said, size_t len)
 	ck_assert_mem_eq(buf, said, len);
 }
 
-static void request(struct target *rq, const struct server *v)
+struct request {
+	struct settings settings;
+	struct metactx contexts;
+};
+
+static void request(struct request *rq, const struct server *v)
 {
 	struct err e;
 
 	memset(rq, 0, sizeof(*rq));
-	rq->goal = NEG_GOAL_QUERY;
-	rq->timeout_ms = LONG_MS;
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
 	if (v) {
-		strcpy(rq->where.host, "127.0.0.1");
-		strcpy(rq->where.port, v->at.port);
+		strcpy(rq->settings.servers[0].host, "127.0.0.1");
+		strcpy(rq->settings.servers[0].port, v->at.port);
 	}
-	strcpy(rq->where.export, "disk");
+	strcpy(rq->settings.servers[0].export, "disk");
 	ck_assert_int_eq(metactx_add(&rq->contexts, "base:allocation", 15, &e), 0);
 }
 
-static struct client *open_session(const struct target *rq)
+static struct client *open_session(const struct request *rq)
 {
 	struct client *s = NULL;
 	struct err e = { 0 };
 
-	ck_assert_msg(!client_open(&s, rq, -1, &e), "%s", e.text);
+	ck_assert_msg(!client_open(&s, &rq->settings, &rq->contexts, -1, &e), "%s", e.text);
 	ck_assert_ptr_nonnull(s);
 	ck_assert_uint_eq(s->link.export.size, 1 << 20);
 	ck_assert(s->link.export.structured);
@@ -184,13 +190,16 @@ static void expect_error(int ret, int code, enum err_kind kind, const char *begi
 	ck_assert_msg(strstr(e->text, part) != NULL, "%s", e->text);
 }
 
-/* --- tests -------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
-/* Two requests, the second before the reply to the first is consumed; with a farewell of our own and without. */
+/*
+ * Two requests, the second before the reply to the first is consumed; with a farewell of our own
+ * and without.
+ */
 START_TEST(two_requests)
 {
 	unsigned before = leak_fds();
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	static struct script says;
 	struct server v;
 	struct client *s;
@@ -245,7 +254,7 @@ START_TEST(what_goes_wrong)
 		{ "closed the connection", ECONNRESET, ERR_UNREACHABLE, HANGS_UP, false },
 	};
 	const bool slow = table[_i].what == SILENT || table[_i].what == DRIPS;
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
 	long long began, took;
@@ -289,7 +298,7 @@ END_TEST
 
 START_TEST(it_can_be_cancelled)
 {
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	static struct script says;
 	struct transmission_buf b;
 	struct client *s;
@@ -317,7 +326,7 @@ END_TEST
 
 START_TEST(a_failed_handshake_leaves_nothing)
 {
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	struct client *s = (void *)rq;
 	static struct script says;
@@ -330,8 +339,8 @@ START_TEST(a_failed_handshake_leaves_nothing)
 	say_reply(&says, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK, NULL, 0);
 	server_start(&v, &says, says.w.len, true);
 	request(rq, &v);
-	expect_error(client_open(&s, rq, -1, &e), ENOENT, ERR_REFUSED, v.at.text,
-		     "no meta context \"base:allocation\"", &e);
+	expect_error(client_open(&s, &rq->settings, &rq->contexts, -1, &e), ENOENT, ERR_REFUSED,
+		     v.at.text, "no meta context \"base:allocation\"", &e);
 	ck_assert_ptr_null(s);
 	client_close(s);
 	server_end(&v, NULL, 0);
@@ -348,7 +357,7 @@ START_TEST(a_command)
 	char serve[] = "cat \"$1\"; exec cat >/dev/null";
 	char end[] = "cat \"$1\"; head -c \"$2\" >/dev/null; echo out of paper >&2";
 	char *argv[] = { sh, c, _i ? end : serve, sh, file, all, NULL };
-	struct target *rq = malloc(sizeof(*rq));
+	struct request *rq = malloc(sizeof(*rq));
 	unsigned before = leak_fds();
 	static struct script says;
 	struct transmission_buf b;
@@ -364,7 +373,7 @@ START_TEST(a_command)
 	ck_assert_int_eq(write(fd, says.data, says.w.len), (ssize_t)says.w.len);
 	close(fd);
 	request(rq, NULL);
-	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(settings_set_command(&rq->settings, argv, "disk", &e), 0);
 	s = open_session(rq);
 	ck_assert_int_gt(s->link.command, 0);
 	unlink(file);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/connect.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@
 
 #include "../leak.h"
 #include "../loopback.h"
+#include "../nbdserver.h"
 #include "../say.h"
 #include "net/blocking_child.h"
 #include "../tree.h"
@@ -21,183 +23,25 @@
 #include "proto/wire.h"
 
 enum {
-	LIMIT_MS = 400,  /* of connect_open, where it is to run out */
-	STEPS_MS = 2000, /* where it is to run out at a later step: enough for those before */
-	LONG_MS = 60000, /* where it is not */
-	SOON_MS = 20000, /* what comes at once comes before that, on the busiest machine */
+	LIMIT_MS = 400,  /* limit of connect_open that runs out */
+	STEPS_MS = 2000, /* runs out at a later step: enough for those before */
 	HELD = 16,
 };
 
-/* What the client says for the export "disk". */
-#define CLIENT_FLAGS             "\0\0\0\3"
-#define OPTION_GO                "IHAVEOPT\0\0\0\7\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
-#define OPTION_INFO              "IHAVEOPT\0\0\0\6\0\0\0\x12\0\0\0\4disk\0\4\0\0\0\1\0\2\0\3"
-#define OPTION_LIST              "IHAVEOPT\0\0\0\3\0\0\0\0"
-#define OPTION_STRUCTURED_REPLY  "IHAVEOPT\0\0\0\10\0\0\0\0"
-#define OPTION_LIST_META_CONTEXT "IHAVEOPT\0\0\0\11\0\0\0\14\0\0\0\4disk\0\0\0\0"
-#define OPTION_ABORT             "IHAVEOPT\0\0\0\2\0\0\0\0"
-#define OPTION_EXPORT_NAME       "IHAVEOPT\0\0\0\1\0\0\0\4disk"
-#define REQUEST_DISC             "\x25\x60\x95\x13\0\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-#define SAID                     CLIENT_FLAGS OPTION_GO
-#define LENGTH(literal)          (sizeof(literal) - 1)
+/* --- other requests --------------------------------------------------------------------------- */
 
-/* --- a server of one connection, in a child --------------------------------------------------- */
-
-struct step {
-	enum { END, EXPECT, SEND, DRIP, SLEEP } op;
-	size_t len; /* EXPECT: bytes to wait for, SEND and DRIP: of data */
-	const void *data;
-	int ms; /* SLEEP: how long, DRIP: after each byte */
-};
-
-struct server {
-	pid_t pid;
-	int heard; /* pipe with all the bytes it gets */
-};
-
-enum { LISTENED_TO_THE_END, HUNG_UP, CUT_OFF };
-
-static bool hear(int fd, int heard, size_t len, int *how)
-{
-	while (len) {
-		uint8_t buf[4096];
-		ssize_t n = read(fd, buf, len < sizeof(buf) ? len : sizeof(buf));
-
-		if (n <= 0) {
-			*how = n ? CUT_OFF : HUNG_UP;
-			return false;
-		}
-		if (write(heard, buf, (size_t)n) != n)
-			return false;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-/* Returns how the client left: before the script's end, after it, or by a reset. */
-static int play(int fd, int heard, const struct step *step)
-{
-	int how = CUT_OFF;
-
-	for (; step->op != END; step++) {
-		switch (step->op) {
-		case EXPECT:
-			if (!hear(fd, heard, step->len, &how))
-				return how;
-			break;
-		case SEND:
-			if (send(fd, step->data, step->len, MSG_NOSIGNAL) < 0)
-				return CUT_OFF;
-			break;
-		case DRIP:
-			for (size_t i = 0; i < step->len; i++) {
-				if (send(fd, (const uint8_t *)step->data + i, 1, MSG_NOSIGNAL) < 0)
-					return CUT_OFF;
-				poll(NULL, 0, step->ms);
-			}
-			break;
-		default:
-			poll(NULL, 0, step->ms);
-			break;
-		}
-	}
-	return LISTENED_TO_THE_END;
-}
-
-/* Serves the next client by the script; after it, closes, or listens until the client leaves. */
-static void server_start(struct server *s, int listener, const struct step *script, bool listen_on)
-{
-	int fds[2];
-
-	ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
-	s->heard = fds[0];
-	s->pid = fork();
-	ck_assert_int_ge(s->pid, 0);
-	if (!s->pid) {
-		int fd, how;
-
-		alarm(55);
-		close(fds[0]);
-		fd = accept(listener, NULL, NULL);
-		close(listener);
-		how = play(fd, fds[1], script);
-		if (how == LISTENED_TO_THE_END && listen_on) {
-			hear(fd, fds[1], SIZE_MAX, &how);
-			how = how == HUNG_UP ? LISTENED_TO_THE_END : how;
-		}
-		_exit(how);
-	}
-	close(fds[1]);
-}
-
-/* The server's end: how the client left, and what it said as a whole. */
-static void server_end(struct server *s, int how, const char *said, size_t len)
-{
-	uint8_t buf[8192];
-	size_t used = 0;
-	int status;
-
-	for (;;) {
-		ssize_t n = read(s->heard, buf + used, sizeof(buf) - used);
-
-		ck_assert_int_ge(n, 0);
-		if (!n)
-			break;
-		used += (size_t)n;
-		ck_assert_uint_lt(used, sizeof(buf));
-	}
-	close(s->heard);
-	ck_assert_int_eq(waitpid(s->pid, &status, 0), s->pid);
-	ck_assert(WIFEXITED(status));
-	ck_assert_int_eq(WEXITSTATUS(status), how);
-	ck_assert_uint_eq(used, len);
-	if (len)
-		ck_assert_mem_eq(buf, said, len);
-}
-
-/* Of a connection that turned out not to be wanted: it says all or, if it was that early, nothing. */
-static void server_end_politely(struct server *s)
-{
-	struct pollfd p = { .fd = s->heard, .events = POLLIN };
-
-	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
-	if (p.revents & POLLIN)
-		server_end(s, LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
-	else
-		server_end(s, HUNG_UP, "", 0);
-}
-
-/* Without a look at how it ended. */
-static void server_kill(struct server *s)
-{
-	close(s->heard);
-	kill(s->pid, SIGKILL);
-	waitpid(s->pid, NULL, 0);
-}
-
-/* --- requests --------------------------------------------------------------------------------- */
-
-static void request(struct target *rq, enum neg_goal goal, const struct loopback *l)
+static void request_unix(struct request *rq, enum neg_goal goal, const char *path)
 {
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.host, "127.0.0.1");
-	strcpy(rq->where.port, l->port);
-	strcpy(rq->where.export, "disk");
+	rq->settings.server_count = 1;
+	rq->settings.connect_timeout_ms = LONG_MS;
+	rq->settings.servers[0].transport = URI_UNIX;
+	strcpy(rq->settings.servers[0].path, path);
+	strcpy(rq->settings.servers[0].export, "disk");
 }
 
-static void request_unix(struct target *rq, enum neg_goal goal, const char *path)
-{
-	memset(rq, 0, sizeof(*rq));
-	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	rq->where.transport = URI_UNIX;
-	strcpy(rq->where.path, path);
-	strcpy(rq->where.export, "disk");
-}
-
-static void request_command(struct target *rq, enum neg_goal goal, const char *const words[])
+static void request_command(struct request *rq, enum neg_goal goal, const char *const words[])
 {
 	char copy[2048], *argv[8] = { NULL };
 	struct err e = { 0 };
@@ -205,50 +49,18 @@ static void request_command(struct target *rq, enum neg_goal goal, const char *c
 
 	memset(rq, 0, sizeof(*rq));
 	rq->goal = goal;
-	rq->timeout_ms = LONG_MS;
-	strcpy(rq->where.export, "disk");
+	rq->settings.connect_timeout_ms = LONG_MS;
+	strcpy(rq->settings.servers[0].export, "disk");
 	for (size_t i = 0; words[i]; i++) {
 		ck_assert_uint_lt(i, 7);
 		argv[i] = copy + used;
 		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
 		ck_assert_uint_le(used, sizeof(copy));
 	}
-	ck_assert_int_eq(target_set_command(rq, argv, &e), 0);
+	ck_assert_int_eq(settings_set_command(&rq->settings, argv, "disk", &e), 0);
 }
 
 #define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
-
-static void expect_nothing_held(const struct connections *rs)
-{
-	ck_assert_uint_eq(rs->count, 0);
-	ck_assert_int_eq(rs->command, 0);
-	ck_assert_int_eq(rs->command_log, -1);
-}
-
-/* A request that fails: nothing is held, nothing is left. */
-static void expect_failure(const struct target *rq, int cancel_fd, int code, enum err_kind kind,
-			   struct err *e)
-{
-	unsigned before = leak_fds();
-	struct connections rs;
-	int ret;
-
-	memset(e, 0, sizeof(*e));
-	memset(&rs, 0x5a, sizeof(rs));
-	ret = connect_open(rq, cancel_fd, NULL, NULL, &rs, e);
-	ck_assert_msg(ret == -code, "returns %d: %s", ret, e->text);
-	ck_assert_int_eq(e->code, code);
-	ck_assert_msg(e->kind == kind, "kind %d: %s", (int)e->kind, e->text);
-	expect_nothing_held(&rs);
-	ck_assert_uint_eq(leak_fds(), before);
-}
-
-static void expect_text(const struct err *e, const char *begin, const char *part)
-{
-	ck_assert_msg(!strncmp(e->text, begin, strlen(begin)), "\"%s\" does not begin with \"%s\"",
-		      e->text, begin);
-	ck_assert_msg(strstr(e->text, part) != NULL, "no \"%s\" in \"%s\"", part, e->text);
-}
 
 static void expect_disk(const struct export *x)
 {
@@ -296,7 +108,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -311,7 +123,7 @@ START_TEST(go_reads_not_one_byte_too_many)
 		     true);
 	request(&rq, NEG_GOAL_GO, &l);
 	memset(&rs, 0x5a, sizeof(rs));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_ge(rs.fds[0], 0);
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	ck_assert(fcntl(rs.fds[0], F_GETFD) & FD_CLOEXEC);
@@ -335,7 +147,7 @@ START_TEST(go_byte_by_byte)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -345,7 +157,7 @@ START_TEST(go_byte_by_byte)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 1 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	expect_disk(&rs.export);
 	expect_read(rs.fds[0], "!");
 	connections_close(&rs, false);
@@ -361,7 +173,7 @@ START_TEST(go_over_a_unix_socket)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int listener;
@@ -373,7 +185,7 @@ START_TEST(go_over_a_unix_socket)
 	server_start(&server, listener,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_str_eq(rs.peer, "local");
 	ck_assert_int_eq(fcntl(rs.fds[0], F_GETFL) & O_NONBLOCK, 0);
 	expect_disk(&rs.export);
@@ -393,7 +205,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int kept;
@@ -403,7 +215,7 @@ START_TEST(close_leaves_the_kernel_its_connection)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
 	ck_assert_uint_eq(rs.count, 0);
@@ -423,7 +235,7 @@ START_TEST(close_after_the_server_has_gone)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -435,7 +247,7 @@ START_TEST(close_after_the_server_has_gone)
 					    { .op = END } },
 		     false);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	server_end(&server, LISTENED_TO_THE_END, CLIENT_FLAGS OPTION_GO,
 		   LENGTH(CLIENT_FLAGS OPTION_GO));
 	send(rs.fds[0], "x", 1, MSG_NOSIGNAL);
@@ -461,7 +273,7 @@ START_TEST(dripping_server)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -476,7 +288,7 @@ START_TEST(dripping_server)
 	server_start(&server, listener,
 		     (const struct step[]){ { DRIP, s.w.len, s.data, 50 }, { .op = END } }, true);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -511,7 +323,7 @@ START_TEST(limits_while_bytes_are_there)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -528,8 +340,8 @@ START_TEST(limits_while_bytes_are_there)
 	if (_i)
 		d.cancel = fds[1];
 	else
-		rq.timeout_ms = LIMIT_MS;
-	ck_assert_int_eq(connect_open(&rq, fds[0], dawdle, &d, &rs, &e),
+		rq.settings.connect_timeout_ms = LIMIT_MS;
+	ck_assert_int_eq(connect_open(&rq.settings, rq.goal, fds[0], dawdle, &d, &rs, &e),
 			 _i ? -ECANCELED : -ETIMEDOUT);
 	/* none, where the machine is so busy that time is over before */
 	ck_assert_uint_le(d.items, 1);
@@ -544,7 +356,7 @@ END_TEST
 START_TEST(silent_server)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int listener;
@@ -553,7 +365,7 @@ START_TEST(silent_server)
 	new_path(path, sizeof(path), "s");
 	listener = loopback_unix(path, 1);
 	request_unix(&rq, NEG_GOAL_GO, path);
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, LIMIT_MS);
@@ -568,7 +380,7 @@ START_TEST(server_that_falls_silent)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 
@@ -577,7 +389,7 @@ START_TEST(server_that_falls_silent)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -591,7 +403,7 @@ END_TEST
 START_TEST(server_that_cannot_be_reached)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	long long start;
 	int held[HELD];
@@ -600,7 +412,7 @@ START_TEST(server_that_cannot_be_reached)
 	loopback_open(&l, 0);
 	held_count = loopback_fill(&l, held, HELD);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.timeout_ms = STEPS_MS;
+	rq.settings.connect_timeout_ms = STEPS_MS;
 	start = monotonic_ms();
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_in_time(start, STEPS_MS);
@@ -613,12 +425,12 @@ END_TEST
 START_TEST(no_time_for_a_look_up)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request(&rq, NEG_GOAL_GO, &l);
-	strcpy(rq.where.host, "localhost"); /* an address is not looked up */
-	rq.timeout_ms = 0;
+	strcpy(rq.settings.servers[0].host, "localhost"); /* an address is not looked up */
+	rq.settings.connect_timeout_ms = 0;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "localhost:1: look up its addresses", "not done within 0 s");
 }
@@ -660,7 +472,7 @@ START_TEST(cancelled)
 	};
 	long long start = monotonic_ms();
 	unsigned held_count = 0;
-	struct target rq;
+	struct request rq;
 	struct loopback l;
 	int held[HELD], fd;
 	struct err e;
@@ -690,7 +502,7 @@ START_TEST(cancelled_while_bytes_come)
 	char path[URI_PATH_MAX + 1];
 	static struct script s;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 	int fd, listener;
 	pid_t pid;
@@ -715,7 +527,7 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	int fds[2];
@@ -726,7 +538,8 @@ START_TEST(quiet_cancel_fd_does_not_disturb)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_GO, &l);
-	ck_assert_msg(!connect_open(&rq, fds[0], NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, fds[0], NULL, NULL, &rs, &e), "%s",
+		      e.text);
 	connections_close(&rs, false);
 	server_kill(&server);
 	close(fds[0]);
@@ -741,7 +554,7 @@ START_TEST(server_that_closes)
 {
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	loopback_open(&l, 1);
@@ -760,7 +573,7 @@ START_TEST(server_that_closes_in_the_middle)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -784,7 +597,7 @@ END_TEST
 START_TEST(nobody_there)
 {
 	struct loopback l;
-	struct target rq;
+	struct request rq;
 	char expected[160];
 	struct err e;
 
@@ -802,7 +615,7 @@ END_TEST
 START_TEST(no_unix_socket_there)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	new_path(path, sizeof(path), "absent");
@@ -815,13 +628,13 @@ END_TEST
 START_TEST(no_such_host)
 {
 	struct loopback l = { .port = "1" };
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* a label longer than 63 bytes: no name server is asked */
 	request(&rq, NEG_GOAL_GO, &l);
-	memset(rq.where.host, 'h', 64);
-	strcpy(rq.where.host + 64, ".invalid.");
+	memset(rq.settings.servers[0].host, 'h', 64);
+	strcpy(rq.settings.servers[0].host + 64, ".invalid.");
 	expect_failure(&rq, -1, EHOSTUNREACH, ERR_UNREACHABLE, &e);
 	expect_text(&e, "hhhh", ":1: look up host hhhh");
 	ck_assert(leak_no_child());
@@ -849,7 +662,7 @@ START_TEST(refusals)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	say_greeting(&s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -871,21 +684,21 @@ END_TEST
 START_TEST(bad_credentials_are_found_before_connecting)
 {
 	char path[URI_PATH_MAX + 1];
-	struct target rq;
+	struct request rq;
 	struct pollfd p[2];
 	struct loopback l;
 	struct err e;
 
 	loopback_open(&l, 4);
 	request(&rq, NEG_GOAL_GO, &l);
-	rq.where.tls = true;
-	strcpy(rq.tls.psk_file, "/no/such/keys.psk");
+	rq.settings.servers[0].tls = true;
+	strcpy(rq.settings.tls.psk_file, "/no/such/keys.psk");
 	expect_failure(&rq, -1, ENOENT, ERR_TLS, &e);
 	expect_text(&e, l.text, "/no/such/keys.psk");
 
 	new_path(path, sizeof(path), "s");
 	request_unix(&rq, NEG_GOAL_INFO, path);
-	rq.where.tls = true;
+	rq.settings.servers[0].tls = true;
 	p[0] = (struct pollfd){ .fd = l.fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = loopback_unix(path, 4), .events = POLLIN };
 	expect_failure(&rq, -1, EINVAL, ERR_USAGE, &e);
@@ -914,7 +727,7 @@ START_TEST(list)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -928,7 +741,8 @@ START_TEST(list)
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_LIST, &l);
 	/* the second time nobody wants them */
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	ck_assert_str_eq(items, _i ? "" : "[disk|the first][|][other|]");
 	expect_nothing_held(&rs);
 	ck_assert_str_eq(rs.peer, l.text);
@@ -947,7 +761,7 @@ START_TEST(info_says_farewell)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -962,7 +776,8 @@ START_TEST(info_says_farewell)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, _i ? NULL : collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, _i ? NULL : collect, items, &rs, &e),
+		      "%s", e.text);
 	expect_disk(&rs.export);
 	ck_assert_str_eq(items, _i ? "" : "[x:y|]");
 	ck_assert(rs.export.structured && rs.export.has_contexts);
@@ -997,7 +812,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	static struct script s;
 	struct loopback l;
 	struct server server;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 
@@ -1012,7 +827,7 @@ START_TEST(info_from_an_old_server_ends_with_a_request)
 	server_start(&server, l.fd,
 		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
 	request(&rq, NEG_GOAL_INFO, &l);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_uint_eq(rs.export.size, 4096);
 	ck_assert_uint_eq(rs.export.flags, NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
 	ck_assert(rs.export.by_export_name);
@@ -1052,7 +867,7 @@ START_TEST(go_with_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -1063,7 +878,7 @@ START_TEST(go_with_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	ck_assert_int_gt(rs.command, 0);
 	ck_assert_int_ge(rs.command_log, 0);
 	ck_assert_str_eq(rs.peer, "local");
@@ -1082,7 +897,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	pid_t pid;
@@ -1092,7 +907,7 @@ START_TEST(close_leaves_the_kernel_its_command)
 	command_files(&s, says, heard, sizeof(says));
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	pid = rs.command;
 	kept = dup(rs.fds[0]);
 	connections_close(&rs, true);
@@ -1113,7 +928,7 @@ START_TEST(command_that_does_not_leave)
 {
 	char says[PATH_MAX], heard[PATH_MAX];
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	long long start;
@@ -1125,7 +940,7 @@ START_TEST(command_that_does_not_leave)
 	request_command(&rq, NEG_GOAL_GO,
 			WORDS("/bin/sh", "-c", "trap '' TERM; cat \"$1\"; exec sleep 1000", "sh",
 			      says));
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e), "%s", e.text);
 	start = monotonic_ms();
 	connections_close(&rs, false);
 	ck_assert_int_ge(monotonic_ms() - start, 2000);
@@ -1140,7 +955,7 @@ START_TEST(list_of_a_command)
 {
 	char says[PATH_MAX], heard[PATH_MAX], items[256] = "";
 	static struct script s;
-	struct target rq;
+	struct request rq;
 	struct connections rs;
 	struct err e = { 0 };
 	unsigned before;
@@ -1152,7 +967,8 @@ START_TEST(list_of_a_command)
 	before = leak_fds();
 	request_command(&rq, NEG_GOAL_LIST,
 			WORDS("/bin/sh", "-c", "cat \"$1\"; exec cat >\"$2\"", "sh", says, heard));
-	ck_assert_msg(!connect_open(&rq, -1, collect, items, &rs, &e), "%s", e.text);
+	ck_assert_msg(!connect_open(&rq.settings, rq.goal, -1, collect, items, &rs, &e), "%s",
+		      e.text);
 	ck_assert_str_eq(items, "[only|]");
 	expect_nothing_held(&rs);
 	expect_file(heard, CLIENT_FLAGS OPTION_LIST OPTION_ABORT,
@@ -1164,7 +980,7 @@ END_TEST
 
 START_TEST(command_that_fails_is_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO,
@@ -1180,7 +996,7 @@ END_TEST
 
 START_TEST(command_that_fails_silently_is_not_quoted)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	request_command(&rq, NEG_GOAL_GO, WORDS("false"));
@@ -1194,7 +1010,7 @@ END_TEST
 /* Its words come one by one and without end: they are not waited for. */
 START_TEST(command_that_is_silent_as_a_server_only)
 {
-	struct target rq;
+	struct request rq;
 	long long start = monotonic_ms();
 	struct err e;
 
@@ -1203,7 +1019,7 @@ START_TEST(command_that_is_silent_as_a_server_only)
 			      "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do "
 			      "for k in 1 2 3 4 5 6 7 8 9 10; do "
 			      "echo hm >&2; sleep 0.1; done; done"));
-	rq.timeout_ms = LIMIT_MS;
+	rq.settings.connect_timeout_ms = LIMIT_MS;
 	expect_failure(&rq, -1, ETIMEDOUT, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: connected, but the handshake was not done in time",
 		    "the command says: \"hm");
@@ -1215,7 +1031,7 @@ END_TEST
 
 START_TEST(command_that_cannot_be_started)
 {
-	struct target rq;
+	struct request rq;
 	struct err e;
 
 	/* execvp(3): a directory that may not be searched would make EACCES of it */
@@ -1230,7 +1046,7 @@ END_TEST
 
 START_TEST(command_without_a_process)
 {
-	struct target rq;
+	struct request rq;
 	struct no_fork nf;
 	struct connections rs;
 	struct err e = { 0 };
@@ -1239,7 +1055,7 @@ START_TEST(command_without_a_process)
 	request_command(&rq, NEG_GOAL_GO, WORDS("true"));
 	if (!leak_forbid_fork(&nf))
 		return;
-	ret = connect_open(&rq, -1, NULL, NULL, &rs, &e);
+	ret = connect_open(&rq.settings, rq.goal, -1, NULL, NULL, &rs, &e);
 	leak_allow_fork(&nf);
 	ck_assert_int_eq(ret, -EAGAIN);
 	expect_nothing_held(&rs);
@@ -1249,95 +1065,26 @@ END_TEST
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-START_TEST(command_words)
-{
-	char a[] = "nbdkit", b[] = "", c[] = "a b";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	ck_assert_int_eq(target_set_command(&rq, (char *const[]){ a, b, c, NULL }, &e), 0);
-	ck_assert_uint_eq(rq.command_args, 3);
-	ck_assert_mem_eq(rq.command, "nbdkit\0\0a b\0", 12);
-}
-END_TEST
-
-START_TEST(command_limits)
-{
-	static char word[TARGET_COMMAND_MAX + 1], *argv[TARGET_ARGS_MAX + 2];
-	static const struct {
-		unsigned args;
-		size_t length; /* of the first one */
-		int code;
-	} table[] = {
-		{ 1, TARGET_COMMAND_MAX - 1, 0 }, { 1, TARGET_COMMAND_MAX, E2BIG },
-		{ 2, TARGET_COMMAND_MAX - 3, 0 }, { 2, TARGET_COMMAND_MAX - 2, E2BIG },
-		{ TARGET_ARGS_MAX, 1, 0 },        { TARGET_ARGS_MAX + 1, 1, E2BIG },
-	};
-	char one[] = "x";
-	struct target rq;
-	struct err e = { 0 };
-
-	memset(&rq, 0, sizeof(rq));
-	memset(word, 'w', table[_i].length);
-	word[table[_i].length] = '\0';
-	for (unsigned i = 0; i < table[_i].args; i++)
-		argv[i] = i ? one : word;
-	argv[table[_i].args] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), -table[_i].code);
-	if (table[_i].code) {
-		ck_assert_int_eq(e.kind, ERR_USAGE);
-		ck_assert_ptr_nonnull(strstr(e.text, "8192 bytes or 256 arguments"));
-	} else {
-		ck_assert_uint_eq(rq.command_args, table[_i].args);
-		ck_assert_str_eq(rq.command, word);
-	}
-}
-END_TEST
-
 /* As many words as there may be arrive as that many arguments. */
 START_TEST(command_of_many_words)
 {
 	char script[] = "echo \"got $# words\" >&2; exit 1";
 	char sh[] = "/bin/sh", c[] = "-c", x[] = "x";
-	char *argv[TARGET_ARGS_MAX + 1];
-	struct target rq;
+	char *argv[SETTINGS_WORDS_MAX + 1];
+	struct request rq;
 	struct err e = { 0 };
 
 	memset(&rq, 0, sizeof(rq));
-	rq.timeout_ms = LONG_MS;
-	for (unsigned i = 0; i < TARGET_ARGS_MAX; i++)
+	rq.settings.connect_timeout_ms = LONG_MS;
+	for (unsigned i = 0; i < SETTINGS_WORDS_MAX; i++)
 		argv[i] = x;
 	argv[0] = sh;
 	argv[1] = c;
 	argv[2] = script;
-	argv[TARGET_ARGS_MAX] = NULL;
-	ck_assert_int_eq(target_set_command(&rq, argv, &e), 0);
+	argv[SETTINGS_WORDS_MAX] = NULL;
+	ck_assert_int_eq(settings_set_command(&rq.settings, argv, "disk", &e), 0);
 	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
 	expect_text(&e, "/bin/sh: ", "got 252 words");
-}
-END_TEST
-
-START_TEST(endpoints)
-{
-	struct loopback l = { .port = "7" };
-	struct target rq;
-	char buf[64], small[8];
-
-	request(&rq, NEG_GOAL_GO, &l);
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "127.0.0.1:7");
-	strcpy(rq.where.host, "::1");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "[::1]:7");
-	request_unix(&rq, NEG_GOAL_GO, "/run/s\x1b");
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "/run/s\\x1b");
-	request_command(&rq, NEG_GOAL_GO, WORDS("nbd\nkit", "-s"));
-	target_endpoint(&rq, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "nbd\\x0akit");
-	target_endpoint(&rq, small, sizeof(small));
-	ck_assert_uint_lt(strlen(small), sizeof(small));
 }
 END_TEST
 
@@ -1351,351 +1098,9 @@ static TCase *new_case(Suite *s, const char *name)
 	return t;
 }
 
-/* --- several connections ---------------------------------------------------------------------- */
-
-#define MULTI         (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN)
-#define SURE          (MULTI | NBD_FLAG_SEND_CACHE) /* not qemu 3.0 */
-#define REQUEST_CACHE "\x25\x60\x95\x13\0\0\0\5\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\2\0"
-#define REPLY_DONE    "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\0"
-#define REPLY_EINVAL  "\x67\x44\x66\x98\0\0\0\x16\0\0\0\0\0\0\0\0"
-
-static void say_multi(struct script *s, uint8_t size_16, uint16_t flags)
-{
-	say_greeting(s, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-	say_export(s, NBD_OPT_GO, size_16, flags);
-}
-
-static void request_multi(struct target *rq, const struct loopback *l, unsigned wanted,
-			  bool automatic)
-{
-	request(rq, NEG_GOAL_GO, l);
-	rq->multi.wanted = wanted;
-	rq->multi.automatic = automatic;
-}
-
-/* The first n bytes that the server hears are the handshake, then maybe a request. */
-static void start_all(struct server *servers, unsigned n, int listener, const struct script *s,
-		      const char *answer, bool listen_on)
-{
-	for (unsigned i = 0; i < n; i++)
-		server_start(&servers[i], listener,
-			     (const struct step[]){ { SEND, s->w.len, s->data, 0 },
-						    { EXPECT, LENGTH(SAID), NULL, 0 },
-						    { answer ? EXPECT : SEND,
-						      answer ? LENGTH(REQUEST_CACHE) : 0, "", 0 },
-						    { SEND, answer ? LENGTH(REPLY_DONE) : 0,
-						      answer ? answer : "", 0 },
-						    { .op = END } },
-			     listen_on);
-}
-
-START_TEST(several_connections)
-{
-	enum { N = 4 };
-	static struct script s;
-	static struct target rq;
-	struct connections rs;
-	struct server servers[N];
-	struct loopback l;
-	struct err e = { 0 };
-	unsigned before = leak_fds();
-
-	loopback_open(&l, N);
-	say_multi(&s, 16, SURE);
-	start_all(servers, N, l.fd, &s, NULL, true);
-	request_multi(&rq, &l, N, _i);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_uint_eq(rs.count, N);
-	ck_assert_str_eq(rs.note, "");
-	ck_assert_uint_eq(rs.export.size, 1 << 20);
-	for (unsigned i = 0; i < N; i++)
-		ck_assert_int_eq(fcntl(rs.fds[i], F_GETFL) & O_NONBLOCK, 0);
-	connections_close(&rs, false);
-	ck_assert_uint_eq(rs.count, 0);
-	for (unsigned i = 0; i < N; i++)
-		server_end(&servers[i], LISTENED_TO_THE_END, SAID REQUEST_DISC,
-			   LENGTH(SAID REQUEST_DISC));
-	close(l.fd);
-	ck_assert_uint_eq(leak_fds(), before);
-}
-END_TEST
-
-/* Each of its words goes to all connections, when it has heard from all. Two round trips, and no more. */
-static void serve_in_step(int listener, unsigned n)
-{
-	static struct script greeting, export;
-	int fds[PLAN_CONNECTIONS_MAX], how, null = open("/dev/null", O_WRONLY);
-	char heard[LENGTH(SAID)];
-
-	alarm(20);
-	say_greeting(&greeting, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-	bytes_write_init(&export.w, export.data, sizeof(export.data));
-	say_export(&export, NBD_OPT_GO, 16, SURE);
-	for (unsigned i = 0; i < n; i++)
-		if ((fds[i] = accept(listener, NULL, NULL)) < 0)
-			_exit(1);
-	for (unsigned i = 0; i < n; i++)
-		if (send(fds[i], greeting.data, greeting.w.len, MSG_NOSIGNAL) < 0)
-			_exit(2);
-	for (unsigned i = 0; i < n; i++)
-		if (recv(fds[i], heard, sizeof(heard), MSG_WAITALL) != sizeof(heard) ||
-		    memcmp(heard, SAID, sizeof(heard)))
-			_exit(3);
-	for (unsigned i = 0; i < n; i++)
-		if (send(fds[i], export.data, export.w.len, MSG_NOSIGNAL) < 0)
-			_exit(4);
-	for (unsigned i = 0; i < n; i++)
-		if (hear(fds[i], null, LENGTH(REQUEST_DISC) + 1, &how) || how != HUNG_UP)
-			_exit(5);
-	_exit(0);
-}
-
-/* However many they are, they take the round trips of one: none waits for another. */
-START_TEST(several_in_the_time_of_one)
-{
-	static const unsigned table[] = { 1, 4, 16, PLAN_CONNECTIONS_MAX };
-	static struct target rq;
-	struct connections rs;
-	struct loopback l;
-	struct err e = { 0 };
-	int status;
-	pid_t pid;
-
-	loopback_open(&l, PLAN_CONNECTIONS_MAX);
-	pid = fork();
-	ck_assert_int_ge(pid, 0);
-	if (!pid)
-		serve_in_step(l.fd, table[_i]);
-	request_multi(&rq, &l, table[_i], false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_uint_eq(rs.count, table[_i]);
-	connections_close(&rs, false);
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	ck_assert_msg(WIFEXITED(status) && !WEXITSTATUS(status), "status %#x", (unsigned)status);
-	close(l.fd);
-}
-END_TEST
-
-/* The first answer permits no others: refused, or done with one; each hears a goodbye. */
-START_TEST(several_where_one_is_permitted)
-{
-	enum { N = 3 };
-	static struct script s;
-	static struct target rq;
-	struct connections rs;
-	struct server servers[N];
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, N);
-	say_multi(&s, 16, NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH);
-	start_all(servers, N, l.fd, &s, NULL, true);
-	request_multi(&rq, &l, N, _i);
-	if (_i) {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-		ck_assert_uint_eq(rs.count, 1);
-		ck_assert_ptr_nonnull(strstr(rs.note, "CAN_MULTI_CONN"));
-		connections_close(&rs, false);
-	} else {
-		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
-		expect_text(&e, l.text, "3 connections: the server does not permit several");
-	}
-	for (unsigned i = 0; i < N; i++)
-		server_end_politely(&servers[i]);
-	close(l.fd);
-}
-END_TEST
-
-/* As qemu-nbd without -e: others wait in the backlog and never hear a word. */
-START_TEST(others_never_hold_up_the_first)
-{
-	static struct script s;
-	static struct target rq;
-	long long start = monotonic_ms();
-	struct connections rs;
-	struct server server;
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, 8);
-	say_multi(&s, 16, _i ? SURE : NBD_FLAG_HAS_FLAGS);
-	server_start(&server, l.fd,
-		     (const struct step[]){ { SEND, s.w.len, s.data, 0 }, { .op = END } }, true);
-	request_multi(&rq, &l, 4, true);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_int_lt(monotonic_ms() - start, SOON_MS);
-	ck_assert_uint_eq(rs.count, 1);
-	ck_assert_ptr_nonnull(strstr(rs.note, _i ? "3 of 4 connections failed" : "CAN_MULTI_CONN"));
-	connections_close(&rs, false);
-	server_end(&server, LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
-	close(l.fd);
-}
-END_TEST
-
-START_TEST(one_that_fails_fails_all)
-{
-	static struct script s;
-	static struct target rq;
-	struct server servers[2];
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, 4);
-	say_multi(&s, 16, SURE);
-	start_all(servers, 1, l.fd, &s, NULL, true);
-	server_start(&servers[1], l.fd, (const struct step[]){ { .op = END } }, false);
-	request_multi(&rq, &l, 2, false);
-	expect_failure(&rq, -1, ECONNRESET, ERR_UNREACHABLE, &e);
-	expect_text(&e, l.text, "1 of 2 connections failed: the server closed the connection");
-	server_end(&servers[0], LISTENED_TO_THE_END, SAID REQUEST_DISC, LENGTH(SAID REQUEST_DISC));
-	server_kill(&servers[1]);
-	close(l.fd);
-}
-END_TEST
-
-START_TEST(answers_that_differ)
-{
-	static struct script one, other;
-	static struct target rq;
-	struct server servers[2];
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, 4);
-	say_multi(&one, 16, SURE);
-	say_multi(&other, 32, SURE);
-	start_all(servers, 1, l.fd, &one, NULL, true);
-	start_all(servers + 1, 1, l.fd, &other, NULL, true);
-	request_multi(&rq, &l, 2, _i);
-	expect_failure(&rq, -1, ESTALE, ERR_MULTI, &e);
-	expect_text(&e, l.text, "different answers on different connections: size: ");
-	for (int i = 0; i < 2; i++)
-		server_end(&servers[i], LISTENED_TO_THE_END, SAID REQUEST_DISC,
-			   LENGTH(SAID REQUEST_DISC));
-	close(l.fd);
-}
-END_TEST
-
-/* CAN_MULTI_CONN without SEND_CACHE: one of them is asked. */
-START_TEST(guard)
-{
-	static const struct {
-		const char *answer;
-		bool automatic, force, read_only;
-		unsigned servers, count;
-		const char *says;
-	} table[] = {
-		{ REPLY_EINVAL, false, false, false, 2, 2, "" },
-		{ REPLY_EINVAL, true, false, false, 2, 2, "" },
-		{ REPLY_DONE, false, false, false, 2, 0,
-		  "2 connections: the server says CAN_MULTI_CONN but" },
-		{ REPLY_DONE, true, false, false, 2, 1, "qemu 3.0" },
-		/* not asked */
-		{ NULL, false, true, false, 2, 2, "forced" },
-		{ NULL, false, false, true, 2, 2, "" },
-		/* nonsense, and what comes after that is another connection */
-		{ "nonsense of 16 b", false, false, false, 3, 2, "" },
-		/* silence */
-		{ "", true, false, false, 2, 1, "unanswered" },
-	};
-	static struct script s;
-	static struct target rq;
-	struct server servers[3];
-	struct connections rs;
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, 4);
-	say_multi(&s, 16, MULTI);
-	for (unsigned i = 0; i < table[_i].servers; i++)
-		if (table[_i].answer && !table[_i].answer[0])
-			start_all(servers + i, 1, l.fd, &s, NULL, true);
-		else
-			start_all(servers + i, 1, l.fd, &s, table[_i].answer, true);
-	request_multi(&rq, &l, 2, table[_i].automatic);
-	rq.multi.force = table[_i].force;
-	rq.multi.read_only = table[_i].read_only;
-	if (!table[_i].count) {
-		expect_failure(&rq, -1, EOPNOTSUPP, ERR_MULTI, &e);
-		expect_text(&e, l.text, table[_i].says);
-	} else {
-		ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-		ck_assert_uint_eq(rs.count, table[_i].count);
-		ck_assert_msg(strstr(rs.note, table[_i].says) != NULL, "%s", rs.note);
-		ck_assert(!table[_i].says[0] == !rs.note[0]);
-		connections_close(&rs, false);
-	}
-	for (unsigned i = 0; i < table[_i].servers; i++)
-		server_kill(&servers[i]);
-	close(l.fd);
-}
-END_TEST
-
-/* What is asked is the first block, and the connection is used after it. */
-START_TEST(guard_leaves_the_connection_clean)
-{
-	static struct script s;
-	static struct target rq;
-	struct server servers[2];
-	struct connections rs;
-	struct loopback l;
-	struct err e = { 0 };
-	unsigned asked = 0;
-
-	loopback_open(&l, 4);
-	say_multi(&s, 16, MULTI);
-	start_all(servers, 2, l.fd, &s, REPLY_EINVAL, true);
-	request_multi(&rq, &l, 2, false);
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	connections_close(&rs, false);
-	for (int i = 0; i < 2; i++) {
-		uint8_t buf[512];
-		size_t used = 0;
-		ssize_t n;
-
-		while ((n = read(servers[i].heard, buf + used, sizeof(buf) - used)) > 0)
-			used += (size_t)n;
-		if (used == LENGTH(SAID REQUEST_CACHE REQUEST_DISC)) {
-			ck_assert_mem_eq(buf, SAID REQUEST_CACHE REQUEST_DISC, used);
-			asked++;
-		} else {
-			ck_assert_uint_eq(used, LENGTH(SAID REQUEST_DISC));
-		}
-		server_kill(&servers[i]);
-	}
-	ck_assert_uint_eq(asked, 1);
-	close(l.fd);
-}
-END_TEST
-
-/* localhost has two addresses and the server one: all go where the first one gets through. */
-START_TEST(several_to_the_same_address)
-{
-	static struct script s;
-	static struct target rq;
-	struct server servers[3];
-	struct connections rs;
-	struct loopback l;
-	struct err e = { 0 };
-
-	loopback_open(&l, 4);
-	say_multi(&s, 16, SURE);
-	start_all(servers, 3, l.fd, &s, NULL, true);
-	request_multi(&rq, &l, 3, false);
-	strcpy(rq.where.host, "localhost");
-	ck_assert_msg(!connect_open(&rq, -1, NULL, NULL, &rs, &e), "%s", e.text);
-	ck_assert_uint_eq(rs.count, 3);
-	ck_assert_str_eq(rs.peer, l.text);
-	connections_close(&rs, false);
-	for (int i = 0; i < 3; i++)
-		server_kill(&servers[i]);
-	close(l.fd);
-}
-END_TEST
-
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("link");
+	Suite *s = suite_create("connect");
 	TCase *t = new_case(s, "go");
 
 	tcase_add_test(t, go_reads_not_one_byte_too_many);
@@ -1731,17 +1136,6 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, info_says_farewell, 0, 2);
 	tcase_add_loop_test(t, info_from_an_old_server_ends_with_a_request, 0, 2);
 
-	t = new_case(s, "several");
-	tcase_add_loop_test(t, several_in_the_time_of_one, 0, 4);
-	tcase_add_loop_test(t, several_connections, 0, 2);
-	tcase_add_loop_test(t, several_where_one_is_permitted, 0, 2);
-	tcase_add_loop_test(t, others_never_hold_up_the_first, 0, 2);
-	tcase_add_test(t, one_that_fails_fails_all);
-	tcase_add_loop_test(t, answers_that_differ, 0, 2);
-	tcase_add_loop_test(t, guard, 0, 8);
-	tcase_add_test(t, guard_leaves_the_connection_clean);
-	tcase_add_test(t, several_to_the_same_address);
-
 	t = new_case(s, "command");
 	tcase_add_test(t, go_with_a_command);
 	tcase_add_test(t, close_leaves_the_kernel_its_command);
@@ -1754,9 +1148,6 @@ Suite *unit_suite(void)
 	tcase_add_test(t, command_without_a_process);
 
 	t = new_case(s, "request");
-	tcase_add_test(t, command_words);
-	tcase_add_loop_test(t, command_limits, 0, 6);
 	tcase_add_test(t, command_of_many_words);
-	tcase_add_test(t, endpoints);
 	return s;
 }

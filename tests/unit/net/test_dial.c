@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/dial.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -15,6 +14,7 @@
 #include "../leak.h"
 #include "../loopback.h"
 #include "net/blocking_child.h"
+#include "net/transport.h"
 #include "../tree.h"
 #include "../unit.h"
 
@@ -55,7 +55,7 @@ static void expect_connected(int fd, const struct loopback *l)
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
+	transport_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, l->text);
 }
 
@@ -318,6 +318,24 @@ START_TEST(address_that_cannot_be_tried)
 }
 END_TEST
 
+/*
+ * connect(2) can fail by it, for a route that waits for keys of IPsec: that is a failure all the
+ * same.
+ */
+START_TEST(again_is_a_failure)
+{
+	const struct resolve_result none = { .count = 0 };
+	struct dial d;
+	struct err e = { 0 };
+
+	dial_init(&d, &none);
+	err_sys(&d.last, ERR_UNREACHABLE, EAGAIN, "connect");
+	ck_assert_int_eq(dial_step(&d, 0, &e), -EHOSTUNREACH);
+	ck_assert_int_eq(e.kind, ERR_UNREACHABLE);
+	ck_assert_int_eq(e.code, EHOSTUNREACH);
+}
+END_TEST
+
 START_TEST(no_descriptors_to_dial_with)
 {
 	struct rlimit old, few;
@@ -387,24 +405,6 @@ START_TEST(refusal_by_v6_is_told_in_brackets)
 }
 END_TEST
 
-START_TEST(peer_that_has_no_address)
-{
-	char peer[80];
-	int fds[2];
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-	dial_peer_name(fds[0], peer, sizeof(peer));
-	ck_assert_str_eq(peer, "local");
-	close(fds[0]);
-	close(fds[1]);
-	ck_assert_int_eq(pipe(fds), 0);
-	dial_peer_name(fds[0], peer, sizeof(peer));
-	ck_assert_str_eq(peer, "local");
-	close(fds[0]);
-	close(fds[1]);
-}
-END_TEST
-
 /* --- Unix sockets ----------------------------------------------------------------------------- */
 
 /* A path in a directory of the test's own. */
@@ -436,7 +436,7 @@ START_TEST(unix_that_answers)
 	ck_assert_int_ge(fd, 0);
 	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
+	transport_peer_name(fd, peer, sizeof(peer));
 	ck_assert_str_eq(peer, "local");
 	other = accept(listener, NULL, NULL);
 	ck_assert_int_eq(write(other, "y", 1), 1);
@@ -533,291 +533,10 @@ START_TEST(unix_path_is_escaped)
 }
 END_TEST
 
-/* --- commands --------------------------------------------------------------------------------- */
-
-#define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
-
-static int start(const char *const words[], pid_t *pid, int *log, struct err *e)
-{
-	char copy[1024], *argv[8] = { NULL };
-	size_t used = 0;
-
-	for (size_t i = 0; words[i]; i++) {
-		ck_assert_uint_lt(i, 7);
-		argv[i] = copy + used;
-		used += (size_t)snprintf(copy + used, sizeof(copy) - used, "%s", words[i]) + 1;
-		ck_assert_uint_le(used, sizeof(copy));
-	}
-	return command_start(argv, pid, log, e);
-}
-
-/* Waits for what poll calls events; the test fails when it does not come. */
-static void wait_for(int fd, short events)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	ck_assert_int_eq(poll(&p, 1, SOON_MS), 1);
-}
-
-/* Everything until the end, as text. */
-static void read_all(int fd, char *buf, size_t cap)
-{
-	size_t used = 0;
-	ssize_t n;
-
-	do {
-		wait_for(fd, POLLIN);
-		n = read(fd, buf + used, cap - 1 - used);
-		ck_assert_int_ge(n, 0);
-		used += (size_t)n;
-	} while (n);
-	buf[used] = '\0';
-}
-
-static int exit_of(pid_t pid)
-{
-	int status;
-
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
-START_TEST(command_on_its_standard_descriptors)
-{
-	unsigned before = leak_fds();
-	char buf[64], peer[80];
-	struct err e = { 0 };
-	pid_t pid = 0;
-	int log = -1, fd;
-
-	fd = start(WORDS("cat"), &pid, &log, &e);
-	ck_assert_msg(fd >= 0, "%s", e.text);
-	ck_assert_int_gt(pid, 0);
-	ck_assert(fcntl(fd, F_GETFL) & O_NONBLOCK);
-	ck_assert(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	ck_assert(fcntl(log, F_GETFL) & O_NONBLOCK);
-	ck_assert(fcntl(log, F_GETFD) & FD_CLOEXEC);
-	dial_peer_name(fd, peer, sizeof(peer));
-	ck_assert_str_eq(peer, "local");
-	ck_assert_int_eq(write(fd, "there and back", 14), 14);
-	wait_for(fd, POLLIN);
-	ck_assert_int_eq(read(fd, buf, sizeof(buf)), 14);
-	ck_assert_mem_eq(buf, "there and back", 14);
-	ck_assert_int_eq(read(log, buf, sizeof(buf)), -1);
-	ck_assert_int_eq(errno, EAGAIN);
-	/* ours is the only other end: it leaves when that is closed */
-	close(fd);
-	ck_assert_int_eq(exit_of(pid), 0);
-	ck_assert_int_eq(read(log, buf, sizeof(buf)), 0);
-	close(log);
-	ck_assert_uint_eq(leak_fds(), before);
-	ck_assert(leak_no_child());
-}
-END_TEST
-
-START_TEST(command_logs_and_exits)
-{
-	struct err e = { 0 };
-	char buf[64];
-	pid_t pid;
-	int log, fd;
-
-	fd = start(WORDS("/bin/sh", "-c", "echo out; echo \"$1\" >&2; exit 7", "sh", "a word"),
-		   &pid, &log, &e);
-	ck_assert_msg(fd >= 0, "%s", e.text);
-	read_all(log, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "a word\n");
-	read_all(fd, buf, sizeof(buf));
-	ck_assert_str_eq(buf, "out\n");
-	ck_assert_int_eq(exit_of(pid), 7);
-	close(fd);
-	close(log);
-}
-END_TEST
-
-/* A log that nobody reads yet does not stop the server, where large pipes can be had. */
-START_TEST(command_may_be_talkative)
-{
-	struct err e = { 0 };
-	pid_t pid;
-	int pair[2], log, fd;
-	bool large;
-
-	ck_assert_int_eq(pipe(pair), 0);
-	large = fcntl(pair[0], F_SETPIPE_SZ, 1 << 20) > 0;
-	close(pair[0]);
-	close(pair[1]);
-	fd = start(WORDS("/bin/sh", "-c", "head -c 200000 /dev/zero >&2; echo done"), &pid, &log,
-		   &e);
-	ck_assert_msg(fd >= 0, "%s", e.text);
-	if (large)
-		wait_for(fd, POLLIN);
-	close(log);
-	close(fd);
-	exit_of(pid);
-}
-END_TEST
-
-START_TEST(command_that_cannot_be_started)
-{
-	static const struct {
-		const char *name;
-		int code;
-		const char *text;
-	} table[] = {
-		{ "no-such-command-anywhere", ENOENT,
-		  "start no-such-command-anywhere: No such file or directory" },
-		{ "/no/such\x1b/command", ENOENT,
-		  "start /no/such\\x1b/command: No such file or directory" },
-		{ "/dev/null", EACCES, "start /dev/null: Permission denied" },
-	};
-	unsigned before = leak_fds();
-	struct err e = { 0 };
-	pid_t pid = 4711;
-	int log = 4712;
-
-	/* execvp(3): a directory that may not be searched would make EACCES of it */
-	ck_assert_int_eq(setenv("PATH", "/usr/bin:/bin", 1), 0);
-	ck_assert_int_eq(start(WORDS(table[_i].name), &pid, &log, &e), -table[_i].code);
-	ck_assert_int_eq(e.kind, ERR_USAGE);
-	ck_assert_str_eq(e.text, table[_i].text);
-	ck_assert_int_eq(pid, 4711);
-	ck_assert_int_eq(log, 4712);
-	ck_assert_uint_eq(leak_fds(), before);
-	ck_assert(leak_no_child());
-}
-END_TEST
-
-/* A server must be stoppable, and told of a broken pipe, whatever its parent has blocked. */
-START_TEST(command_has_default_signals)
-{
-	static const int signals[] = { SIGPIPE, SIGINT, SIGHUP, SIGTERM };
-	char buf[4096], *blocked, *ignored;
-	unsigned long long mask;
-	struct err e = { 0 };
-	sigset_t all, old;
-	pid_t pid;
-	int log, fd;
-
-	sigfillset(&all);
-	ck_assert_int_eq(sigprocmask(SIG_SETMASK, &all, &old), 0);
-	for (size_t i = 0; i < 4; i++)
-		signal(signals[i], SIG_IGN);
-	fd = start(WORDS("cat", "/proc/self/status"), &pid, &log, &e);
-	for (size_t i = 0; i < 4; i++)
-		signal(signals[i], SIG_DFL);
-	sigprocmask(SIG_SETMASK, &old, NULL);
-	ck_assert_msg(fd >= 0, "%s", e.text);
-	read_all(fd, buf, sizeof(buf));
-	blocked = strstr(buf, "SigBlk:");
-	ignored = strstr(buf, "SigIgn:");
-	ck_assert_ptr_nonnull(blocked);
-	ck_assert_ptr_nonnull(ignored);
-	ck_assert_uint_eq(strtoull(blocked + 7, NULL, 16), 0);
-	mask = strtoull(ignored + 7, NULL, 16);
-	for (size_t i = 0; i < 4; i++)
-		ck_assert_uint_eq(mask >> (signals[i] - 1) & 1, 0);
-	close(fd);
-	close(log);
-	ck_assert_int_eq(exit_of(pid), 0);
-}
-END_TEST
-
-/* In a child, because the standard descriptors are needed afterwards. Returns what is wrong. */
-static int without_standard_descriptors(void)
-{
-	struct err e;
-	struct pollfd p;
-	char buf[16];
-	pid_t pid;
-	int log, fd;
-
-	for (int i = 0; i <= STDERR_FILENO; i++)
-		close(i);
-	fd = start(WORDS("/bin/sh", "-c", "read a; echo \"$a\"; echo b >&2"), &pid, &log, &e);
-	if (fd < 0)
-		return 10;
-	if (write(fd, "a\n", 2) != 2)
-		return 11;
-	p = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (poll(&p, 1, SOON_MS) != 1 || read(fd, buf, sizeof(buf)) != 2 || memcmp(buf, "a\n", 2))
-		return 12;
-	p.fd = log;
-	if (poll(&p, 1, SOON_MS) != 1 || read(log, buf, sizeof(buf)) != 2 || memcmp(buf, "b\n", 2))
-		return 13;
-	return exit_of(pid);
-}
-
-START_TEST(command_of_a_caller_without_standard_descriptors)
-{
-	pid_t pid = fork();
-
-	ck_assert_int_ge(pid, 0);
-	if (!pid)
-		_exit(without_standard_descriptors());
-	ck_assert_int_eq(exit_of(pid), 0);
-}
-END_TEST
-
-START_TEST(no_descriptors_for_a_command)
-{
-	unsigned before = leak_fds(), reached = 0;
-	struct rlimit old, few;
-
-	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
-	/* enough for none, some or all of the six it needs */
-	for (rlim_t room = 0; room < 64; room++) {
-		struct err e = { 0 };
-		pid_t pid;
-		int log, fd;
-
-		few = old;
-		few.rlim_cur = room;
-		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-		fd = start(WORDS("true"), &pid, &log, &e);
-		ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
-		if (fd >= 0) {
-			close(fd);
-			close(log);
-			ck_assert_int_eq(exit_of(pid), 0);
-			reached++;
-		} else {
-			ck_assert_int_eq(fd, -EMFILE);
-			ck_assert_uint_eq(reached, 0);
-		}
-		ck_assert_uint_eq(leak_fds(), before);
-	}
-	ck_assert_uint_gt(reached, 0);
-	ck_assert(leak_no_child());
-}
-END_TEST
-
-/* Nobody may take the -1 of a failed fork for a process to be waited for or killed. */
-START_TEST(no_process_for_a_command)
-{
-	unsigned before = leak_fds();
-	struct err e = { 0 };
-	struct no_fork nf;
-	pid_t pid = 0;
-	int log = -1, fd;
-
-	if (!leak_forbid_fork(&nf))
-		return;
-	fd = start(WORDS("true"), &pid, &log, &e);
-	leak_allow_fork(&nf);
-	ck_assert_int_eq(fd, -EAGAIN);
-	ck_assert_int_eq(e.kind, ERR_FAILED);
-	ck_assert_ptr_nonnull(strstr(e.text, "fork"));
-	ck_assert_int_eq(pid, 0);
-	ck_assert_int_eq(log, -1);
-	ck_assert_uint_eq(leak_fds(), before);
-}
-END_TEST
-
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("stream");
-	TCase *t = tcase_create("dial");
+	Suite *s = suite_create("dial");
+	TCase *t = tcase_create("addresses");
 
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, one_that_answers);
@@ -830,10 +549,10 @@ Suite *unit_suite(void)
 	tcase_add_test(t, refusal_after_silence_lets_the_next_begin_at_once);
 	tcase_add_test(t, refusal_everywhere_names_the_count_and_the_last);
 	tcase_add_test(t, address_that_cannot_be_tried);
+	tcase_add_test(t, again_is_a_failure);
 	tcase_add_test(t, no_descriptors_to_dial_with);
 	tcase_add_loop_test(t, both_families, 0, 2);
 	tcase_add_test(t, refusal_by_v6_is_told_in_brackets);
-	tcase_add_test(t, peer_that_has_no_address);
 	suite_add_tcase(s, t);
 
 	t = tcase_create("unix");
@@ -845,18 +564,6 @@ Suite *unit_suite(void)
 	tcase_add_test(t, unix_with_a_full_backlog);
 	tcase_add_test(t, unix_path_lengths);
 	tcase_add_test(t, unix_path_is_escaped);
-	suite_add_tcase(s, t);
-
-	t = tcase_create("command");
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, command_on_its_standard_descriptors);
-	tcase_add_test(t, command_logs_and_exits);
-	tcase_add_test(t, command_may_be_talkative);
-	tcase_add_loop_test(t, command_that_cannot_be_started, 0, 3);
-	tcase_add_test(t, command_has_default_signals);
-	tcase_add_test(t, command_of_a_caller_without_standard_descriptors);
-	tcase_add_test(t, no_descriptors_for_a_command);
-	tcase_add_test(t, no_process_for_a_command);
 	suite_add_tcase(s, t);
 	return s;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * What the kernel is told, by a kernel that this program plays (setsockopt and getsockopt below), and
- * what is done when it does not want it. Where the machine's kernel has TLS it is asked too; one that
- * has it for sure is that of tests/vm/tls.sh.
+ * What the kernel is told, by a kernel that this program plays (setsockopt and getsockopt below),
+ * and what is done when it does not want it. Where the machine's kernel has TLS it is asked too;
+ * one that has it for sure is that of tests/vm/tls.sh.
  */
 #include "net/ktls.h"
 
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 #include "../leak.h"
-#include "../tlspeer.h"
+#include "../tlstalk.h"
 #include "../unit.h"
 
 #ifndef SOL_TLS
@@ -31,7 +32,7 @@ static struct {
 	bool on;         /* else the real one is asked */
 	int ulp, tx, rx; /* errno for each call, 0: it is done */
 	bool lies[3];    /* in TLS_TX or TLS_RX it says that it has other keys */
-	bool forgets[3]; /* or cannot say */
+	bool forgets[3]; /* says that it has none, or cannot say */
 	unsigned ulp_calls;
 	char ulp_name[8];
 	socklen_t len[3]; /* by TLS_TX, TLS_RX; 0: none yet */
@@ -107,52 +108,24 @@ static void forget_kernel(void)
 	memset(&kernel, 0, sizeof(kernel));
 }
 
-struct talk {
-	struct tls *t;
-	struct peer p;
-	int fd;
-	struct err e;
-};
-
-static void wait_a_little(const struct talk *k)
-{
-	struct pollfd fds[] = {
-		{ .fd = k->fd, .events = POLLIN },
-		{ .fd = k->p.fd, .events = POLLIN },
-	};
-
-	poll(fds, 2, 10);
-}
-
 static void start(struct talk *k, const char *priority, bool tcp)
 {
 	struct tls_params params = { .no_verify = true };
 	struct peer_spec spec = { .cert = &server_cert, .priority = priority };
-	int fds[2], ret = -EAGAIN;
+	int fds[2];
 
-	memset(k, 0, sizeof(*k));
 	(tcp ? peer_tcp : peer_unix)(fds);
 	strcpy(params.priority, priority);
-	ck_assert_msg(!tls_new(&k->t, &params, &k->e), "%s", k->e.text);
-	k->fd = fds[0];
-	peer_open(&k->p, fds[1], &spec);
-	for (int i = 0; i < 500 && (ret || k->p.result); i++) {
-		if (ret == -EAGAIN)
-			ret = tls_handshake(k->t, k->fd, &k->e);
-		peer_step(&k->p);
-		if (ret == -EAGAIN || k->p.result == GNUTLS_E_AGAIN)
-			wait_a_little(k);
-	}
-	ck_assert_msg(!ret && !k->p.result, "%d %s, %s", ret, k->e.text,
+	talk_begin_over(k, fds, &params, &spec);
+	talk_handshake(k);
+	ck_assert_msg(!k->ret && !k->p.result, "%d %s, %s", k->ret, k->e.text,
 		      gnutls_strerror(k->p.result));
 }
 
 static void finish(struct talk *k)
 {
 	memset(&kernel, 0, sizeof(kernel));
-	tls_free(k->t);
-	peer_close(&k->p);
-	close(k->fd);
+	talk_finish(k);
 }
 
 static ssize_t server_reads(struct talk *k, char *got, size_t len)
@@ -162,7 +135,7 @@ static ssize_t server_reads(struct talk *k, char *got, size_t len)
 	for (int i = 0; i < 500 && n == GNUTLS_E_AGAIN; i++) {
 		n = gnutls_record_recv(k->p.session, got, len);
 		if (n == GNUTLS_E_AGAIN)
-			wait_a_little(k);
+			talk_wait(k);
 	}
 	return n;
 }
@@ -179,7 +152,7 @@ static void goes_on(struct talk *k)
 	ck_assert_mem_eq(got, "question", 8);
 	ck_assert_int_eq(gnutls_record_send(k->p.session, "answer", 6), 6);
 	for (int i = 0; (n = tls_recv(k->t, got, sizeof(got))) == -EAGAIN && i < 500; i++)
-		wait_a_little(k);
+		talk_wait(k);
 	ck_assert_int_eq(n, 6);
 	ck_assert_mem_eq(got, "answer", 6);
 }
@@ -208,8 +181,8 @@ static const struct {
 enum { CIPHERS = sizeof(ciphers) / sizeof(ciphers[0]), SOME_CIPHER = 4 };
 
 /*
- * The struct as Documentation/networking/tls.rst and <linux/tls.h> have it, from what the server knows:
- * version, cipher, IV, key, salt, number.
+ * The struct as Documentation/networking/tls.rst and <linux/tls.h> have it, from what the server
+ * knows: version, cipher, IV, key, salt, number.
  */
 static size_t expected(struct talk *k, bool receive, size_t i, unsigned char *out)
 {
@@ -410,7 +383,7 @@ START_TEST(this_machine)
 	ck_assert_int_eq(gnutls_record_send(k.p.session, "answer", 6), 6);
 	for (int i = 0; (n = recv(k.fd, got, sizeof(got), 0)) < 0 && errno == EAGAIN && i < 500;
 	     i++)
-		wait_a_little(&k);
+		talk_wait(&k);
 	ck_assert_int_eq(n, 6);
 	ck_assert_mem_eq(got, "answer", 6);
 	finish(&k);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /* A relay between a plain descriptor, which the test has, and a TLS server, which it plays. */
 #include "net/relay.h"
 
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 #include "../leak.h"
-#include "../tlspeer.h"
+#include "../tlstalk.h"
 #include "../unit.h"
 
 enum { PATIENCE_MS = 20000 };
@@ -30,7 +31,7 @@ static void teardown(void)
 	cert_free(&server_cert);
 }
 
-struct talk {
+struct relayed {
 	struct peer p;
 	int local; /* plain */
 	int fd;    /* our copy of the relay's network end, closed at once */
@@ -41,36 +42,28 @@ static const char *const versions[] = {
 	"NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC", /* one that no kernel has */
 };
 
-static void start(struct talk *k, const char *priority)
+static void start(struct relayed *k, const char *priority)
 {
 	struct tls_params params = { .no_verify = true };
 	struct peer_spec spec = { .cert = &server_cert, .priority = priority, .tickets = true };
-	int fds[2], ret = -EAGAIN;
-	struct tls *t;
-	struct err e;
+	struct talk t;
 
-	memset(k, 0, sizeof(*k));
-	peer_unix(fds);
 	strcpy(params.priority, priority);
-	ck_assert_msg(!tls_new(&t, &params, &e), "%s", e.text);
-	peer_open(&k->p, fds[1], &spec);
-	for (int i = 0; i < 2000 && (ret || k->p.result); i++) {
-		if (ret == -EAGAIN)
-			ret = tls_handshake(t, fds[0], &e);
-		peer_step(&k->p);
-		if (ret || k->p.result)
-			poll(NULL, 0, 5);
-	}
-	ck_assert_msg(!ret && !k->p.result, "%d %d", ret, k->p.result);
-	k->local = relay_start(t, fds[0], false, &e);
-	ck_assert_msg(k->local >= 0, "%s", e.text);
+	talk_begin(&t, &params, &spec);
+	talk_handshake(&t);
+	ck_assert_msg(!t.ret && !t.p.result, "%d %d", t.ret, t.p.result);
+	memset(k, 0, sizeof(*k));
+	k->p = t.p;
+	k->local = relay_start(t.t, t.fd, false, &t.e);
+	ck_assert_msg(k->local >= 0, "%s", t.e.text);
 	fcntl(k->local, F_SETFL, O_NONBLOCK);
-	tls_free(t);
-	close(fds[0]);
+	tls_free(t.t);
+	tls_creds_free(t.creds);
+	close(t.fd);
 }
 
 /* The relay ends by itself when its ends do. */
-static void finish(struct talk *k)
+static void finish(struct relayed *k)
 {
 	int status = -1;
 
@@ -104,7 +97,7 @@ static bool check(struct flow *f, const unsigned char *buf, ssize_t n)
 }
 
 /* Moves some of both; true when anything was moved. */
-static bool step(struct talk *k, struct flow *up, struct flow *down, size_t piece)
+static bool step(struct relayed *k, struct flow *up, struct flow *down, size_t piece)
 {
 	unsigned char buf[65536];
 	bool moved = false;
@@ -150,7 +143,7 @@ static bool all_there(const struct flow *f)
 	return f->got == f->len;
 }
 
-static void converse(struct talk *k, struct flow *up, struct flow *down, size_t piece)
+static void converse(struct relayed *k, struct flow *up, struct flow *down, size_t piece)
 {
 	for (int idle = 0; idle < PATIENCE_MS && !(all_there(up) && all_there(down)); idle++) {
 		if (step(k, up, down, piece))
@@ -178,7 +171,7 @@ START_TEST(both_ways)
 	size_t i = (size_t)_i % SIZES;
 	struct flow up = { .len = sizes[i].up, .seed = 3 };
 	struct flow down = { .len = sizes[i].down, .seed = 5 };
-	struct talk k;
+	struct relayed k;
 
 	start(&k, versions[(size_t)_i / SIZES]);
 	converse(&k, &up, &down, sizes[i].piece);
@@ -186,12 +179,15 @@ START_TEST(both_ways)
 }
 END_TEST
 
-/* A server that does not read holds up what is for it, and nothing else; and the relay stops reading. */
+/*
+ * A server that does not read holds up what is for it, and nothing else; and the relay stops
+ * reading.
+ */
 START_TEST(no_head_of_line_blocking)
 {
 	struct flow up = { .len = 64 << 20, .seed = 7, .paused = true };
 	struct flow down = { .len = 4 << 20, .seed = 9 };
-	struct talk k;
+	struct relayed k;
 
 	start(&k, versions[1]);
 	for (int idle = 0; idle < PATIENCE_MS && !all_there(&down); idle++) {
@@ -215,7 +211,7 @@ START_TEST(a_reader_that_pauses)
 {
 	struct flow up = { .len = 4 << 20, .seed = 7 };
 	struct flow down = { .len = 64 << 20, .seed = 9, .paused = true };
-	struct talk k;
+	struct relayed k;
 
 	start(&k, versions[1]);
 	for (int idle = 0; idle < PATIENCE_MS && !all_there(&up); idle++) {
@@ -234,7 +230,7 @@ START_TEST(a_reader_that_pauses)
 END_TEST
 
 /* What the server gets after the last byte: 0 is a goodbye. */
-static ssize_t last_word(struct talk *k)
+static ssize_t last_word(struct relayed *k)
 {
 	unsigned char buf[16];
 	ssize_t n = GNUTLS_E_AGAIN;
@@ -251,7 +247,7 @@ static ssize_t last_word(struct talk *k)
 START_TEST(local_end)
 {
 	struct flow up = { .len = 300000, .seed = 1 }, none = { 0 };
-	struct talk k;
+	struct relayed k;
 
 	start(&k, versions[_i]);
 	while (up.sent < up.len)
@@ -265,13 +261,14 @@ START_TEST(local_end)
 END_TEST
 
 /*
- * What was sent last fills the network, up to the last byte or not quite: there is a goodbye all the same. (A socket holds
- * some 200 KiB; where it is less, not everything is sent while nobody reads.)
+ * What was sent last fills the network, up to the last byte or not quite: there is a goodbye all
+ * the same. (A socket holds some 200 KiB; where it is less, not everything is sent while nobody
+ * reads.)
  */
 START_TEST(goodbye_without_room)
 {
 	struct flow none = { 0 };
-	struct talk k;
+	struct relayed k;
 
 	for (size_t len = 140000; len <= 260000; len += 2000) {
 		struct flow up = { .len = len, .seed = 1, .paused = true };
@@ -295,12 +292,15 @@ START_TEST(goodbye_without_room)
 }
 END_TEST
 
-/* What has nothing to do with the data (tickets, new keys) and data arrive together: no poll wakes for what was read. */
+/*
+ * What has nothing to do with the data (tickets, new keys) and data arrive together: no poll
+ * wakes for what was read.
+ */
 START_TEST(news_before_data)
 {
 	static const size_t lengths[] = { 1, 28, 16384, 50000 };
 	struct flow none = { 0 };
-	struct talk k;
+	struct relayed k;
 	pid_t pid;
 
 	start(&k, versions[1]);
@@ -309,7 +309,10 @@ START_TEST(news_before_data)
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		struct flow down = { .len = lengths[i], .seed = 1 };
 
-		/* All of it waits together. More than 8 new keys in a second, and GnuTLS defends itself. */
+		/*
+		 * All of it waits together. More than 8 new keys in a second, and GnuTLS defends
+		 * itself.
+		 */
 		kill(pid, SIGSTOP);
 		for (int j = 0; j < 2; j++)
 			ck_assert_int_eq(_i ? gnutls_session_key_update(k.p.session, 0) :
@@ -333,7 +336,7 @@ START_TEST(server_end)
 {
 	struct flow down = { .len = 100000, .seed = 1 }, none = { 0 };
 	unsigned char c;
-	struct talk k;
+	struct relayed k;
 	ssize_t n = -1;
 
 	start(&k, versions[1]);
@@ -354,7 +357,7 @@ END_TEST
 /* Records that are none end it; nothing of them comes through. */
 START_TEST(forged_record)
 {
-	struct talk k;
+	struct relayed k;
 	unsigned char c;
 	ssize_t n = -1;
 
@@ -375,7 +378,7 @@ END_TEST
 START_TEST(killed)
 {
 	unsigned before = leak_fds();
-	struct talk k;
+	struct relayed k;
 	unsigned char c;
 	ssize_t n = -1;
 	pid_t pid;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "net/resolve.h"
 
 #include <arpa/inet.h>
@@ -89,7 +90,7 @@ END_TEST
 static int look_up(const char *host, const char *port, struct resolve_result *r, struct err *e)
 {
 	unsigned before = leak_fds();
-	struct resolve_query q = { 0 };
+	struct uri q = { 0 };
 	struct blocking_child t;
 	int ret;
 
@@ -146,7 +147,7 @@ START_TEST(numeric_at_once)
 		{ "no-such-host.invalid.", false, 0 },
 		{ "", false, 0 },
 	};
-	struct resolve_query q = { .port = "10809" };
+	struct uri q = { .port = "10809" };
 	struct resolve_result r;
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
@@ -232,7 +233,7 @@ END_TEST
 START_TEST(abandoned)
 {
 	unsigned before = leak_fds();
-	struct resolve_query q = { .host = "no-such-host.invalid.", .port = "1" };
+	struct uri q = { .host = "no-such-host.invalid.", .port = "1" };
 	struct err e = { 0 };
 	struct blocking_child t;
 	pid_t pid;
@@ -277,7 +278,7 @@ START_TEST(bad_reports)
 		{ { .count = 0 }, EHOSTUNREACH, "look up host h: it has no IPv4 or IPv6 address" },
 		{ { .count = RESOLVE_MAX + 1 }, EHOSTUNREACH, "look up host h: it has no" },
 	};
-	struct resolve_query q = { .host = "h", .port = "1" };
+	struct uri q = { .host = "h", .port = "1" };
 	struct resolve_result r;
 	struct err e = { 0 };
 	struct blocking_child t;
@@ -292,7 +293,7 @@ END_TEST
 
 START_TEST(no_report)
 {
-	struct resolve_query q = { .host = "h", .port = "1" };
+	struct uri q = { .host = "h", .port = "1" };
 	struct resolve_result r;
 	struct err e = { 0 };
 	struct blocking_child t;

@@ -1,20 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "policy/nbdtab.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../settings_text.h"
 #include "../unit.h"
 
-/* The words of an entry, separated by blanks, after what else it says. */
-static void join(const struct nbdtab_entry *en, char *buf)
+/* What an entry says, its settings after what else there is, and the device. */
+static void show(const struct nbdtab_entry *en, char *buf)
 {
-	strcpy(buf, en->persist ? "persist: " : en->no_auto ? "noauto: " : "");
-	for (unsigned i = 0; i < en->option_count; i++)
-		strcat(strcat(buf, en->options[i]), " ");
-	for (unsigned i = 0; i < en->operand_count; i++)
-		strcat(strcat(buf, i ? " " : ""), en->operands[i]);
+	char *line = strchr(strcpy(buf, en->persist ? "persist: " :
+					en->no_auto ? "noauto: " :
+						      ""),
+			    '\0');
+
+	settings_line(&en->settings, line);
+	sprintf(strchr(line, '\0'), " nbd%u", en->index);
 }
 
 static int next(const char *line, size_t len, struct nbdtab_entry *en, struct err *e)
@@ -34,54 +38,57 @@ static int next(const char *line, size_t len, struct nbdtab_entry *en, struct er
 
 static const struct {
 	const char *line;
-	const char *words;
+	const char *says;
 } right[] = {
 	/* the examples of nbdtab(5) */
 	{ "nbd0 nbdserver.example.com swapexport swap,persist",
-	  "persist: --swap nbdserver.example.com swapexport nbd0" },
-	{ "nbd1 nbdserver.example.com data", "nbdserver.example.com data nbd1" },
+	  "persist: --swap nbd://nbdserver.example.com:10809/swapexport nbd0" },
+	{ "nbd1 nbdserver.example.com data", "nbd://nbdserver.example.com:10809/data nbd1" },
 
-	{ "\t nbd12 \t h\tx \t", "h x nbd12" },
-	{ "nbd0 h x\r\n", "h x nbd0" },
-	{ "nbd0 h x # bs=4096", "h x nbd0" },
-	{ "nbd0 h x#y", "h x#y nbd0" },
-	{ "nbd0 h x bs=4096", "--block-size=4096 h x nbd0" },
-	{ "nbd0 h x port=10810", "h:10810 x nbd0" },
-	{ "nbd0 192.0.2.1 x port=1,timeout=7", "--timeout=7 192.0.2.1:1 x nbd0" },
-	{ "nbd0 ::1 x", "::1 x nbd0" },
-	{ "nbd0 ::1 x port=2", "[::1]:2 x nbd0" },
-	{ "nbd0 [::1] x port=2", "[::1]:2 x nbd0" },
-	{ "nbd0 fe80::1%eth0 x port=2", "[fe80::1%eth0]:2 x nbd0" },
-	{ "nbd0 h:10 x", "h:10 x nbd0" },
-	{ "nbd0 /run/s x unix", "/run/s x nbd0" },
-	{ "nbd0 s x unix", "./s x nbd0" },
+	{ "\t nbd12 \t h\tx \t", "nbd://h:10809/x nbd12" },
+	{ "nbd0 h x\r\n", "nbd://h:10809/x nbd0" },
+	{ "nbd0 h x # bs=4096", "nbd://h:10809/x nbd0" },
+	{ "nbd0 h x#y", "nbd://h:10809/x%23y nbd0" },
+	{ "nbd0 h x bs=4096", "--block-size=4096 nbd://h:10809/x nbd0" },
+	{ "nbd0 h x port=10810", "nbd://h:10810/x nbd0" },
+	{ "nbd0 192.0.2.1 x port=1,timeout=7", "--timeout=7 nbd://192.0.2.1:1/x nbd0" },
+	{ "nbd0 ::1 x", "nbd://[::1]:10809/x nbd0" },
+	{ "nbd0 ::1 x port=2", "nbd://[::1]:2/x nbd0" },
+	{ "nbd0 [::1] x port=2", "nbd://[::1]:2/x nbd0" },
+	{ "nbd0 fe80::1%eth0 x port=2", "nbd://[fe80::1%25eth0]:2/x nbd0" },
+	{ "nbd0 h:10 x", "nbd://h:10/x nbd0" },
+	{ "nbd0 /run/s x unix", "nbd+unix:///x?socket=/run/s nbd0" },
+	{ "nbd0 s x unix", "nbd+unix:///x?socket=./s nbd0" },
 	{ "nbd0 h x cacertfile=/a,certfile=/b,keyfile=/c,tlshostname=n",
-	  "--tls-ca=/a --tls-cert=/b --tls-key=/c --tls-hostname=n h x nbd0" },
-	{ "nbd0 h x keyfile=/c", "--tls-key=/c --tls-cert=/c h x nbd0" },
-	{ "nbd0 h x conns=4,persist", "persist: --connections=4 h x nbd0" },
-	{ "nbd0 h x _distribution=what,_so,persist", "persist: h x nbd0" },
-	{ "nbd0 h x noauto", "noauto: h x nbd0" },
-	{ "nbd0 h x tls-priority=NORMAL:%COMPAT=", "--tls-priority=NORMAL:%COMPAT= h x nbd0" },
-	{ "nbd0 h x read-only,tls,bs=512,", "--read-only --tls --block-size=512 h x nbd0" },
-	{ "nbd3 uri=nbd://h/x", "nbd://h/x nbd3" },
-	{ "nbd3 uri=nbd://h/x connections=auto", "--connections=auto nbd://h/x nbd3" },
+	  "--tls-ca=/a --tls-cert=/b --tls-key=/c --tls-hostname=n nbd://h:10809/x nbd0" },
+	{ "nbd0 h x keyfile=/c", "--tls-cert=/c --tls-key=/c nbd://h:10809/x nbd0" },
+	{ "nbd0 h x tls-key=/c", "--tls-key=/c nbd://h:10809/x nbd0" },
+	{ "nbd0 h x keyfile=/c,tls-cert=/b", "--tls-cert=/b --tls-key=/c nbd://h:10809/x nbd0" },
+	{ "nbd0 h x conns=4,persist", "persist: --connections=4 nbd://h:10809/x nbd0" },
+	{ "nbd0 h x _distribution=what,_so,persist", "persist: nbd://h:10809/x nbd0" },
+	{ "nbd0 h x noauto", "noauto: nbd://h:10809/x nbd0" },
+	{ "nbd0 h x tls-priority=NORMAL:%COMPAT=",
+	  "--tls-priority=NORMAL:%COMPAT= nbd://h:10809/x nbd0" },
+	{ "nbd0 h x read-only,tls,bs=512,",
+	  "--read-only --block-size=512 --tls nbd://h:10809/x nbd0" },
+	{ "nbd3 uri=nbd://h/x", "nbd://h:10809/x nbd3" },
+	{ "nbd3 uri=nbd://h/x connections=auto", "--connections=auto nbd://h:10809/x nbd3" },
 	{ "nbd3 uri=nbd+unix:///x?socket=/a,b uri=nbd://c/d tls-psk-file=/k",
-	  "--tls-psk-file=/k nbd+unix:///x?socket=/a,b nbd://c/d nbd3" },
-	/* judged later */
-	{ "nbd0 h x bs=many", "--block-size=many h x nbd0" },
-	{ "nbd0 uri=", " nbd0" },
+	  "--tls-psk-file=/k nbd+unix:///x?socket=/a%2Cb nbd://c:10809/d nbd3" },
+	/* judged when the command line is known */
+	{ "nbd0 h x dead-timeout=5", "--dead-timeout=5 nbd://h:10809/x nbd0" },
 };
 
 START_TEST(right_lines)
 {
 	static struct nbdtab_entry en;
-	char words[sizeof(en.text) + 16];
+	static char said[SETTINGS_LINE_MAX + 32];
 	struct err e;
 
 	ck_assert_msg(next(right[_i].line, strlen(right[_i].line), &en, &e) == 1, "%s: %s",
 		      right[_i].line, e.text);
-	join(&en, words);
-	ck_assert_str_eq(words, right[_i].words);
+	show(&en, said);
+	ck_assert_str_eq(said, right[_i].says);
 	ck_assert_uint_eq(en.line, 1);
 	ck_assert(en.has_device);
 }
@@ -109,6 +116,19 @@ static const struct {
 	{ "nbd0 h x persist=1", "option persist=1: it takes no value" },
 	{ "nbd0 h x swap=", "takes no value" },
 	{ "nbd0 h x bs=512,bs=512", "option bs: it is given twice" },
+	{ "nbd0 h x bs=512,block-size=512", "option block-size: it is given twice" },
+	{ "nbd0 h x persist,persist", "option persist: it is given twice" },
+	{ "nbd0 h x bs=many", "line 1: option bs many: a number from 0 to" },
+	{ "nbd0 h x block-size=1000", "option block-size 1000: a power of two" },
+	{ "nbd0 h x conns=0", "option conns 0: auto or a number from 1 to 64" },
+	{ "nbd0 h x tls-offload=yes", "option tls-offload needs auto, require or no" },
+	{ "nbd0 h x server=nbd://h/x", "option server: there is none" },
+	{ "nbd0 h x command=true", "option command: there is none" },
+	{ "nbd0 h x \xff=1", "option \\xff: there is none" },
+	{ "nbd0 h \xff", "the export name" },
+	{ "nbd0 uri=", "line 1: " },
+	{ "nbd0 uri=nbd://h/x uri=nbds://h/x", "nbds and nbd URIs are mixed" },
+	{ "nbd0 h x port=0", "the port \"0\"" },
 	{ "nbd0 h x help", "option help: there is none" },
 	{ "nbd0 h x detach", "there is none" },
 	{ "nbd0 h x \x1b[2J", "option \\x1b[2J: there is none" },
@@ -158,14 +178,19 @@ START_TEST(limits)
 	ck_assert_int_eq(next("nbd0 h x\0y", 10, &en, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "NUL"));
 
-	/* the longest line that there is, of the longest words that come of it */
+	/* the longest line that there is */
 	memset(line, 'k', sizeof(line));
-	memcpy(line, "nbd0 h x keyfile=", 17);
+	memcpy(line, "nbd0 h x _", 10);
 	ck_assert_int_eq(next(line, NBDTAB_LINE_MAX, &en, &e), 1);
-	ck_assert_uint_eq(strlen(en.options[0]), strlen("--tls-key=") + NBDTAB_LINE_MAX - 17);
-	ck_assert_uint_eq(strlen(en.options[1]), strlen("--tls-cert=") + NBDTAB_LINE_MAX - 17);
 	ck_assert_int_eq(next(line, NBDTAB_LINE_MAX + 1, &en, &e), -EINVAL);
 	ck_assert_ptr_nonnull(strstr(e.text, "more than 8191 bytes"));
+	/* the longest value, and one byte more */
+	memcpy(line, "nbd0 h x keyfile=", 17);
+	ck_assert_int_eq(next(line, 17 + TLS_PATH_MAX, &en, &e), 1);
+	ck_assert_uint_eq(strlen(en.settings.tls.key), TLS_PATH_MAX);
+	ck_assert_str_eq(en.settings.tls.cert, en.settings.tls.key);
+	ck_assert_int_eq(next(line, 17 + TLS_PATH_MAX + 1, &en, &e), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "option keyfile needs 1 to 1023 bytes"));
 }
 END_TEST
 
@@ -209,7 +234,7 @@ START_TEST(one_device)
 
 	ck_assert_int_eq(nbdtab_find(file, strlen(file), 0, &en, &e), 0);
 	ck_assert_uint_eq(en.line, 2);
-	ck_assert_str_eq(en.operands[0], "a");
+	ck_assert_str_eq(en.settings.servers[0].host, "a");
 	ck_assert_int_eq(nbdtab_find(file, strlen(file), 3, &en, &e), 0);
 	ck_assert_uint_eq(en.line, 7);
 	ck_assert(en.persist);

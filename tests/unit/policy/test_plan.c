@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "policy/plan.h"
 
 #include <errno.h>
@@ -6,10 +7,37 @@
 #include <string.h>
 
 #include "../unit.h"
+#include "policy/settings.h"
 #include "proto/wire.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define F   NBD_FLAG_HAS_FLAGS
+
+/* What is wanted, and how many connections there are. */
+struct request {
+	bool read_only;
+	uint32_t block_size, timeout_s, dead_timeout_s;
+	unsigned connections;
+	bool supervised, timeout_given;
+};
+
+static int attach(const struct request *rq, const struct export *x, const struct plan_kernel *k,
+		  struct plan *p, struct err *e)
+{
+	static struct settings s;
+
+	settings_init(&s);
+	if (rq->timeout_given)
+		ck_assert_int_eq(settings_set(&s, settings_find("timeout", SETTINGS_ATTACH), "",
+					      "1", e),
+				 0);
+	s.read_only = rq->read_only;
+	s.block_size = rq->block_size;
+	s.timeout_s = rq->timeout_s;
+	s.dead_timeout_s = rq->dead_timeout_s;
+	s.supervision.none = !rq->supervised;
+	return plan_attach(&s, rq->connections, x, k, p, e);
+}
 
 /*
  * One rule a row. What a row leaves out: pages of 4096 bytes, a server that says nothing of block
@@ -20,8 +48,8 @@ static const struct row {
 	const char *rule;
 	uint64_t size;
 	uint16_t flags;
-	uint32_t min, max; /* of NBD_INFO_BLOCK_SIZE, which is there when min is */
-	struct plan_request rq;
+	uint32_t min, max; /* NBD_INFO_BLOCK_SIZE; min 0: not sent */
+	struct request rq;
 	uint32_t page;
 
 	int code;
@@ -196,7 +224,7 @@ START_TEST(rule)
 		x.payload_max = r->max;
 	}
 	memset(&p, 0xa5, sizeof(p));
-	ret = plan_attach(&r->rq, &x, &k, &p, &e);
+	ret = attach(&r->rq, &x, &k, &p, &e);
 	ck_assert_msg(ret == -r->code, "%s: returns %d (%s)", r->rule, ret, e.text);
 	ck_assert_msg(e.kind == r->kind && e.code == r->code, "%s: kind %d, code %d", r->rule,
 		      (int)e.kind, e.code);
@@ -570,16 +598,16 @@ END_TEST
 /* The kernel takes several only with the flag. */
 START_TEST(forced_connections_are_permitted_to_the_kernel)
 {
-	struct plan_request rq = { .connections = 1 };
+	struct request rq = { .connections = 1 };
 	struct export x = { .size = MIB, .flags = F | RO };
 	struct plan_kernel k = { .page_size = 4096 };
 	struct plan p;
 	struct err e;
 
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, F | RO);
 	rq.connections = 2;
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert_uint_eq(p.server_flags, M | RO);
 	/* and the server of a replacement need not permit them either */
 	ck_assert(!p.multi_conn);
@@ -588,14 +616,14 @@ END_TEST
 
 START_TEST(permitted_connections_need_the_permission_again)
 {
-	struct plan_request rq = { .connections = 2 };
+	struct request rq = { .connections = 2 };
 	struct export x = { .size = MIB, .flags = M };
 	struct plan_kernel k = { .page_size = 4096 };
 	uint64_t grown;
 	struct plan p;
 	struct err e;
 
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert(p.multi_conn);
 	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
 	x.flags = F;
@@ -608,7 +636,7 @@ START_TEST(permitted_connections_need_the_permission_again)
 	/* one connection never needs it */
 	rq.connections = 1;
 	x.flags = M;
-	ck_assert_int_eq(plan_attach(&rq, &x, &k, &p, &e), 0);
+	ck_assert_int_eq(attach(&rq, &x, &k, &p, &e), 0);
 	ck_assert(!p.multi_conn);
 	x.flags = F;
 	ck_assert_int_eq(plan_replacement(&p, MIB, "", &x, &grown, &e), 0);
@@ -795,7 +823,7 @@ START_TEST(renewal)
 	ck_assert_uint_eq(plan_records(0, 0), 0);
 	ck_assert_uint_eq(plan_records(1, 4096), 2);
 	ck_assert_uint_eq(plan_records(10, 1 << 20), 20 + 64);
-	/* a gigabit of the smallest requests does not get past the limit of GnuTLS before it is noticed */
+	/* One gigabit/s of the smallest requests cannot pass the limit of GnuTLS unnoticed. */
 	ck_assert_uint_lt(PLAN_RENEW_DEFAULT, 1 << 24);
 	ck_assert_uint_ge(plan_renewal_ms(PLAN_RENEW_DEFAULT), 10000);
 	ck_assert_uint_le(plan_renewal_ms(UINT64_MAX), 60000);
@@ -809,7 +837,7 @@ END_TEST
 START_TEST(supervised)
 {
 	static const struct {
-		struct plan_request rq;
+		struct request rq;
 		uint32_t timeout_s, dead_s, io_ms;
 	} table[] = {
 		{ { .connections = 1, .timeout_s = 30, .dead_timeout_s = 5 }, 30, 5, 0 },
@@ -827,7 +855,7 @@ START_TEST(supervised)
 		struct plan p;
 		struct err e;
 
-		ck_assert_int_eq(plan_attach(&table[i].rq, &x, &k, &p, &e), 0);
+		ck_assert_int_eq(attach(&table[i].rq, &x, &k, &p, &e), 0);
 		ck_assert_uint_eq(p.timeout_s, table[i].timeout_s);
 		ck_assert_uint_eq(p.dead_timeout_s, table[i].dead_s);
 		ck_assert_uint_eq(p.io_timeout_ms, table[i].io_ms);

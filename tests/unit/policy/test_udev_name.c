@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "policy/udev_name.h"
 
 #include <string.h>
@@ -65,8 +66,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("alias");
-	TCase *c = tcase_create("alias");
+	Suite *s = suite_create("udev_name");
+	TCase *c = tcase_create("udev_name");
 
 	tcase_add_loop_test(c, names, 0, sizeof(rows) / sizeof(rows[0]));
 	tcase_add_test(c, long_names);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/extent_map.h"
 
 #include <errno.h>
@@ -27,8 +28,8 @@ static void drain(struct extent_map *m, char *text, size_t cap)
 }
 
 /*
- * Answers, each of some extents; what it takes to tell them apart: "@512" is the request that must come
- * next, "0:100=3" an extent of context 0, 100 bytes with flags 3, following the last of its context.
+ * Answers of some extents each: "@512" is the request that must come next, "0:100=3" an extent of
+ * context 0, 100 bytes with flags 3, which follows the last extent of its context.
  */
 static const struct walk {
 	const char *name;
@@ -38,7 +39,7 @@ static const struct walk {
 	size_t room;
 	const char *answers;
 	const char *rows;
-	const char *failure; /* of the last answer */
+	const char *failure; /* error text of the last answer, NULL: none */
 } walks[] = {
 	{ "nothing", 0, 1, 1, 2, "", "", NULL },
 	{ "one extent", 1000, 1, 1, 2, "@0 0:1000=3", "0+1000=3", NULL },
@@ -303,8 +304,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("map");
-	TCase *t = tcase_create("map");
+	Suite *s = suite_create("extent_map");
+	TCase *t = tcase_create("extent_map");
 
 	tcase_add_loop_test(t, walk, 0, COUNT(walks));
 	tcase_add_loop_test(t, any_pieces_make_the_same_map, 0, 50);

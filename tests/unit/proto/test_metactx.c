@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 #include "proto/metactx.h"
 
 #include <errno.h>
@@ -165,8 +166,8 @@ END_TEST
 
 Suite *unit_suite(void)
 {
-	Suite *s = suite_create("contexts");
-	TCase *t = tcase_create("contexts");
+	Suite *s = suite_create("metactx");
+	TCase *t = tcase_create("metactx");
 
 	tcase_add_test(t, names_are_kept_in_order);
 	tcase_add_loop_test(t, what_is_no_name_is_refused, 0, sizeof(wrong) / sizeof(wrong[0]));

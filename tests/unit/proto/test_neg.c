@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * Handshakes replayed. A case is what the server says, what the client must have said in between,
  * byte for byte, and how it ends. Each is driven as fast as neg asks, byte by byte, and is broken
@@ -85,7 +86,7 @@ static size_t stretch_end(const struct bytes *b, size_t i)
 
 /* --- the cases -------------------------------------------------------------------------------- */
 
-/* Of struct replay.got */
+/* Bits of struct replay.got */
 enum {
 	TRANSMISSION = 1 << 0,
 	OLD_OPTION = 1 << 1,
@@ -93,7 +94,7 @@ enum {
 	NAME = 1 << 3,
 	DESCRIPTION = 1 << 4,
 	STRUCTURED_REPLIES = 1 << 5,
-	CONTEXTS = 1 << 6, /* are listed */
+	CONTEXTS = 1 << 6, /* listed */
 	LISTED = 1 << 7,
 	UNLISTED = 1 << 8,
 };
@@ -102,11 +103,11 @@ struct replay {
 	const char *name;
 	enum neg_goal goal;
 	const char *export;   /* "disk" */
-	size_t export_len;    /* so many 'n' instead */
-	bool tls;             /* is required */
-	bool secured;         /* and comes about: after the server's second stretch */
+	size_t export_len;    /* a name of this many 'n' instead */
+	bool tls;             /* required */
+	bool secured;         /* TLS comes about, after the server's second stretch */
 	const char *contexts; /* wanted, comma-separated */
-	uint32_t ids[2];      /* of those */
+	uint32_t ids[2];      /* numbers of the contexts */
 	const struct piece *server;
 	const struct piece *client;
 	/* failures */
@@ -1478,52 +1479,50 @@ static const struct replay replays[] = {
 		.code = ENOENT,
 		.text = { "no meta context \"x:\\xe2\\x80\\xae\"" },
 	},
-#define TRANSMISSION_BREACH(title, ...)                                       \
+#define QUERY_BREACH(title, ...)                                              \
 	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "base:allocation", \
 	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),    \
 	.client = PIECES(HELLO_QUERY(3), WANT_ALLOCATION), BREACH
 	{
-		TRANSMISSION_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4),
-				    RAW("\x1b:bc")),
+		QUERY_BREACH("query, another context", CONTEXT(SET_CONTEXTS, 1, 4), RAW("\x1b:bc")),
 		.text = { "selects the meta context \"\\x1b:bc\", which was not asked for" },
 	},
 	{
-		TRANSMISSION_BREACH("query, more contexts than wanted",
-				    CONTEXT(SET_CONTEXTS, 1, 15), RAW("base:allocation"),
-				    REPLY(SET_CONTEXTS, 4, 19)),
+		QUERY_BREACH("query, more contexts than wanted", CONTEXT(SET_CONTEXTS, 1, 15),
+			     RAW("base:allocation"), REPLY(SET_CONTEXTS, 4, 19)),
 		.text = { "more than 1 replies to NBD_OPT_SET_META_CONTEXT" },
 	},
 	{
-		TRANSMISSION_BREACH("query, a context without a number", REPLY(SET_CONTEXTS, 4, 3)),
+		QUERY_BREACH("query, a context without a number", REPLY(SET_CONTEXTS, 4, 3)),
 		.text = { "NBD_REP_META_CONTEXT of 3 bytes" },
 	},
 	{
-		TRANSMISSION_BREACH("query, a context with a zero byte",
-				    CONTEXT(SET_CONTEXTS, 1, 16), RAW("base:allocation\0")),
+		QUERY_BREACH("query, a context with a zero byte", CONTEXT(SET_CONTEXTS, 1, 16),
+			     RAW("base:allocation\0")),
 		.text = { "the name of a meta context contains a zero byte" },
 	},
 	{
-		TRANSMISSION_BREACH("query, an information too early", REPLY(SET_CONTEXTS, 3, 12)),
+		QUERY_BREACH("query, an information too early", REPLY(SET_CONTEXTS, 3, 12)),
 		.text = { "answers NBD_OPT_SET_META_CONTEXT with reply type 3" },
 	},
 	{
-		TRANSMISSION_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
+		QUERY_BREACH("query, a selection with a payload", REPLY(SET_CONTEXTS, 1, 4)),
 		.text = { "NBD_REP_ACK to NBD_OPT_SET_META_CONTEXT carries 4 bytes" },
 	},
-#define TRANSMISSION_TWO(title, ...)                                                         \
+#define QUERY_TWO(title, ...)                                                                \
 	.name = title, .goal = NEG_GOAL_QUERY, .contexts = "a:b,c:d",                        \
 	.server = PIECES(GREETING(3), ACK(STRUCTURED), TURN, __VA_ARGS__),                   \
 	.client = PIECES(HELLO_QUERY(3), OPTION(SET_CONTEXTS, 4 + 4 + 4 + 7 + 7), U32(4),    \
 			 RAW("disk"), U32(2), U32(3), RAW("a:b"), U32(3), RAW("c:d"), TURN), \
 	BREACH
 	{
-		TRANSMISSION_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3),
-				 RAW("a:b"), CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
+		QUERY_TWO("query, one context twice", CONTEXT(SET_CONTEXTS, 1, 3), RAW("a:b"),
+			  CONTEXT(SET_CONTEXTS, 2, 3), RAW("a:b")),
 		.text = { "selects the meta context \"a:b\", which was selected before" },
 	},
 	{
-		TRANSMISSION_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3),
-				 RAW("a:b"), CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
+		QUERY_TWO("query, one number for two contexts", CONTEXT(SET_CONTEXTS, 9, 3),
+			  RAW("a:b"), CONTEXT(SET_CONTEXTS, 9, 3), RAW("c:d")),
 		.text = { "gives two meta contexts the number 9" },
 	},
 	{
@@ -1556,7 +1555,7 @@ struct drive {
 	size_t read, written, shown;
 	bool secured;  /* the server's and the client's bytes from here on are inside TLS */
 	size_t stride; /* breaks come at every so many bytes */
-	struct neg *n; /* on the heap, for AddressSanitizer */
+	struct neg *n; /* allocated alone, so that AddressSanitizer sees the first byte beyond */
 };
 
 #define must(d, condition, ...) must_at(d, condition, #condition, __LINE__, " " __VA_ARGS__)
@@ -2034,7 +2033,9 @@ START_TEST(refusal)
 }
 END_TEST
 
-/* Each code, unknown ones too, means the end where TLS is required, and each says what was not done. */
+/*
+ * Each code, even an unknown one, ends a handshake that requires TLS, and says what was not sent.
+ */
 START_TEST(refusal_of_tls)
 {
 	static const struct {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
  * The kernel's header and wire.h have names in common. The kernel's values are kept here under
  * names of their own before wire.h comes: its enumerators are renamed while its header is read, its
