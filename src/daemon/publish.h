@@ -21,7 +21,7 @@ enum { PUBLISH_TEXT_MAX = 1024 };
 /* Filled by publish_collect, but for the members up to peer. */
 struct publication {
 	unsigned index, connections;
-	pid_t pid;        /* of the supervisor */
+	pid_t pid;        /* supervisor */
 	unsigned earlier; /* connections replaced by earlier supervisors */
 	char peer[80];    /* server in use, "" when it is not known */
 	unsigned alive, reconnects;

@@ -141,7 +141,7 @@ static bool get_text(const char *s, char *dst, size_t cap)
 }
 
 /* A number is a bool, an int or 64 bits, and none of those here is below 0 but RC_NEVER. */
-static uint64_t get_number(const char *member, size_t size)
+static uint64_t number_of_member(const char *member, size_t size)
 {
 	int64_t number = 0;
 	int word;
@@ -157,7 +157,7 @@ static uint64_t get_number(const char *member, size_t size)
 	return number < 0 ? 0 : (uint64_t)number;
 }
 
-static int set_number(const char *text, char *member, size_t size)
+static int set_member_number(const char *text, char *member, size_t size)
 {
 	uint64_t max = size == sizeof(uint64_t) ? INT64_MAX : size == sizeof(int) ? INT32_MAX : 1;
 	uint64_t number;
@@ -186,7 +186,7 @@ static void put_fields(struct out *o, const struct record *s)
 		put(o, '=');
 		if (fields[i].kind == NUMBER) {
 			snprintf(text, sizeof(text), "%llu",
-				 (unsigned long long)get_number(member, fields[i].size));
+				 (unsigned long long)number_of_member(member, fields[i].size));
 			put_plain(o, text);
 		} else {
 			put_text(o, member);
@@ -220,7 +220,7 @@ int record_open(const char *dir, struct err *e)
 	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open directory %s", dir);
 }
 
-/* It is written under another name first, ".NAME", by which the rest of a killed process is found. */
+/* It is written as ".NAME" first, by which the rest of a killed process is found. */
 static void begin_file(struct out *o, int dirfd, const char *name, char *temporary, size_t cap)
 {
 	snprintf(temporary, cap, ".%s", name);
@@ -388,7 +388,7 @@ static int parse_field(void *record, const char *key, const char *value)
 			continue;
 		if (fields[i].kind == TEXT)
 			return get_text(value, member, fields[i].size) ? 0 : -EBADMSG;
-		return set_number(value, member, fields[i].size);
+		return set_member_number(value, member, fields[i].size);
 	}
 	return 0;
 }
@@ -432,9 +432,9 @@ static int not_a_record(const char *path, struct err *e)
 }
 
 /* path, which messages name, is relative to dirfd. */
-static int read_lines(int dirfd, const char *path,
-		      int (*parse_line)(void *to, const char *key, const char *value), void *to,
-		      struct err *e)
+static int read_record_lines(int dirfd, const char *path,
+			     int (*parse_line)(void *to, const char *key, const char *value),
+			     void *to, struct err *e)
 {
 	int fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), ret = 0;
 	char *text = fd < 0 ? NULL : malloc(FILE_MAX + 1);
@@ -457,7 +457,7 @@ static int read_record(int dirfd, const char *path, struct record *s, struct err
 	int ret;
 
 	memset(s, 0, sizeof(*s));
-	ret = read_lines(dirfd, path, parse_field, s, e);
+	ret = read_record_lines(dirfd, path, parse_field, s, e);
 	return ret || s->pid > 0 ? ret : not_a_record(path, e);
 }
 
@@ -484,7 +484,7 @@ int record_read_settings(const char *dir, unsigned index, struct settings *setti
 
 	snprintf(path, sizeof(path), "%s/nbd%u", dir, index);
 	settings_init(settings);
-	ret = read_lines(AT_FDCWD, path, parse_setting, settings, e);
+	ret = read_record_lines(AT_FDCWD, path, parse_setting, settings, e);
 	if (!ret && !settings->server_count)
 		return err_set(e, ERR_FAILED, ENODATA,
 			       "nbd%u: its record, of another version, does not say how it was "

@@ -23,7 +23,7 @@
 #include "proto/uri.h"
 
 struct record {
-	pid_t pid; /* that did CONNECT, as in /sys/block/nbdN/pid */
+	pid_t pid; /* process that did CONNECT, as in /sys/block/nbdN/pid */
 	unsigned connections;
 	int read_only;                      /* 1: the user wants it, whatever the server says */
 	char backend[PLAN_BACKEND_MAX + 1]; /* plan_backend */
@@ -37,7 +37,7 @@ struct record {
 	unsigned server_flags; /* as given to the kernel */
 	unsigned timeout_s;
 	char name[URI_EXPORT_MAX + 1]; /* canonical, "" when the server did not say */
-	char last_error[512];          /* of an attempt to reconnect, "" for none */
+	char last_error[512];          /* last failure to reconnect, "" for none */
 	char error_time[32];           /* as 2001-02-03T04:05:06Z */
 	struct rc_durable durable;     /* times before the first are written as 0 */
 	/* For writing, or NULL. Reading leaves it NULL, see record_read_settings. */

@@ -58,7 +58,7 @@ struct supervisor {
 
 	struct pollfd polled[POLL_COUNT];
 	struct connections offered; /* the candidates; descriptor -1: given away */
-	uint64_t ended_candidates;  /* whose end has been told */
+	uint64_t ended_candidates;  /* candidates with a told end; bits */
 	uint64_t cutting;           /* connections whose CUT_DONE has not been told */
 	unsigned results;           /* events that an action has led to at once; bits by type */
 	long long cut_look, reopen_at, watchdog_at;
@@ -66,7 +66,7 @@ struct supervisor {
 	struct stopper stopper;
 	bool over;
 	int result;
-	struct err err; /* of the event that is told */
+	struct err err; /* error of the next event */
 };
 
 #define SAY(s, level, fmt, ...) \
@@ -96,7 +96,7 @@ static bool is_ours(const struct supervisor *s)
 	return ret != -ENODEV && ret != -ESTALE;
 }
 
-/* --- telling others ----------------------------------------------------------------------------- */
+/* --- telling others --------------------------------------------------------------------------- */
 
 static void collect_state(struct supervisor *s)
 {
@@ -168,7 +168,7 @@ static void carry_out_hand_over(struct supervisor *s, const struct rc_action *a)
 	control_hand_over(&s->control, a->client, &answer, fds, count);
 }
 
-/* --- connections -------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void store_connection(const struct supervisor *s, unsigned i)
 {
@@ -279,7 +279,7 @@ static bool next_ended_candidate(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- dialing ------------------------------------------------------------------------------------ */
+/* --- dialing ---------------------------------------------------------------------------------- */
 
 static void carry_out_dial(struct supervisor *s, const struct rc_action *a)
 {
@@ -327,7 +327,7 @@ static bool next_answer(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- commands for the kernel -------------------------------------------------------------------- */
+/* --- commands for the kernel ------------------------------------------------------------------ */
 
 static void carry_out_command(struct supervisor *s, const struct rc_action *a)
 {
@@ -360,7 +360,7 @@ static bool next_command(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- events of the driver, results that are there at once ---------------------------------------- */
+/* --- events of the driver, results that are there at once ------------------------------------- */
 
 static void carry_out_read_traffic(struct supervisor *s, const struct rc_action *a)
 {
@@ -424,7 +424,7 @@ static bool next_notice(struct supervisor *s, struct rc_event *ev)
 	return false;
 }
 
-/* --- clients ------------------------------------------------------------------------------------ */
+/* --- clients ---------------------------------------------------------------------------------- */
 
 /* Those that the core answers. */
 static const int requests[CONTROL_COMMANDS] = {
@@ -459,7 +459,7 @@ static bool next_request(struct supervisor *s, struct rc_event *ev)
 	return false;
 }
 
-/* --- signals, the end --------------------------------------------------------------------------- */
+/* --- signals, the end ------------------------------------------------------------------------- */
 
 static void reap_detacher(struct supervisor *s)
 {
@@ -494,7 +494,7 @@ static void carry_out_end(struct supervisor *s, const struct rc_action *a)
 		*s->e = *a->err;
 }
 
-/* --- the loop ----------------------------------------------------------------------------------- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 static void (*const actions[])(struct supervisor *s, const struct rc_action *a) = {
 	[RC_DIAL] = carry_out_dial,       [RC_CANCEL_DIAL] = carry_out_cancel_dial,
@@ -609,7 +609,7 @@ static void supervise(struct supervisor *s)
 	}
 }
 
-/* --- begin and end ------------------------------------------------------------------------------ */
+/* --- begin and end ---------------------------------------------------------------------------- */
 
 /* The supervisor of an earlier attachment may not have noticed yet that that one has ended. */
 static int take_lock(struct supervisor *s)
@@ -771,7 +771,7 @@ int supervise_run(const struct supervise_request *rq, struct attached *a, struct
 	s->sysfd = s->dirfd = s->signals = s->diag = s->driver.sysfd = -1;
 	s->control.listener = s->control.epoll = -1;
 	s->reopen_at = s->watchdog_at = -1;
-	/* A manager that has asked for the end waits for it; whoever else asks looks at the answer. */
+	/* A manager that has asked for the end waits for it. Others look at the answer. */
 	s->stopper = (struct stopper){
 		.index = a->identity.index,
 		.persistent = rq->notify && rq->notify->fd >= 0,

@@ -54,8 +54,8 @@ bool sockopt_was_silent(int fd, unsigned seconds);
  * TCP connection has not sent is thrown away, so that it cannot reach the server later, by a reset
  * (connect(2), AF_UNSPEC). Where the kernel refuses that (kernel TLS), the connection is shut down,
  * and what it has not sent is sent still, until the last descriptor is closed by close(2):
- * sockopt_is_drained tells when it is over. Other sockets are shut down. A connection that has ended
- * already is no error.
+ * sockopt_is_drained tells when it is over. Other sockets are shut down. A connection that has
+ * ended already is no error.
  */
 int sockopt_cut(int fd, struct err *e);
 
