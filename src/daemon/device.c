@@ -425,7 +425,7 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 	}
 	if (ret) {
 		blocking_child_abandon(&child);
-		return err_set(e, ERR_FAILED, -ret, "the kernel has not done it within %d s",
+		return err_set(e, ERR_FAILED, -ret, "not done within %d s",
 			       DEVICE_DISCONNECT_MS / 1000);
 	}
 	ret = blocking_child_collect(&child, &inside, e);
