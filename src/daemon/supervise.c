@@ -59,8 +59,9 @@ struct supervisor {
 	struct pollfd polled[POLL_COUNT];
 	struct connections offered; /* the candidates; descriptor -1: given away */
 	uint64_t ended_candidates;  /* candidates with a told end; bits */
-	uint64_t cutting;           /* connections whose CUT_DONE has not been told */
-	unsigned results;           /* events that an action has led to at once; bits by type */
+	bool given_up;    /* the driver has ended a connection since the last note of a loss */
+	uint64_t cutting; /* connections whose CUT_DONE has not been told */
+	unsigned results; /* events that an action has led to at once; bits by type */
 	long long cut_look, reopen_at, watchdog_at;
 
 	struct stopper stopper;
@@ -108,7 +109,7 @@ static void collect_state(struct supervisor *s)
 }
 
 /* A record that was taken away is not made again: a detach is under way. */
-static void write_record(struct supervisor *s)
+static void update_record(struct supervisor *s)
 {
 	struct err e;
 
@@ -127,7 +128,7 @@ static void carry_out_publish(struct supervisor *s, const struct rc_action *a)
 
 	(void)a;
 	collect_state(s);
-	write_record(s);
+	update_record(s);
 	publish_status(&s->told, text);
 	notify_say(s->rq->notify, "STATUS=%s", text);
 }
@@ -135,8 +136,14 @@ static void carry_out_publish(struct supervisor *s, const struct rc_action *a)
 static void carry_out_note(struct supervisor *s, const struct rc_action *a)
 {
 	char text[PUBLISH_TEXT_MAX];
-	enum log_level level = publish_note(&s->told, a, text);
+	enum log_level level;
 
+	/* Only now is it certain that it is no disconnection, which looks the same. */
+	if (a->note == RC_NOTE_LOST) {
+		publish_cause(&s->told, s->given_up ? s->a->plan.timeout_s : 0, time(NULL));
+		s->given_up = false;
+	}
+	level = publish_note(&s->told, a, text);
 	log_say(s->rq->log, level, "%s", text);
 }
 
@@ -262,6 +269,7 @@ static bool next_ended_connection(struct supervisor *s, struct rc_event *ev)
 	       0) {
 		if (s->cutting & UINT64_C(1) << i)
 			continue;
+		s->given_up |= sockopt_was_given_up(s->a->connections.fds[i]);
 		*ev = (struct rc_event){ .type = RC_SOCKET_ENDED, .conn = (unsigned)i };
 		return true;
 	}
@@ -612,7 +620,7 @@ static void supervise(struct supervisor *s)
 /* --- begin and end ---------------------------------------------------------------------------- */
 
 /* The supervisor of an earlier attachment may not have noticed yet that that one has ended. */
-static int take_lock(struct supervisor *s)
+static int await_lock(struct supervisor *s)
 {
 	const unsigned index = s->a->identity.index;
 	long long end = boottime_ms() + LOCK_MS;
@@ -654,7 +662,7 @@ static int open_all(struct supervisor *s)
 	s->dirfd = record_open(NBD_ATTACH_STATEDIR, s->e);
 	if (s->dirfd < 0)
 		return s->dirfd;
-	ret = take_lock(s);
+	ret = await_lock(s);
 	if (ret)
 		return ret;
 	if (record_read_at(s->dirfd, index, &s->record, &ignored))
