@@ -23,7 +23,7 @@ TESTED='(base|proto|policy|net|kernel)'
 LIBRARY='(base|proto|policy|net|kernel|daemon)'
 
 # Files that are going to be rebuilt: rule_names and rule_gnu_source do not look at them.
-REBUILT='daemon/(supervise|attach|detach|takeover|launch)[.][ch]'
+REBUILT='daemon/(attach|detach|launch)[.][ch]'
 
 # library, files that may use it (without suffix), its headers, its functions
 LIBRARIES='

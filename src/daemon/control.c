@@ -109,7 +109,7 @@ int control_open(struct control_server *s, const char *dir, unsigned index, stru
 	return 0;
 }
 
-static void forget_client(struct control_server *s, unsigned client)
+static void hang_up(struct control_server *s, unsigned client)
 {
 	if (s->clients[client].state == CONTROL_CLIENT_NONE)
 		return;
@@ -124,7 +124,7 @@ void control_close(struct control_server *s, int dirfd, unsigned index)
 	char name[32];
 
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
-		forget_client(s, i);
+		hang_up(s, i);
 	if (s->listener >= 0) {
 		snprintf(name, sizeof(name), "nbd%u.ctl", index);
 		unlinkat(dirfd, name, 0);
@@ -180,7 +180,7 @@ static void accept_client(struct control_server *s)
 }
 
 /* The next word of a client; -errno where none comes, or it is none. */
-static int read_word(int fd, uint32_t *word)
+static int receive_word(int fd, uint32_t *word)
 {
 	struct msg_in in = {
 		.data = word,
@@ -197,7 +197,7 @@ static bool hear_client(struct control_server *s, unsigned client, struct contro
 {
 	enum control_client_state state = s->clients[client].state;
 	uint32_t word = 0;
-	int ret = read_word(s->clients[client].fd, &word);
+	int ret = receive_word(s->clients[client].fd, &word);
 
 	*ev = (struct control_event){ .client = client };
 	if (state == CONTROL_CLIENT_ASKING && !ret && word < CONTROL_COMMANDS) {
@@ -209,7 +209,7 @@ static bool hear_client(struct control_server *s, unsigned client, struct contro
 	/* No client says more. */
 	if (state == CONTROL_CLIENT_WAITING && !ret)
 		return false;
-	forget_client(s, client);
+	hang_up(s, client);
 	ev->type = state == CONTROL_CLIENT_RECEIVING ? CONTROL_RECEIVED : CONTROL_GONE;
 	ev->ret = ret == -EAGAIN ? -ETIMEDOUT : ret;
 	return state != CONTROL_CLIENT_ASKING;
@@ -239,7 +239,7 @@ void control_reply(struct control_server *s, unsigned client, const struct contr
 	if (s->clients[client].state != CONTROL_CLIENT_WAITING)
 		return;
 	msg_send(s->clients[client].fd, a, sizeof(*a), NULL, 0, 0);
-	forget_client(s, client);
+	hang_up(s, client);
 }
 
 void control_hand_over(struct control_server *s, unsigned client, const struct control_answer *a,

@@ -56,14 +56,14 @@ struct control_answer {
 enum control_client_state {
 	CONTROL_CLIENT_NONE,
 	CONTROL_CLIENT_ASKING,    /* its request has not come yet */
-	CONTROL_CLIENT_WAITING,   /* for control_reply */
-	CONTROL_CLIENT_RECEIVING, /* it has been given descriptors and has not confirmed that yet */
+	CONTROL_CLIENT_WAITING,   /* control_reply is due */
+	CONTROL_CLIENT_RECEIVING, /* descriptors were sent, their confirmation is due */
 };
 
 /* A supervisor's side. The members are the module's. */
 struct control_server {
 	int listener;
-	int epoll; /* of the listener and the clients */
+	int epoll; /* watches the listener and the clients */
 	struct {
 		int fd;
 		enum control_client_state state;
@@ -75,7 +75,7 @@ struct control_server {
 struct control_event {
 	enum {
 		CONTROL_ASKED,    /* command; an answer is due */
-		CONTROL_GONE,     /* it hung up before it was answered */
+		CONTROL_GONE,     /* a hang-up before the answer */
 		CONTROL_RECEIVED, /* ret: 0, it has the descriptors; else it has not */
 	} type;
 	unsigned client;
@@ -116,9 +116,10 @@ void control_hand_over(struct control_server *s, unsigned client, const struct c
 
 /*
  * Asks the supervisor of device index. fds (room for CONTROL_FDS_MAX, or NULL) and *count (or NULL)
- * are the answer's descriptors; those of a hand-over are confirmed, so that the supervisor ends. -ENOENT (ERR_ABSENT): the device has no supervisor. -ETIMEDOUT: no
- * answer within timeout_ms. -EPROTO: it has ended, or the answer is too short or has too many
- * descriptors. Otherwise the answer's own result, its text in e.
+ * are the answer's descriptors; those of a hand-over are confirmed, so that the supervisor ends.
+ * -ENOENT (ERR_ABSENT): the device has no supervisor. -ETIMEDOUT: no answer within timeout_ms.
+ * -EPROTO: it has ended, or the answer is too short or has too many descriptors. Otherwise the
+ * answer's own result, its text in e.
  */
 int control_ask(const char *dir, unsigned index, enum control_command command, unsigned timeout_ms,
 		struct control_answer *a, int *fds, unsigned *count, struct err *e);

@@ -270,8 +270,14 @@ static bool any_hung_up(const struct connections *c)
 	return poll(p, c->count, 0) > 0;
 }
 
-static int hung_up(struct err *e)
+static int hung_up(const struct plan *p, const struct connections *c, struct err *e)
 {
+	for (unsigned i = 0; p->timeout_s && i < c->count; i++)
+		if (sockopt_was_given_up(c->fds[i]))
+			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
+				       "the server did not answer the first read within %u s, the "
+				       "limit of --timeout",
+				       p->timeout_s);
 	return err_set(e, ERR_UNREACHABLE, ECONNRESET,
 		       "the server closed the connection, or sent what the kernel cannot read, "
 		       "right after the handshake; see its log and the kernel's");
@@ -309,7 +315,7 @@ static int check_usable(const struct device_kernel *k, const struct sysfs_identi
 	if (ret)
 		return ret;
 	if (any_hung_up(c))
-		return hung_up(e);
+		return hung_up(p, c, e);
 	if (!d.attached || d.size != p->size || d.block_size != p->block_size)
 		return err_set(e, ERR_KERNEL, EIO,
 			       "nbd%u has %llu bytes in blocks of %u, not %llu in blocks of %u: "
@@ -349,7 +355,7 @@ int device_make_usable(const struct device_kernel *k, const struct sysfs_identit
 	ret = blocking_child_run(use_first, &u, &inside, sizeof(inside), timeout_ms, watch, e);
 	close(watch);
 	if (ret == -ECANCELED && any_hung_up(c))
-		return hung_up(e);
+		return hung_up(p, c, e);
 	if (ret == -ETIMEDOUT)
 		return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
 			       "the server does not answer the first read within %.3g s",
@@ -426,7 +432,7 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 	}
 	if (ret) {
 		blocking_child_abandon(&child);
-		return err_set(e, ERR_FAILED, -ret, "the kernel has not done it within %d s",
+		return err_set(e, ERR_FAILED, -ret, "not done within %d s",
 			       DEVICE_DISCONNECT_MS / 1000);
 	}
 	ret = blocking_child_collect(&child, &inside, e);

@@ -52,7 +52,7 @@ static int offer_socket(struct work *w)
 	return ret;
 }
 
-static int send_command(struct work *w)
+static int command_driver(struct work *w)
 {
 	switch (w->c.type) {
 	case RC_OFFER:
@@ -85,7 +85,7 @@ static void run_work(void *block)
 	w->c.taken = false;
 	if (!check_identity(w))
 		return;
-	ret = send_command(w);
+	ret = command_driver(w);
 	if (!ret)
 		return;
 	w->c.result = RC_FAILED;

@@ -10,13 +10,13 @@
 
 /*
  * Texts of the notes. %c: number of the connection, from 1 on; %C: connections of the device; %n:
- * number; %s: size; %t: duration; %p: server in use; %e: error.
+ * number; %s: size; %t: duration; %p: server in use; %r: cause of a loss; %e: error.
  */
 static const struct {
 	enum log_level level;
 	const char *text;
 } notes[RC_NOTES] = {
-	[RC_NOTE_LOST] = { LOG_LEVEL_WARNING, "lost %n of %C connections" },
+	[RC_NOTE_LOST] = { LOG_LEVEL_WARNING, "lost %n of %C connections%r" },
 	[RC_NOTE_RECONNECTED] = { LOG_LEVEL_NOTICE, "connected to %p again after %t" },
 	[RC_NOTE_FAILED] = { LOG_LEVEL_WARNING, "cannot reconnect, trying again: %e" },
 	[RC_NOTE_FLAPPING] = { LOG_LEVEL_WARNING,
@@ -52,6 +52,18 @@ void publish_collect(struct publication *p, const struct rc_status *status,
 	p->alive = status->alive;
 	p->reconnects = p->earlier + status->reconnects;
 	p->durable = *durable;
+}
+
+void publish_cause(struct publication *p, unsigned request_timeout_s, int64_t now)
+{
+	p->cause[0] = '\0';
+	if (!request_timeout_s)
+		return;
+	snprintf(p->cause, sizeof(p->cause),
+		 "the server did not answer a request within %u s, the limit of --timeout",
+		 request_timeout_s);
+	snprintf(p->last_error, sizeof(p->last_error), "%s", p->cause);
+	p->error_time = now;
 }
 
 void publish_status(const struct publication *p, char *text)
@@ -127,9 +139,11 @@ static void put_part(struct text_writer *w, const struct publication *p,
 		snprintf(part, sizeof(part), "%.3g s", (double)note->ms / 1e3);
 	else if (letter == 'p')
 		text_put(w, p->peer[0] ? p->peer : "its server");
-	else if (note->err)
+	else if (letter == 'r' && p->cause[0])
+		text_put(w, ": ");
+	else if (letter == 'e' && note->err)
 		text_put(w, note->err->text);
-	text_put(w, part);
+	text_put(w, letter == 'r' ? p->cause : part);
 }
 
 enum log_level publish_note(const struct publication *p, const struct rc_action *note, char *text)

@@ -19,16 +19,17 @@
 
 enum { PUBLISH_TEXT_MAX = 1024 };
 
-/* Filled by publish_collect, but for the members up to peer. */
+/* Filled by publish_collect, but for the members up to peer, and cause. */
 struct publication {
 	unsigned index, connections;
-	pid_t pid;        /* of the supervisor */
+	pid_t pid;        /* supervisor */
 	unsigned earlier; /* connections replaced by earlier supervisors */
 	char peer[80];    /* server in use, "" when it is not known */
 	unsigned alive, reconnects;
 	unsigned failures;  /* as in struct rc_status */
 	int64_t error_time; /* seconds since 1970; 0: no error so far */
 	char last_error[512];
+	char cause[128]; /* why the last lost connection was, "" when it is not known */
 	struct rc_durable durable;
 };
 
@@ -38,6 +39,12 @@ struct publication {
  */
 void publish_collect(struct publication *p, const struct rc_status *status,
 		     const struct rc_durable *durable, const char *peer, int64_t now);
+
+/*
+ * Sets the cause of a loss: the request timeout, or none that is known (0). It is the last error,
+ * too, until an attempt to reconnect fails.
+ */
+void publish_cause(struct publication *p, unsigned request_timeout_s, int64_t now);
 
 /* One line for a service manager; text has PUBLISH_TEXT_MAX bytes. */
 void publish_status(const struct publication *p, char *text);

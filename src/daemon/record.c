@@ -142,7 +142,7 @@ static bool get_decoded(const char *s, char *dst, size_t cap)
 }
 
 /* A number is a bool, an int or 64 bits, and none of those here is below 0 but RC_NEVER. */
-static uint64_t get_number(const char *member, size_t size)
+static uint64_t number_of_member(const char *member, size_t size)
 {
 	int64_t number = 0;
 	int word;
@@ -158,7 +158,7 @@ static uint64_t get_number(const char *member, size_t size)
 	return number < 0 ? 0 : (uint64_t)number;
 }
 
-static int set_number(const char *text, char *member, size_t size)
+static int set_member_number(const char *text, char *member, size_t size)
 {
 	uint64_t max = size == sizeof(uint64_t) ? INT64_MAX : size == sizeof(int) ? INT32_MAX : 1;
 	uint64_t number;
@@ -187,7 +187,7 @@ static void put_fields(struct out *o, const struct record *s)
 		put_char(o, '=');
 		if (fields[i].kind == NUMBER) {
 			snprintf(text, sizeof(text), "%llu",
-				 (unsigned long long)get_number(member, fields[i].size));
+				 (unsigned long long)number_of_member(member, fields[i].size));
 			put_plain(o, text);
 		} else {
 			put_encoded(o, member);
@@ -389,7 +389,7 @@ static int parse_field(void *record, const char *key, const char *value)
 			continue;
 		if (fields[i].kind == TEXT)
 			return get_decoded(value, member, fields[i].size) ? 0 : -EBADMSG;
-		return set_number(value, member, fields[i].size);
+		return set_member_number(value, member, fields[i].size);
 	}
 	return 0;
 }

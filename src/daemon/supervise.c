@@ -59,15 +59,16 @@ struct supervisor {
 
 	struct pollfd polled[POLL_COUNT];
 	struct connections offered; /* the candidates; descriptor -1: given away */
-	uint64_t ended_candidates;  /* whose end has been told */
-	uint64_t cutting;           /* connections whose CUT_DONE has not been told */
-	unsigned results;           /* events that an action has led to at once; bits by type */
+	uint64_t ended_candidates;  /* candidates with a told end; bits */
+	bool given_up;    /* the driver has ended a connection since the last note of a loss */
+	uint64_t cutting; /* connections whose CUT_DONE has not been told */
+	unsigned results; /* events that an action has led to at once; bits by type */
 	long long cut_look, reopen_at, watchdog_at;
 
 	struct stopper stopper;
 	bool over;
 	int result;
-	struct err err; /* of the event that is told */
+	struct err err; /* error of the next event */
 };
 
 #define SAY(s, level, fmt, ...) \
@@ -97,7 +98,7 @@ static bool is_ours(const struct supervisor *s)
 	return ret != -ENODEV && ret != -ESTALE;
 }
 
-/* --- telling others ----------------------------------------------------------------------------- */
+/* --- telling others --------------------------------------------------------------------------- */
 
 static void collect_state(struct supervisor *s)
 {
@@ -109,7 +110,7 @@ static void collect_state(struct supervisor *s)
 }
 
 /* A record that was taken away is not made again: a detach is under way. */
-static void write_record(struct supervisor *s)
+static void update_record(struct supervisor *s)
 {
 	struct err e;
 
@@ -128,7 +129,7 @@ static void carry_out_publish(struct supervisor *s, const struct rc_action *a)
 
 	(void)a;
 	collect_state(s);
-	write_record(s);
+	update_record(s);
 	publish_status(&s->told, text);
 	notify_say(s->rq->notify, "STATUS=%s", text);
 }
@@ -136,8 +137,14 @@ static void carry_out_publish(struct supervisor *s, const struct rc_action *a)
 static void carry_out_note(struct supervisor *s, const struct rc_action *a)
 {
 	char text[PUBLISH_TEXT_MAX];
-	enum log_level level = publish_note(&s->told, a, text);
+	enum log_level level;
 
+	/* Only now is it certain that it is no disconnection, which looks the same. */
+	if (a->note == RC_NOTE_LOST) {
+		publish_cause(&s->told, s->given_up ? s->a->plan.timeout_s : 0, time(NULL));
+		s->given_up = false;
+	}
+	level = publish_note(&s->told, a, text);
 	log_say(s->rq->log, level, "%s", text);
 }
 
@@ -169,7 +176,7 @@ static void carry_out_hand_over(struct supervisor *s, const struct rc_action *a)
 	control_hand_over(&s->control, a->client, &answer, fds, count);
 }
 
-/* --- connections -------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void store_connection(const struct supervisor *s, unsigned i)
 {
@@ -263,6 +270,7 @@ static bool next_ended_connection(struct supervisor *s, struct rc_event *ev)
 	       0) {
 		if (s->cutting & UINT64_C(1) << i)
 			continue;
+		s->given_up |= sockopt_was_given_up(s->a->connections.fds[i]);
 		*ev = (struct rc_event){ .type = RC_SOCKET_ENDED, .conn = (unsigned)i };
 		return true;
 	}
@@ -280,7 +288,7 @@ static bool next_ended_candidate(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- dialing ------------------------------------------------------------------------------------ */
+/* --- dialing ---------------------------------------------------------------------------------- */
 
 static void carry_out_dial(struct supervisor *s, const struct rc_action *a)
 {
@@ -328,7 +336,7 @@ static bool next_answer(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- commands for the kernel -------------------------------------------------------------------- */
+/* --- commands for the kernel ------------------------------------------------------------------ */
 
 static void carry_out_command(struct supervisor *s, const struct rc_action *a)
 {
@@ -361,7 +369,7 @@ static bool next_command(struct supervisor *s, struct rc_event *ev)
 	return true;
 }
 
-/* --- events of the driver, results that are there at once ---------------------------------------- */
+/* --- events of the driver, results that are there at once ------------------------------------- */
 
 static void carry_out_read_traffic(struct supervisor *s, const struct rc_action *a)
 {
@@ -425,7 +433,7 @@ static bool next_notice(struct supervisor *s, struct rc_event *ev)
 	return false;
 }
 
-/* --- clients ------------------------------------------------------------------------------------ */
+/* --- clients ---------------------------------------------------------------------------------- */
 
 /* Those that the core answers. */
 static const int requests[CONTROL_COMMANDS] = {
@@ -460,7 +468,7 @@ static bool next_request(struct supervisor *s, struct rc_event *ev)
 	return false;
 }
 
-/* --- signals, the end --------------------------------------------------------------------------- */
+/* --- signals, the end ------------------------------------------------------------------------- */
 
 static void reap_detacher(struct supervisor *s)
 {
@@ -495,7 +503,7 @@ static void carry_out_end(struct supervisor *s, const struct rc_action *a)
 		*s->e = *a->err;
 }
 
-/* --- the loop ----------------------------------------------------------------------------------- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 static void (*const actions[])(struct supervisor *s, const struct rc_action *a) = {
 	[RC_DIAL] = carry_out_dial,       [RC_CANCEL_DIAL] = carry_out_cancel_dial,
@@ -610,10 +618,10 @@ static void supervise(struct supervisor *s)
 	}
 }
 
-/* --- begin and end ------------------------------------------------------------------------------ */
+/* --- begin and end ---------------------------------------------------------------------------- */
 
 /* The supervisor of an earlier attachment may not have noticed yet that that one has ended. */
-static int take_lock(struct supervisor *s)
+static int await_lock(struct supervisor *s)
 {
 	const unsigned index = s->a->identity.index;
 	long long end = boottime_ms() + LOCK_MS;
@@ -655,7 +663,7 @@ static int open_all(struct supervisor *s)
 	s->dirfd = record_open(NBD_ATTACH_STATEDIR, s->e);
 	if (s->dirfd < 0)
 		return s->dirfd;
-	ret = take_lock(s);
+	ret = await_lock(s);
 	if (ret)
 		return ret;
 	if (record_read_at(s->dirfd, index, &s->record, &ignored))
@@ -772,7 +780,7 @@ int supervise_run(const struct supervise_request *rq, struct attached *a, struct
 	s->sysfd = s->dirfd = s->signals = s->diag = s->driver.sysfd = -1;
 	s->control.listener = s->control.epoll = -1;
 	s->reopen_at = s->watchdog_at = -1;
-	/* A manager that has asked for the end waits for it; whoever else asks looks at the answer. */
+	/* A manager that has asked for the end waits for it. Others look at the answer. */
 	s->stopper = (struct stopper){
 		.index = a->identity.index,
 		.persistent = rq->notify && rq->notify->fd >= 0,

@@ -36,7 +36,7 @@ static void split_address(const union address *a, __be16 *port, __be32 address[4
 }
 
 /* The kernel answers within send(). */
-static int send_request(int diag, const struct inet_diag_req_v2 *what)
+static int send_destroy(int diag, const struct inet_diag_req_v2 *what)
 {
 	struct request rq = {
 		.header = {
@@ -76,7 +76,7 @@ int sockdiag_open(struct err *e)
 
 	if (fd < 0)
 		return err_sys(e, ERR_KERNEL, errno, "open socket diagnostics");
-	ret = send_request(fd, &nobody);
+	ret = send_destroy(fd, &nobody);
 	if (!ret || ret == -ENOENT)
 		return fd;
 	close(fd);
@@ -106,6 +106,6 @@ int sockdiag_destroy(int diag, int fd, struct err *e)
 	split_address(&peer, &what.id.idiag_dport, what.id.idiag_dst);
 	what.id.idiag_cookie[0] = (uint32_t)cookie;
 	what.id.idiag_cookie[1] = (uint32_t)(cookie >> 32);
-	ret = send_request(diag, &what);
+	ret = send_destroy(diag, &what);
 	return ret ? err_sys(e, ERR_FAILED, -ret, "destroy a connection") : 0;
 }

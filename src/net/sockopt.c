@@ -75,22 +75,14 @@ bool sockopt_is_dead(int fd)
 	return poll(&p, 1, 0) > 0;
 }
 
-bool sockopt_was_silent(int fd, unsigned seconds)
+bool sockopt_was_given_up(int fd)
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
 
-	if (!seconds || !is_tcp(fd) || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len))
-		return false;
-	/*
-	 * A goodbye leaves its trace in the state. A reset does not, but comes from a peer that was
-	 * there.
-	 */
-	if (info.tcpi_state == TCP_CLOSE_WAIT || info.tcpi_state == TCP_LAST_ACK ||
-	    info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2)
-		return info.tcpi_state == TCP_FIN_WAIT1 && info.tcpi_last_ack_recv >= seconds * 600;
-	return info.tcpi_last_ack_recv >= seconds * 600 &&
-	       info.tcpi_last_data_recv >= seconds * 600;
+	return is_tcp(fd) && !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
+	       (info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2) &&
+	       info.tcpi_last_data_recv >= SOCKOPT_GIVEN_UP_MS;
 }
 
 int sockopt_cut(int fd, struct err *e)

@@ -20,6 +20,7 @@ enum {
 	 * Linux 6.13 a signal to its writer fails such a request, and then the connection.
 	 */
 	SOCKOPT_SEND_ROOM = 16 << 20,
+	SOCKOPT_GIVEN_UP_MS = 500, /* since the peer's last data */
 };
 
 /*
@@ -43,20 +44,20 @@ int sockopt_set_send_room(int fd, int bytes, struct err *e);
 bool sockopt_is_dead(int fd);
 
 /*
- * Tells of a connection that has ended whether its peer had been silent by then for about the
- * seconds of its peer timeout, so that nobody knows what became of it, rather than having said
- * goodbye or reset it. A peer that lives is heard of at least every third of that time. False for
- * everything but TCP.
+ * Whether the driver has shut a connection down that its peer had not ended, some time after the
+ * peer's last data: because an answer was late (request timeout), or in a disconnection. What the
+ * driver cannot read makes it do the same, but at once. False where that cannot be seen (any more),
+ * and for everything but TCP.
  */
-bool sockopt_was_silent(int fd, unsigned seconds);
+bool sockopt_was_given_up(int fd);
 
 /*
  * Ends the connection at once, for every holder of the socket; who waits in it wakes up. What a
  * TCP connection has not sent is thrown away, so that it cannot reach the server later, by a reset
  * (connect(2), AF_UNSPEC). Where the kernel refuses that (kernel TLS), the connection is shut down,
  * and what it has not sent is sent still, until the last descriptor is closed by close(2):
- * sockopt_is_drained tells when it is over. Other sockets are shut down. A connection that has ended
- * already is no error.
+ * sockopt_is_drained tells when it is over. Other sockets are shut down. A connection that has
+ * ended already is no error.
  */
 int sockopt_cut(int fd, struct err *e);
 

@@ -217,9 +217,9 @@ int attachment_find_overlap(const struct attachment_device *devices, size_t coun
 		if (d->attached && d->same_backend && !d->read_only && d->index != index)
 			return err_set(
 				e, ERR_BUSY, EEXIST,
-				"nbd%u is attached to this export already; two devices that write "
-				"to it destroy a file system (--read-only is safe, "
-				"--allow-overlap attaches it all the same)",
+				"nbd%u is attached to this export already, and two devices that "
+				"write to it destroy a file system: attach it read-only, or with "
+				"allow-overlap where that is meant",
 				d->index);
 	}
 	return 0;

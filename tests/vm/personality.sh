@@ -132,7 +132,7 @@ t "and there is something to list" test "$(lists "$ours" | wc -l)" = 2
 
 cat >/tmp/nbdtab <<'END'
 nbd1 127.0.0.1 rootfs bs=512
-nbd2 127.0.0.1 rootfs persist
+nbd2 127.0.0.1 rootfs persist,allow-overlap
 END
 tab=$("$A" --help | sed -n 's/.*--nbdtab .*instead of //p')
 t "a directory for it" mkdir -p "${tab%/*}"

@@ -216,6 +216,34 @@ START_TEST(note)
 }
 END_TEST
 
+START_TEST(cause_of_a_loss)
+{
+	static const char why[] =
+		"the server did not answer a request within 2 s, the limit of --timeout";
+	struct publication p = sample();
+	struct rc_action a = { .note = RC_NOTE_LOST, .number = 1 };
+	struct err e = { .text = "refused" };
+	struct rc_status st = { .last_error = &e };
+	char text[PUBLISH_TEXT_MAX], wanted[PUBLISH_TEXT_MAX];
+
+	publish_cause(&p, 2, 1000);
+	ck_assert_str_eq(p.last_error, why);
+	ck_assert_int_eq(p.error_time, 1000);
+	publish_note(&p, &a, text);
+	snprintf(wanted, sizeof(wanted), "nbd3: lost 1 of 4 connections: %s", why);
+	ck_assert_str_eq(text, wanted);
+	/* The next loss has another cause, which is not known, and the error stays. */
+	publish_cause(&p, 0, 1001);
+	publish_note(&p, &a, text);
+	ck_assert_str_eq(text, "nbd3: lost 1 of 4 connections");
+	publish_collect(&p, &st, &p.durable, "h:1", 1002);
+	ck_assert_str_eq(p.last_error, why);
+	st.failures++;
+	publish_collect(&p, &st, &p.durable, "h:1", 1003);
+	ck_assert_str_eq(p.last_error, "refused");
+}
+END_TEST
+
 START_TEST(notes_are_whole)
 {
 	struct publication p = sample();
@@ -246,6 +274,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, record_fields);
 	tcase_add_test(t, answer_fields);
 	tcase_add_loop_test(t, note, 0, sizeof(notes) / sizeof(notes[0]));
+	tcase_add_test(t, cause_of_a_loss);
 	tcase_add_test(t, notes_are_whole);
 	suite_add_tcase(s, t);
 	return s;

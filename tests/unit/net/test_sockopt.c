@@ -368,6 +368,33 @@ START_TEST(cut_what_is_dead)
 }
 END_TEST
 
+/* As the driver does it: an answer is late, or what has come is nonsense. */
+START_TEST(given_up)
+{
+	int fd[2];
+	char c;
+
+	if (!connected((enum transport)_i, fd))
+		return;
+	ck_assert(!sockopt_was_given_up(fd[0]));
+	ck_assert_int_eq(send(fd[1], "x", 1, 0), 1);
+	ck_assert_int_eq(read(fd[0], &c, 1), 1);
+	shutdown(fd[0], SHUT_RDWR);
+	ck_assert(!sockopt_was_given_up(fd[0]));
+	poll(NULL, 0, SOCKOPT_GIVEN_UP_MS + 100);
+	ck_assert_int_eq(sockopt_was_given_up(fd[0]), _i != UNIX);
+	finish(fd);
+	/* The peer was first. */
+	ck_assert(connected((enum transport)_i, fd));
+	poll(NULL, 0, SOCKOPT_GIVEN_UP_MS + 100);
+	close(fd[1]);
+	ck_assert(soon(fd[0], SOCKOPT_DEAD));
+	shutdown(fd[0], SHUT_RDWR);
+	ck_assert(!sockopt_was_given_up(fd[0]));
+	close(fd[0]);
+}
+END_TEST
+
 /* What the peer has not acknowledged can still reach it, until the connection is cut. */
 START_TEST(drained)
 {
@@ -441,6 +468,7 @@ Suite *unit_suite(void)
 	tcase_add_test(t, death_of_one_that_never_was);
 	tcase_add_loop_test(t, cut, 0, TRANSPORTS);
 	tcase_add_loop_test(t, cut_wakes_up_who_waits, 0, TRANSPORTS);
+	tcase_add_loop_test(t, given_up, 0, TRANSPORTS);
 	tcase_add_loop_test(t, drained, 0, TRANSPORTS);
 	tcase_add_test(t, close_does_not_wait);
 	tcase_add_loop_test(t, cut_what_is_dead, 0, TRANSPORTS);

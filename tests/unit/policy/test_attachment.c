@@ -506,8 +506,8 @@ START_TEST(overlap)
 		return;
 	ck_assert_int_eq(e.kind, ERR_BUSY);
 	ck_assert_ptr_nonnull(strstr(e.text, overlaps[_i].says));
-	ck_assert_ptr_nonnull(strstr(e.text, "--read-only"));
-	ck_assert_ptr_nonnull(strstr(e.text, "--allow-overlap"));
+	ck_assert_ptr_nonnull(strstr(e.text, "read-only"));
+	ck_assert_ptr_nonnull(strstr(e.text, "allow-overlap"));
 }
 END_TEST
 
