@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * chaos: what goes wrong, and when. A table of faults and of their ends; each world has some of them,
- * at times of its own, until the moment when all faults end.
+ * chaos: what goes wrong, and when. A table of faults and of their ends; each world has some of
+ * them, at times of its own, until the moment when all faults end.
  */
 #ifndef NBD_ATTACH_SIM_CHAOS_H
 #define NBD_ATTACH_SIM_CHAOS_H
@@ -16,7 +16,7 @@ struct chaos {
 	bool over;
 	uint32_t kinds;    /* faults of this world: bits */
 	unsigned pace_ms;  /* usual time between two */
-	unsigned killings; /* of the supervisor, so far */
+	unsigned killings; /* times that the supervisor was killed */
 	bool flapping;     /* servers close connections soon after they are made */
 	bool detached;     /* somebody else has detached the device */
 	bool ambush;       /* the supervisor is killed when a connection falls silent */

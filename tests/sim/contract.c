@@ -9,18 +9,18 @@
 
 enum {
 	DIALS_A_SECOND = 24,
-	CONNECTS = 60, /* dials for connections in CONNECTS_MS */
+	CONNECTS = 60, /* most dials for connections in CONNECTS_MS */
 	CONNECTS_MS = 10000,
 	OFFERS_A_SECOND = 56,
-	HANG_MS = 10000,  /* a command that takes so long is worth a note */
-	NOTE_MS = 60000,  /* the same note comes once in that time */
-	QUIET_MS = 20000, /* the wait for a moment without requests, to grow */
+	HANG_MS = 10000,  /* least time of a command that is noted */
+	NOTE_MS = 60000,  /* least time between two notes of the same kind */
+	QUIET_MS = 20000, /* longest wait for a moment without requests */
 	QUIET_SLACK_MS = 100,
-	STRANGE_COMMANDS = 3, /* for a device that was found to be somebody else's */
+	STRANGE_COMMANDS = 3, /* most commands for a device found to be somebody else's */
 	GIVE_UP_SLACK_MS = 3000,
-	STEADY_MS = 300,  /* a connection that does not last so long is a flap */
-	ABORT_MS = 20000, /* no attempt for so long after a forced detach */
-	FIRST_MS = 40,    /* from a certain loss to the first attempt, and some */
+	STEADY_MS = 300,  /* least time of a connection that is no flap */
+	ABORT_MS = 20000, /* time without attempts after a forced detach */
+	FIRST_MS = 40,    /* first attempt after a certain loss, at the latest */
 	RECENT_MS = 100,
 };
 
@@ -64,7 +64,7 @@ static void require(struct world *w, bool condition, const char *what)
 		world_fail(w, RULE_CONTRACT, "%s", what);
 }
 
-/* --- events ------------------------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------- */
 
 /* Whether the first end of a connection that lasted is about to be told, while all is well. */
 static bool begins_outage(const struct world *w)
@@ -206,7 +206,7 @@ void contract_after_actions(struct world *w)
 			world_fail(w, RULE_DURABLE, "connection %u is not cut in a pause", i);
 }
 
-/* --- actions ------------------------------------------------------------------------------------------------ */
+/* --- actions ------------------------------------------------------------------------------ */
 
 static void check_rate(struct world *w, long long *times, unsigned number, unsigned limit,
 		       unsigned ms, const char *what)
@@ -358,7 +358,7 @@ static void check_end(struct world *w, const struct rc_action *a)
 	client_check(w, false);
 }
 
-/* --- notes ---------------------------------------------------------------------------------------------------- */
+/* --- notes -------------------------------------------------------------------------------- */
 
 static void check_hang_note(struct world *w)
 {
@@ -382,7 +382,7 @@ static void check_failure_note(struct world *w, const struct rc_action *a)
 	c->noted[a->server].at = w->now;
 }
 
-/* Half of the limit is the least that can be called worn out, where it is known how much was used. */
+/* Half of the limit is the least that can be called worn out, where the use is known. */
 static void check_renewal(struct world *w, const struct rc_action *a)
 {
 	const struct shell *s = &w->shell;

@@ -10,8 +10,8 @@
 
 enum {
 	HANDSHAKE_MS = 30,
-	TELL_MS = 5,        /* until the supervisor hears of the answer */
-	TELL_LATE_MS = 400, /* the same, at times */
+	TELL_MS = 5,        /* delay of the answer */
+	TELL_LATE_MS = 400, /* delay of the answer at times */
 };
 
 void dialer_begin(struct world *w)

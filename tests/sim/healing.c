@@ -10,10 +10,9 @@ enum {
 	LOOK_MS = 700,
 	STAGE_MS = 240000, /* longest stage */
 	RESUME_MS = 5000,
-	SILENCE_MS =
-		36000, /* until a silent server is noticed by the driver's timer or by keepalive */
-	PROMPT_MS = 9000, /* of a back-off of up to 5 s, and the notice of the driver */
-	GONE_MS = 120000, /* until the supervisor of a device that is gone must have seen that */
+	SILENCE_MS = 36000, /* longest time until a silent server is noticed */
+	PROMPT_MS = 9000,   /* back-off of 5 s, notice of the driver, and some */
+	GONE_MS = 120000,   /* time for the supervisor to see that its device is gone */
 };
 
 void healing_begin(struct world *w)
