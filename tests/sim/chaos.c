@@ -8,7 +8,7 @@
 
 enum {
 	CLIENTS_SOME = CLIENTS / 2,
-	FLAP_MS = 500,
+	FLAP_MS = 30,
 	ATTACH_AGAIN_MS = 300,
 	RECHECK_MS = 500,
 	SLOW_MS = 300, /* think time of applications in the end, so that keys last for a while */
@@ -119,6 +119,7 @@ static void break_connections(struct world *w)
 static void flap(struct world *w)
 {
 	w->chaos.flapping = !w->chaos.flapping;
+	w->chaos.flap_ms = world_chance(w, 2) ? 500 : FLAP_MS;
 	STORY(w, "servers: connections %s", w->chaos.flapping ? "do not last" : "last again");
 }
 
@@ -133,8 +134,9 @@ static void close_again(struct world *w, unsigned conn, unsigned unused)
 
 void chaos_connected(struct world *w, unsigned conn)
 {
-	if (w->chaos.flapping && world_chance(w, 2))
-		world_after_elsewhere(w, world_random(w, FLAP_MS), close_again, conn, 0);
+	/* Where they last very shortly, none lasts. */
+	if (w->chaos.flapping && (w->chaos.flap_ms == FLAP_MS || !world_chance(w, 4)))
+		world_after_elsewhere(w, world_random(w, w->chaos.flap_ms), close_again, conn, 0);
 }
 
 /* --- this machine ------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ struct client {
 	enum rc_request request;
 	long long asked, jumped;
 	int ret;
+	bool was_paused; /* the device, when the client asked */
 };
 
 struct client_list {

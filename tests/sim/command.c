@@ -99,6 +99,7 @@ static void offer(struct world *w)
 	}
 	ret = driver_offer(w, c->conn);
 	finish_command(w, ret ? RC_DISCONNECTED : RC_OK, conn->marked);
+	chaos_ambush(w);
 }
 
 static void resize(struct world *w)

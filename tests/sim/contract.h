@@ -40,6 +40,8 @@ struct contract {
 	long long dial_due;    /* a dial or a probe is due by then; -1 */
 	bool detached;         /* the outage is that of a device which was disconnected */
 	bool refused;          /* the driver has refused to grow */
+	bool dialing;          /* a dial is under way for the core */
+	bool outage_noted;     /* the log has a loss, and not yet its end */
 	long long dial_jumped; /* total of suspends at that time */
 
 	struct {

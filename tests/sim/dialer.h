@@ -28,7 +28,8 @@ struct dialer {
 	unsigned conn[SIM_SLOTS];
 	long long deadline;
 	enum dialer_fault fault;
-	unsigned faults; /* number of dials that will go wrong */
+	long long failed_at; /* last dial that a fault of this machine has spoilt */
+	unsigned faults;     /* number of dials that will go wrong */
 	enum dialer_fault next;
 	struct err err;
 	struct export export;

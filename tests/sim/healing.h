@@ -30,6 +30,7 @@ struct healing {
 	int client;      /* waiting client; -1: none */
 	unsigned tries;
 	bool prompt;      /* nothing but the back-off stands in the way */
+	bool refused;     /* the only server has refused all attempts for a while */
 	int lame;         /* server that stays away until all connections are up; -1: none */
 	bool lame_silent; /* the lame server is silent, rather than refusing */
 };

@@ -206,6 +206,7 @@ void server_kill(struct world *w, unsigned server)
 	else
 		write_back(w, s);
 	s->cached = s->dirty = 0;
+	s->changed_at = w->now;
 	s->running = s->stopped = s->frozen = false;
 	for (unsigned i = 0; i < w->net.conns; i++) {
 		struct net_conn *c = &w->net.conn[i];
@@ -321,6 +322,7 @@ void server_rejoin(struct world *w, unsigned server)
 		return;
 	STORY(w, "server %u: reachable again", server);
 	s->unreachable = false;
+	s->changed_at = w->now;
 	s->silence++;
 	reconnect_server(w, server);
 }

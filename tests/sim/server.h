@@ -33,14 +33,15 @@ struct server {
 	bool refuses;     /* new connections; those that stand go on */
 	bool unknown;     /* the export is denied */
 	bool read_only, one_connection, no_flush, renamed; /* said of the export */
-	bool size_late;      /* size 0 for who only looks, as with nbd-server */
-	unsigned limit;      /* most connections taken from one dial */
-	uint64_t size;       /* export size; bytes */
-	unsigned service_ms; /* longest time for one request */
-	unsigned silence;    /* number of the silence, to know an old one */
-	unsigned open;       /* our connections that it knows of and has not closed */
-	bool serving;        /* the next request's execution is due */
-	long long last_end;  /* end of the last of our connections that the driver used */
+	bool size_late;       /* size 0 for who only looks, as with nbd-server */
+	unsigned limit;       /* most connections taken from one dial */
+	uint64_t size;        /* export size; bytes */
+	unsigned service_ms;  /* longest time for one request */
+	long long changed_at; /* last fault, or end of one */
+	unsigned silence;     /* number of the silence, to know an old one */
+	unsigned open;        /* our connections that it knows of and has not closed */
+	bool serving;         /* the next request's execution is due */
+	long long last_end;   /* end of the last of our connections that the driver used */
 	bool unseen; /* at that time the supervisor took another server for the one in use */
 	uint8_t cached, dirty;      /* blocks of the cache: bits */
 	unsigned cache[SIM_BLOCKS]; /* version of each block */

@@ -59,9 +59,11 @@ static void arm_tick(struct world *w)
 	struct shell *s = &w->shell;
 	long long at = reconnect_deadline(&s->core);
 
-	if (!s->running || at == s->tick_at)
+	/* A suspend puts off what poll waits for, until the next call. */
+	if (!s->running || (at == s->tick_at && w->jumped == s->tick_jumped))
 		return;
 	s->tick_at = at;
+	s->tick_jumped = w->jumped;
 	s->tick_serial++;
 	if (at == RC_NEVER)
 		return;

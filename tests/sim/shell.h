@@ -49,7 +49,7 @@ struct shell {
 	bool carrying_out; /* events that come wait for the end of the actions */
 	struct rc_event event[SHELL_EVENTS];
 	unsigned first, count;
-	long long tick_at;
+	long long tick_at, tick_jumped;
 	unsigned tick_serial, spins;
 	long long handing_since; /* begin of the last hand-over */
 };
