@@ -107,7 +107,7 @@ void app_excuse_lost(struct world *w, unsigned blocks)
 			continue;
 		a->floor[i] = a->flushed[i];
 		w->excuses[EXCUSE_UNFLUSHED]++;
-		/* A flush under way will succeed, on another connection, and flush nothing of it. */
+		/* A flush under way will succeed elsewhere, and flush nothing of it. */
 		for (unsigned k = 0; k < SIM_JOBS; k++)
 			a->job[k].flushing[i] = 0;
 	}

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * app: applications that use the device, as jobs with one request at a time: writes, reads, flushes.
- * Each write of a block has the next higher version, and no block has two requests at a time, so that
- * what a read may show is an interval: from the version that cannot be lost to the version that was
- * acknowledged last. A version below is lost or stale data.
+ * app: applications that use the device, as jobs with one request at a time: writes, reads,
+ * flushes. Each write of a block has the next higher version, and no block has two requests at a
+ * time, so that what a read may show is an interval: from the version that cannot be lost to the
+ * version that was acknowledged last. A version below is lost or stale data.
  */
 #ifndef NBD_ATTACH_SIM_APP_H
 #define NBD_ATTACH_SIM_APP_H

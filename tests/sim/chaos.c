@@ -8,11 +8,11 @@
 
 enum {
 	CLIENTS_SOME = CLIENTS / 2,
-	FLAP_MS = 500,
+	FLAP_MS = 30,
 	ATTACH_AGAIN_MS = 300,
 	RECHECK_MS = 500,
-	SLOW_MS = 300, /* of applications when all faults have ended: keys shall last for a while */
-	TRIES = 4,     /* to find a fault of this world */
+	SLOW_MS = 300, /* think time of applications in the end, so that keys last for a while */
+	TRIES = 4,     /* attempts to find a fault of this world */
 };
 
 static unsigned any_server(struct world *w)
@@ -20,7 +20,7 @@ static unsigned any_server(struct world *w)
 	return world_random(w, w->set.servers);
 }
 
-/* --- servers ------------------------------------------------------------------------------------------------ */
+/* --- servers ------------------------------------------------------------------------------ */
 
 static void kill_server(struct world *w)
 {
@@ -98,7 +98,7 @@ static void recover(struct world *w)
 		server_rejoin(w, server);
 }
 
-/* --- connections ----------------------------------------------------------------------------------------------- */
+/* --- connections -------------------------------------------------------------------------- */
 
 static void break_connections(struct world *w)
 {
@@ -119,6 +119,7 @@ static void break_connections(struct world *w)
 static void flap(struct world *w)
 {
 	w->chaos.flapping = !w->chaos.flapping;
+	w->chaos.flap_ms = world_chance(w, 2) ? 500 : FLAP_MS;
 	STORY(w, "servers: connections %s", w->chaos.flapping ? "do not last" : "last again");
 }
 
@@ -133,11 +134,12 @@ static void close_again(struct world *w, unsigned conn, unsigned unused)
 
 void chaos_connected(struct world *w, unsigned conn)
 {
-	if (w->chaos.flapping && world_chance(w, 2))
-		world_after_elsewhere(w, world_random(w, FLAP_MS), close_again, conn, 0);
+	/* Where they last very shortly, none lasts. */
+	if (w->chaos.flapping && (w->chaos.flap_ms == FLAP_MS || !world_chance(w, 4)))
+		world_after_elsewhere(w, world_random(w, w->chaos.flap_ms), close_again, conn, 0);
 }
 
-/* --- this machine ------------------------------------------------------------------------------------------------ */
+/* --- this machine ------------------------------------------------------------------------- */
 
 static void spoil_dials(struct world *w)
 {
@@ -193,7 +195,7 @@ static void wake_supervisor(struct world *w)
 	shell_event(w, &ev);
 }
 
-/* --- clients ------------------------------------------------------------------------------------------------------ */
+/* --- clients ------------------------------------------------------------------------------ */
 
 static void ask(struct world *w, enum rc_request request)
 {
@@ -240,7 +242,7 @@ static void abort_connections(struct world *w)
 		world_after(w, world_random(w, 15000), detach_now, 0, 0);
 }
 
-/* --- other tools ---------------------------------------------------------------------------------------------------- */
+/* --- other tools -------------------------------------------------------------------------- */
 
 static void attach_foreign(struct world *w, unsigned unused, unsigned unused2)
 {
@@ -283,7 +285,7 @@ static void detach(struct world *w)
 		w->command.astray = 1 + world_random(w, 3);
 }
 
-/* --- all of it -------------------------------------------------------------------------------------------------------- */
+/* --- all of it ---------------------------------------------------------------------------- */
 
 static const struct fault {
 	void (*happen)(struct world *w);

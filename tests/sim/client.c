@@ -37,7 +37,10 @@ unsigned client_ask(struct world *w, enum rc_request request)
 	if (number == CLIENTS)
 		world_fail(w, RULE_BOUNDED, "more than %u clients", CLIENTS);
 	STORY(w, "client %u: %s", number, request_names[request]);
-	*c = (struct client){ .request = request, .asked = w->now, .jumped = w->jumped };
+	*c = (struct client){ .request = request,
+			      .asked = w->now,
+			      .jumped = w->jumped,
+			      .was_paused = w->shell.published.paused };
 	if (request == RC_ASK_RESUME) {
 		l->paused = false;
 		l->abort_until = 0;
@@ -144,6 +147,8 @@ void client_reply(struct world *w, unsigned client, int ret, const char *text)
 			   request_names[c->request], took);
 	c->state = CLIENT_ANSWERED;
 	c->ret = ret;
+	if (ret == -EBUSY && reconnect_durable(&w->shell.core)->paused != c->was_paused)
+		world_fail(w, RULE_ANSWER, "a %s was refused, and done", request_names[c->request]);
 	if (!ret)
 		check_promise(w, c);
 }

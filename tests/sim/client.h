@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * client: commands of people and programs to the supervisor: pause, resume, rescan, abort (a detach
- * that must not wait), hand-over. Each waits for one answer; some hang up before it comes. What an
- * answer promises is checked here.
+ * client: commands of people and programs to the supervisor: pause, resume, rescan, abort (a
+ * detach that must not wait), hand-over. Each waits for one answer; some hang up before it
+ * comes. What an answer promises is checked here.
  */
 #ifndef NBD_ATTACH_SIM_CLIENT_H
 #define NBD_ATTACH_SIM_CLIENT_H
@@ -23,6 +23,7 @@ struct client {
 	enum rc_request request;
 	long long asked, jumped;
 	int ret;
+	bool was_paused; /* the device, when the client asked */
 };
 
 struct client_list {
@@ -31,7 +32,7 @@ struct client_list {
 	bool paused;           /* an answer has promised that all I/O waits */
 	long long abort_until; /* the device is let alone until then, unless somebody resumes it */
 	long long aborted_at;  /* last forced detach */
-	long long changed_at;  /* when a server's size or state has changed last */
+	long long changed_at;  /* last change of a server's size or state */
 };
 
 void client_begin(struct world *w);

@@ -7,8 +7,8 @@
 #include "world.h"
 
 enum {
-	WAKE_MS = 3,          /* until the thread begins, and until its result is read */
-	RESULT_LATE_MS = 300, /* the latter, at times */
+	WAKE_MS = 3,          /* delay of the thread, and of its result */
+	RESULT_LATE_MS = 300, /* delay of a result at times */
 	HANG_MS = 11000,      /* a command that takes so long must have been noted */
 };
 
@@ -76,7 +76,7 @@ void command_resized(struct world *w)
 	w->command.resizing = false;
 }
 
-/* Another tool comes between the comparison and the offer. The socket is found to be astray, and cut. */
+/* Another tool comes between comparison and offer: the socket is found astray, and cut. */
 static void go_astray(struct world *w)
 {
 	STORY(w, "command: another tool was faster");
@@ -99,6 +99,7 @@ static void offer(struct world *w)
 	}
 	ret = driver_offer(w, c->conn);
 	finish_command(w, ret ? RC_DISCONNECTED : RC_OK, conn->marked);
+	chaos_ambush(w);
 }
 
 static void resize(struct world *w)

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * command: the thread that gives commands to the driver, one at a time. It compares the identity of
- * the device (index, backend, pid) directly before each command, and once more after an offer; a
- * socket that went astray is cut. Commands take the mutex of generic netlink, which another command
- * on the machine may hold for long (KERNEL.md, notes). A thread that waits for it outlives the
- * supervisor when that is killed: its command is carried out all the same.
+ * command: the thread that gives commands to the driver, one at a time. It compares the identity
+ * of the device (index, backend, pid) directly before each command, and once more after an
+ * offer; a socket that went astray is cut. Commands take the mutex of generic netlink, which
+ * another command on the machine may hold for long (docs/nbd-driver.md, Netlink). A thread that
+ * waits for it outlives the supervisor when that is killed: its command is carried out all the
+ * same.
  *
- * Excused: another tool that detaches and attaches between the comparison and the command. That is
- * modelled for offers only, which can be taken back; for resize and disconnect nothing can be done.
+ * Excused: another tool that detaches and attaches between the comparison and the command. That
+ * is modelled for offers only, which can be taken back; for resize and disconnect nothing can be
+ * done.
  */
 #ifndef NBD_ATTACH_SIM_COMMAND_H
 #define NBD_ATTACH_SIM_COMMAND_H
@@ -25,15 +27,15 @@ struct command {
 	enum command_kind kind;
 	unsigned conn;
 	uint64_t size;
-	unsigned life; /* of the supervisor that gave it */
+	unsigned life; /* number of the supervisor behind it */
 	unsigned serial;
 	long long given_at, jumped;
-	long long done_at; /* when the last one was */
-	bool resizing;     /* the driver has it */
+	long long done_at; /* end of the last command */
+	bool resizing;     /* a RESIZE is with the driver */
 	bool hang_noted;
-	long long mutex_free; /* somebody else has the mutex until then */
-	bool fails;           /* the kernel refuses some offers and some changes of the size */
-	unsigned astray;      /* offers until another tool comes in between; 0: never */
+	long long mutex_free; /* end of the time that somebody else has the mutex */
+	bool fails;           /* some offers, probes and changes of the size are refused */
+	unsigned astray;      /* number of the offer that another tool overtakes; 0: none */
 };
 
 void command_begin(struct world *w);

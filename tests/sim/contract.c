@@ -9,18 +9,19 @@
 
 enum {
 	DIALS_A_SECOND = 24,
-	CONNECTS = 60, /* dials for connections in CONNECTS_MS */
+	CONNECTS = 60, /* most dials for connections in CONNECTS_MS */
 	CONNECTS_MS = 10000,
 	OFFERS_A_SECOND = 56,
-	HANG_MS = 10000,  /* a command that takes so long is worth a note */
-	NOTE_MS = 60000,  /* the same note comes once in that time */
-	QUIET_MS = 20000, /* the wait for a moment without requests, to grow */
+	HANG_MS = 10000,      /* least time of a command that is noted */
+	NOTE_MS = 60000,      /* least time between two notes of the same kind */
+	SENT_AGAIN_MS = 2000, /* requests of a lost connection are in flight again by then */
+	QUIET_MS = 20000,     /* longest wait for a moment without requests */
 	QUIET_SLACK_MS = 100,
-	STRANGE_COMMANDS = 3, /* for a device that was found to be somebody else's */
+	STRANGE_COMMANDS = 3, /* most commands for a device found to be somebody else's */
 	GIVE_UP_SLACK_MS = 3000,
-	STEADY_MS = 300,  /* a connection that does not last so long is a flap */
-	ABORT_MS = 20000, /* no attempt for so long after a forced detach */
-	FIRST_MS = 40,    /* from a certain loss to the first attempt, and some */
+	STEADY_MS = 300,  /* least time of a connection that is no flap */
+	ABORT_MS = 20000, /* time without attempts after a forced detach */
+	FIRST_MS = 40,    /* first attempt after a certain loss, at the latest */
 	RECENT_MS = 100,
 };
 
@@ -36,7 +37,8 @@ void contract_renew(struct world *w)
 
 	for (unsigned i = 0; i < SIM_SERVERS; i++)
 		c->told[i] = w->shell.config.durable.server_size[i];
-	c->stranger = c->traffic_failed = c->shrunk = c->detached = c->refused = false;
+	c->stranger = c->traffic_failed = c->shrunk = c->detached = c->refused = c->dialing =
+		c->outage_noted = false;
 	c->strange_commands = 0;
 	c->drain_since = c->loss_at = c->dial_due = c->ended_at = -1;
 	c->in_flight = 0;
@@ -64,7 +66,7 @@ static void require(struct world *w, bool condition, const char *what)
 		world_fail(w, RULE_CONTRACT, "%s", what);
 }
 
-/* --- events ------------------------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------- */
 
 /* Whether the first end of a connection that lasted is about to be told, while all is well. */
 static bool begins_outage(const struct world *w)
@@ -146,6 +148,9 @@ void contract_before_event(struct world *w, const struct rc_event *ev)
 	case RC_CLIENT:
 		take_request(w, ev->request);
 		break;
+	case RC_DIAL_DONE:
+		c->dialing = false;
+		break;
 	case RC_TRAFFIC:
 		c->in_flight = driver_in_flight(w);
 		c->traffic_failed |= ev->ret != 0;
@@ -206,7 +211,7 @@ void contract_after_actions(struct world *w)
 			world_fail(w, RULE_DURABLE, "connection %u is not cut in a pause", i);
 }
 
-/* --- actions ------------------------------------------------------------------------------------------------ */
+/* --- actions ------------------------------------------------------------------------------ */
 
 static void check_rate(struct world *w, long long *times, unsigned number, unsigned limit,
 		       unsigned ms, const char *what)
@@ -221,7 +226,8 @@ static void check_dial(struct world *w, const struct rc_action *a)
 	struct contract *c = &w->contract;
 	unsigned lost = contract_count_lost(w, false);
 
-	require(w, !w->dialer.busy, "DIAL while a dial is under way");
+	require(w, !c->dialing, "DIAL while a dial is under way");
+	c->dialing = true;
 	require(w, a->server < w->set.servers && a->count <= w->set.connections,
 		"DIAL of a server or a number that does not exist");
 	for (unsigned i = 0; i < SIM_SLOTS; i++)
@@ -299,6 +305,9 @@ static void check_resize(struct world *w, uint64_t size)
 				   (unsigned long long)size, i, (unsigned long long)c->told[i]);
 	if (contract_count_lost(w, false))
 		world_fail(w, RULE_PROGRESS, "RESIZE while a connection is lost");
+	if (w->now < c->installed_at + SENT_AGAIN_MS)
+		world_fail(w, RULE_PROGRESS,
+			   "RESIZE before the requests of a lost connection are sent again");
 	if (c->in_flight &&
 	    (c->drain_since < 0 || w->now - c->drain_since < QUIET_MS - QUIET_SLACK_MS))
 		world_fail(w, RULE_PROGRESS, "RESIZE while requests are in flight");
@@ -358,7 +367,7 @@ static void check_end(struct world *w, const struct rc_action *a)
 	client_check(w, false);
 }
 
-/* --- notes ---------------------------------------------------------------------------------------------------- */
+/* --- notes -------------------------------------------------------------------------------- */
 
 static void check_hang_note(struct world *w)
 {
@@ -382,7 +391,7 @@ static void check_failure_note(struct world *w, const struct rc_action *a)
 	c->noted[a->server].at = w->now;
 }
 
-/* Half of the limit is the least that can be called worn out, where it is known how much was used. */
+/* Half of the limit is the least that can be called worn out, where the use is known. */
 static void check_renewal(struct world *w, const struct rc_action *a)
 {
 	const struct shell *s = &w->shell;
@@ -411,6 +420,7 @@ static void check_note(struct world *w, const struct rc_action *a)
 		if (w->now < c->flap_noted_at + NOTE_MS)
 			world_fail(w, RULE_BOUNDED, "flapping is noted twice a minute");
 		c->flap_noted_at = w->now;
+		c->outage_noted = false;
 		break;
 	case RC_NOTE_RENEWED:
 		check_renewal(w, a);
@@ -421,11 +431,13 @@ static void check_note(struct world *w, const struct rc_action *a)
 		break;
 	case RC_NOTE_LOST:
 		require(w, a->number, "a note that nothing is lost");
+		c->outage_noted = true;
 		break;
 	case RC_NOTE_RECONNECTED:
 		require(w, a->ms >= 0 && !contract_count_lost(w, true),
 			"a note of a reconnection that is none");
 		memset(c->noted, 0, sizeof(c->noted));
+		c->outage_noted = false;
 		break;
 	default:
 		break;
@@ -477,6 +489,9 @@ void contract_before_action(struct world *w, const struct rc_action *a)
 		check_end(w, a);
 		break;
 	case RC_CANCEL_DIAL:
+		require(w, w->contract.dialing, "CANCEL_DIAL, and no dial is under way");
+		w->contract.dialing = false;
+		break;
 	case RC_READ_TRAFFIC:
 		break;
 	}

@@ -10,8 +10,8 @@
 
 enum {
 	HANDSHAKE_MS = 30,
-	TELL_MS = 5,        /* until the supervisor hears of the answer */
-	TELL_LATE_MS = 400, /* the same, at times */
+	TELL_MS = 5,        /* delay of the answer */
+	TELL_LATE_MS = 400, /* delay of the answer at times */
 };
 
 void dialer_begin(struct world *w)
@@ -19,6 +19,7 @@ void dialer_begin(struct world *w)
 	struct dialer *d = &w->dialer;
 
 	d->busy = d->connected = false;
+	d->failed_at = 0;
 	d->life = d->count = d->faults = 0;
 }
 
@@ -171,6 +172,8 @@ void dialer_dial(struct world *w, unsigned server, unsigned count)
 	d->count = 0;
 	d->deadline = w->now + w->set.attempt_timeout_ms;
 	d->fault = d->faults ? d->next : DIALER_WELL;
+	if (d->faults)
+		d->failed_at = w->now;
 	d->faults -= d->faults > 0;
 	if (w->options.plant == PLANT_DIAL_LOST && world_chance(w, 8))
 		return;

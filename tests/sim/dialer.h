@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * dialer: the negotiator behind daemon/dialer, as the core sees it. Each dial is answered within its
- * deadline, whatever happens: refused, silent until the deadline, no such export, or candidates, of
- * which there may be fewer than asked for and which may have died before they are told. A negotiator
- * that hangs, dies or cannot be forked is a failed dial like any other.
+ * dialer: the negotiator behind daemon/dialer, as the core sees it. Each dial is answered within
+ * its deadline, whatever happens: refused, silent until the deadline, no such export, or
+ * candidates, of which there may be fewer than asked for and which may have died before they are
+ * told. A negotiator that hangs, dies or cannot be forked is a failed dial like any other.
  */
 #ifndef NBD_ATTACH_SIM_DIALER_H
 #define NBD_ATTACH_SIM_DIALER_H
@@ -22,13 +22,14 @@ enum dialer_fault { DIALER_WELL, DIALER_HANGS, DIALER_DIES, DIALER_NO_FORK };
 
 struct dialer {
 	bool busy, connected;
-	bool unfit;    /* what was connected to is not our export as it was */
+	bool unfit;    /* the export is not ours as it was */
 	unsigned life; /* number of the dial */
 	unsigned server, asked, count;
 	unsigned conn[SIM_SLOTS];
 	long long deadline;
 	enum dialer_fault fault;
-	unsigned faults; /* dials that are yet to go wrong */
+	long long failed_at; /* last dial that a fault of this machine has spoilt */
+	unsigned faults;     /* number of dials that will go wrong */
 	enum dialer_fault next;
 	struct err err;
 	struct export export;

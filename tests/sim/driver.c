@@ -9,10 +9,10 @@
 
 enum {
 	NOTICE_LATE_MS =
-		120, /* each of death and notice may be so late; together below RC_NOTICE_MS */
-	TIMER_LATE_MS = 1000,     /* blk-mq looks at its timers once a second */
-	REQUEUE_MS = 2000,        /* queue/io_timeout and such a look */
-	UNTIMED_STALL_MS = 19000, /* of 7.2 without a request timeout */
+		120, /* longest delay of death and of notice; below RC_NOTICE_MS together */
+	TIMER_LATE_MS = 1000,     /* rounding of timers by blk-mq */
+	REQUEUE_MS = 2000,        /* longest time to the next look with queue/io_timeout */
+	UNTIMED_STALL_MS = 19000, /* longest stall of 7.2 without a request timeout */
 };
 
 static bool is_alive(const struct world *w, const struct driver_slot *slot)
@@ -43,7 +43,7 @@ uint64_t driver_records(const struct world *w)
 	return plan_records(w->driver.requests, w->driver.bytes);
 }
 
-/* --- slots ------------------------------------------------------------------------------------------------ */
+/* --- slots -------------------------------------------------------------------------------- */
 
 static void give_notice(struct world *w, unsigned slot, unsigned unused)
 {
@@ -108,7 +108,7 @@ void driver_conn_ended(struct world *w, unsigned conn)
 	world_after(w, ms, slot_dies, (unsigned)c->slot, s->life);
 }
 
-/* --- requests --------------------------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------------- */
 
 static void end_freeze(struct world *w);
 
@@ -296,7 +296,7 @@ static void send_again(struct world *w, unsigned job, unsigned cookie)
 		dispatch(w, job);
 }
 
-/* --- commands --------------------------------------------------------------------------------------------- */
+/* --- commands ----------------------------------------------------------------------------- */
 
 static void check_offer(struct world *w, unsigned slot, unsigned conn)
 {

@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * driver: the kernel's nbd driver (drivers/block/nbd.c) for one index, after the facts of
- * KERNEL.md, given by their numbers:
+ * driver: the kernel's nbd driver (drivers/block/nbd.c) for one index, after docs/nbd-driver.md,
+ * whose sections are given in parentheses:
  * - A slot dies some milliseconds after its connection has ended. LINK_DEAD comes around that time,
- *   on SMP before the slot is dead (Q3), and not at all while the device is being disconnected (Q1).
- *   On 7.2 a slot may take as long as the request timeout to die, and takes no socket before (B).
+ *   on SMP before the slot is dead (Races), and not at all while the device is being disconnected
+ *   (Death and notice). On 7.2 a slot may take as long as the request timeout to die, and takes no
+ *   socket before (A signal and a half-sent write).
  * - RECONFIGURE puts a socket into the first dead slot in index order, and drops it without a word
- *   where none is dead (Q3). Only with a request timeout it leaves a sign, SO_SNDTIMEO (Q2).
+ *   where none is dead. Only with a request timeout it leaves a sign, SO_SNDTIMEO (Adoption).
  * - A request that was sent stays with its connection until its own timer: with a timeout the timer
  *   ends the connection, if that is still the same, and sends the request again; without (one
- *   connection only) it is sent again within two seconds of the connection's replacement (D).
- * - A request that finds no live slot waits without any timer until there is one (notes).
- * - RESIZE waits on 6.12 and 7.2 for every request and lets none begin meanwhile (Q5).
+ *   connection only) it is sent again within two seconds of the connection's replacement (Timers).
+ * - A request that finds no live slot waits without any timer until there is one.
+ * - RESIZE waits on 6.12 and 7.2 for every request and lets none begin meanwhile (Deadlock).
  * - DISCONNECT ends all requests with an error; the device stays configured in name until it is
- *   closed by all (Q7).
- * Not modelled: dead_conn_timeout (ten years under a supervisor), error replies, the size of requests.
+ *   closed by all (Disconnecting).
+ *
+ * Not modelled: dead_conn_timeout (ten years under a supervisor), error replies, partly sent
+ * requests, the size of requests.
  */
 #ifndef NBD_ATTACH_SIM_DRIVER_H
 #define NBD_ATTACH_SIM_DRIVER_H
@@ -35,38 +38,38 @@ enum driver_backend { DRIVER_BACKEND_OURS, DRIVER_BACKEND_OTHER, DRIVER_BACKEND_
 struct driver_slot {
 	unsigned conn;
 	bool dead;
-	bool dying;    /* its connection has ended, which the driver is about to see */
+	bool dying;    /* the driver is about to see that its connection has ended */
 	bool noticed;  /* LINK_DEAD is on its way */
-	bool stalled;  /* and will not for long: the worker keeps the slot to itself */
-	unsigned life; /* sockets that it has had */
+	bool stalled;  /* a worker keeps the slot, and it takes no socket */
+	unsigned life; /* number of sockets so far */
 };
 
 enum driver_state {
 	DRIVER_NONE,
 	DRIVER_HELD,    /* the queue is frozen */
-	DRIVER_WAITING, /* for a live slot */
+	DRIVER_WAITING, /* no slot is alive */
 	DRIVER_SENT,
 };
 
 struct driver_request {
 	enum driver_state state;
 	unsigned conn, slot, cookie;
-	long long limit;  /* of the answer */
+	long long limit;  /* latest time of the answer */
 	bool answered;    /* the answer is on its way */
-	unsigned version; /* of a read's answer */
+	unsigned version; /* version that a read has found */
 };
 
 struct driver {
 	enum driver_owner owner;
 	enum driver_backend backend;
-	bool disconnected; /* but not closed by all */
-	bool given_up;     /* it was our supervisor that disconnected it */
+	bool disconnected; /* disconnected, and still open */
+	bool given_up;     /* our supervisor has disconnected it */
 	unsigned slots;
 	struct driver_slot slot[SIM_SLOTS];
-	struct driver_request request[SIM_JOBS]; /* one a job */
+	struct driver_request request[SIM_JOBS]; /* each job's request */
 	uint64_t size;
 	bool frozen;          /* a RESIZE waits for the requests under way */
-	uint64_t size_wanted; /* by it */
+	uint64_t size_wanted; /* size that this RESIZE wants */
 	bool timer_armed;
 	unsigned cookies;
 	uint64_t requests, bytes; /* finished since the attach */

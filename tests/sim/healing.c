@@ -10,10 +10,11 @@ enum {
 	LOOK_MS = 700,
 	STAGE_MS = 240000, /* longest stage */
 	RESUME_MS = 5000,
-	SILENCE_MS =
-		36000, /* until a silent server is noticed by the driver's timer or by keepalive */
-	PROMPT_MS = 9000, /* of a back-off of up to 5 s, and the notice of the driver */
-	GONE_MS = 120000, /* until the supervisor of a device that is gone must have seen that */
+	SILENCE_MS = 36000, /* longest time until a silent server is noticed */
+	REFUSED_MS = 4500,  /* back-off of 2 s behind refusals, blind offers, and some */
+	REFUSING_MS = 8000, /* all attempts after that time were refused */
+	PROMPT_MS = 9000,   /* back-off of 5 s, notice of the driver, and some */
+	GONE_MS = 120000,   /* time for the supervisor to see that its device is gone */
 };
 
 void healing_begin(struct world *w)
@@ -51,7 +52,7 @@ static bool has_answer(const struct world *w, int client)
 /* How long it may take until all connections are up, where nothing else stands in the way. */
 static long long prompt_ms(const struct world *w)
 {
-	long long ms = PROMPT_MS + 2 * w->set.late_ms;
+	long long ms = (w->healing.refused ? REFUSED_MS : PROMPT_MS) + 2 * w->set.late_ms;
 
 	if (w->healing.lame >= 0 && w->healing.lame_silent)
 		ms += SILENCE_MS + 1000LL * w->set.fence_delay_s + 2 * w->set.attempt_timeout_ms;
@@ -219,6 +220,10 @@ static void rest(struct world *w)
 	if (shell_is_settled(w) || client_waiting(w) || w->dialer.busy || w->command.busy)
 		return;
 	w->over = is_due_nothing(w);
+	/* One that began with connections that did not last has had a note of that instead. */
+	if (w->over && w->contract.outage_noted && w->contract.flap_noted_at < 0 &&
+	    w->shell.life == 1 && !w->set.adopted)
+		world_fail(w, RULE_CONTRACT, "the log has no end of an outage");
 }
 
 /* The device is not ours, or disconnected by us. Whoever has something of it must notice. */
@@ -319,6 +324,9 @@ void healing_prepare(struct world *w)
 	struct healing *h = &w->healing;
 
 	h->prompt = is_free(w);
+	h->refused = w->set.servers == 1 && !w->server[0].running && !w->server[0].unreachable &&
+		     w->now > w->server[0].changed_at + REFUSING_MS &&
+		     w->now > w->dialer.failed_at + REFUSING_MS;
 	if (w->set.servers < 2 || !h->prompt || !world_chance(w, 3))
 		return;
 	h->lame = (int)world_random(w, w->set.servers);

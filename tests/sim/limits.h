@@ -7,14 +7,14 @@
 #define NBD_ATTACH_SIM_LIMITS_H
 
 enum {
-	SIM_BLOCKS = 8,            /* of the export, as far as applications use it */
-	SIM_JOBS = 4,              /* of the application, each with one request at a time */
-	SIM_SLOTS = 4,             /* connections of the device at most */
-	SIM_SERVERS = 2,           /* of our export at most */
+	SIM_BLOCKS = 8,            /* blocks that applications use */
+	SIM_JOBS = 4,              /* jobs of the application, with one request at a time each */
+	SIM_SLOTS = 4,             /* most connections of the device */
+	SIM_SERVERS = 2,           /* most servers of our export */
 	SIM_FOREIGN = SIM_SERVERS, /* the server of another tool's export */
 	SIM_PEER_MS = 15000,       /* --peer-timeout */
-	SIM_SIZE = 1 << 20,        /* of the export at first; bytes */
-	SIM_GROWTH = 4096,         /* step of the export's size; bytes */
+	SIM_SIZE = 1 << 20,        /* first size of the export; bytes */
+	SIM_GROWTH = 4096,         /* step in the size of the export; bytes */
 };
 
 #endif

@@ -74,7 +74,7 @@ bool net_owes_write(const struct world *w, unsigned server)
 	return false;
 }
 
-/* --- from send queue to receive queue ----------------------------------------------------------------- */
+/* --- from send queue to receive queue ----------------------------------------------------- */
 
 static void hang_up(struct world *w, unsigned conn)
 {
@@ -184,7 +184,7 @@ void net_send(struct world *w, unsigned conn, unsigned job)
 	net_push(w, c->server);
 }
 
-/* --- ends ----------------------------------------------------------------------------------------------- */
+/* --- ends --------------------------------------------------------------------------------- */
 
 void net_end(struct world *w, unsigned conn, enum net_end how)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * net: TCP connections between this machine and the servers, and the requests that travel on them.
- * What is modelled: the send queue of this machine (a request may be slow to leave it, or find the
- * server's window shut), the receive queue of a server, which executes it even after the connection
- * has ended, and how a connection ends: by the server (FIN, reset), by somebody in between, by
- * silence (keepalive, TCP_USER_TIMEOUT), by the driver's timer, by the supervisor's cut. A cut throws
- * the send queue away; with kernel TLS it cannot, and the queue goes on until the socket is closed.
- * A request is executed in the order of its arrival at the server, on whichever connection it came.
+ * net: TCP connections between this machine and the servers, and the requests that travel on
+ * them. What is modelled: the send queue of this machine (a request may be slow to leave it, or
+ * find the server's window shut), the receive queue of a server, which executes it even after
+ * the connection has ended, and how a connection ends: by the server (FIN, reset), by somebody
+ * in between, by silence (keepalive, TCP_USER_TIMEOUT), by the driver's timer, by the
+ * supervisor's cut. A cut throws the send queue away; with kernel TLS it cannot, and the queue
+ * goes on until the socket is closed. A request is executed in the order of its arrival at the
+ * server, on whichever connection it came.
  */
 #ifndef NBD_ATTACH_SIM_NET_H
 #define NBD_ATTACH_SIM_NET_H
@@ -39,20 +40,20 @@ enum net_holder {
 
 struct net_conn {
 	unsigned server;
-	bool ended; /* for this machine; nothing is received any more */
+	bool ended; /* this machine receives nothing any more */
 	enum net_end how;
-	bool server_closed; /* for the server; it executes nothing of it any more */
+	bool server_closed; /* the server executes nothing of it any more */
 	bool hung_up;       /* the server's kernel knows that we have ended it */
 	bool lingers;       /* kernel TLS, cut: what is queued is sent all the same */
 	long long cut_at;   /* begin of that */
 	long long clogged;  /* nothing leaves the send queue before */
-	int slot;           /* of the driver, where it was taken; -1: never */
+	int slot;           /* slot that has taken it; -1: none */
 	bool marked;        /* SO_SNDTIMEO has been set by the driver */
 	bool ours;          /* not another tool's */
 	enum net_holder holder;
-	unsigned index; /* of the candidate or the connection at the supervisor */
-	uint64_t size;  /* of the export, as the server said in the handshake; bytes */
-	unsigned life;  /* of the supervisor that made it */
+	unsigned index; /* number of the candidate or connection at the supervisor */
+	uint64_t size;  /* export size that the server said in the handshake; bytes */
+	unsigned life;  /* number of the supervisor that made it */
 	uint64_t records_made, records_taken; /* TLS records of the device at these times */
 	const char *unfit; /* why the export cannot take the place of ours; NULL: it fits */
 };
@@ -61,7 +62,7 @@ struct net_packet {
 	unsigned conn;
 	unsigned char op; /* enum app_op */
 	unsigned block, version;
-	unsigned job, cookie; /* of the driver's request */
+	unsigned job, cookie; /* request of the driver */
 	unsigned arrived;     /* order of arrival at the server; 0: in the send queue */
 };
 
@@ -86,8 +87,8 @@ void net_push(struct world *w, unsigned server);
 void net_end(struct world *w, unsigned conn, enum net_end how);
 
 /*
- * The supervisor cuts conn and closes it. True: nothing of it can reach the server any more. False:
- * it lingers, and shell_cut_done follows when it does not.
+ * The supervisor cuts conn and closes it. True: nothing of it can reach the server any more.
+ * False: it lingers, and shell_cut_done follows when it does not.
  */
 bool net_cut(struct world *w, unsigned conn);
 

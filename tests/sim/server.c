@@ -42,7 +42,7 @@ const char *server_unfit(const struct world *w, unsigned server)
 							     NULL;
 }
 
-/* --- storage ---------------------------------------------------------------------------------------------- */
+/* --- storage ------------------------------------------------------------------------------ */
 
 static void write_back(struct world *w, struct server *s)
 {
@@ -69,7 +69,7 @@ static void write_block(struct world *w, struct server *s, unsigned block, unsig
 		write_back(w, s);
 }
 
-/* --- requests --------------------------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------------- */
 
 static void execute(struct world *w, unsigned server, const struct net_packet *p)
 {
@@ -184,7 +184,7 @@ void server_close(struct world *w, unsigned conn)
 	s->cached = 0;
 }
 
-/* --- faults ------------------------------------------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------------------------- */
 
 static void end_all(struct world *w, unsigned server, enum net_end how)
 {
@@ -206,6 +206,7 @@ void server_kill(struct world *w, unsigned server)
 	else
 		write_back(w, s);
 	s->cached = s->dirty = 0;
+	s->changed_at = w->now;
 	s->running = s->stopped = s->frozen = false;
 	for (unsigned i = 0; i < w->net.conns; i++) {
 		struct net_conn *c = &w->net.conn[i];
@@ -321,11 +322,12 @@ void server_rejoin(struct world *w, unsigned server)
 		return;
 	STORY(w, "server %u: reachable again", server);
 	s->unreachable = false;
+	s->changed_at = w->now;
 	s->silence++;
 	reconnect_server(w, server);
 }
 
-/* --- one server ------------------------------------------------------------------------------------------------ */
+/* --- one server --------------------------------------------------------------------------- */
 
 /* The fence is over, and with it what anybody can promise. */
 static void excuse_rest(struct world *w, unsigned server)
@@ -346,8 +348,9 @@ static void excuse_rest(struct world *w, unsigned server)
 }
 
 /*
- * With timeout 0 nobody knows that an offer to another server was not taken; nor that a connection
- * which seemed to be lost has ended only now, as long as the driver's notice is on its way.
+ * With timeout 0 nobody knows that an offer to another server was not taken; nor that a
+ * connection which seemed to be lost has ended only now, as long as the driver's notice is on
+ * its way.
  */
 static bool is_unseen(const struct world *w, const struct server *s)
 {

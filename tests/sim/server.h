@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * server: processes that serve an export, and what they have stored. Our servers share one stable
- * storage. Each has a cache of its own, as two machines before one disk have: it is written back by a
- * flush and, where there are two servers, when the last of our connections has been closed. A server
- * that is killed loses its receive queue, and a volatile cache with it. One that is stopped, or whose
- * machine stands still, keeps both, and executes its queue when it goes on: the stale writes of
- * KERNEL.md Q6.
+ * server: processes that serve an export, and what they have stored. Our servers share one
+ * stable storage. Each has a cache of its own, as two machines before one disk have: it is
+ * written back by a flush and, where there are two servers, when the last of our connections has
+ * been closed. A server that is killed loses its receive queue, and a volatile cache with it.
+ * One that is stopped, or whose machine stands still, keeps both, and executes its queue when it
+ * goes on: the stale writes of docs/nbd-driver.md.
  *
- * Two assumptions, without which no client is safe with one server even: a server executes requests in
- * the order of their arrival, and it has executed those of connections that ended before it accepts,
- * or refuses, a new one.
+ * Two assumptions, without which no client is safe with one server even: a server executes
+ * requests in the order of their arrival, and it has executed those of connections that ended
+ * before it accepts, or refuses, a new one.
  *
  * SIM_FOREIGN is the server of another tool's device.
  */
@@ -31,16 +31,17 @@ struct server {
 	bool frozen;      /* its machine stands still */
 	bool unreachable; /* no packet gets through, in either direction */
 	bool refuses;     /* new connections; those that stand go on */
-	bool unknown;     /* it says that it has no such export */
-	bool read_only, one_connection, no_flush, renamed; /* what it says of the export */
-	bool size_late;      /* it says 0 to who only looks, as nbd-server does */
-	unsigned limit;      /* connections that it takes of one dial */
-	uint64_t size;       /* of the export; bytes */
-	unsigned service_ms; /* up to so long for one request */
-	unsigned silence;    /* number of the silence, to know an old one */
-	unsigned open;       /* our connections that it knows of and has not closed */
-	bool serving;        /* the next request's execution is due */
-	long long last_end;  /* when the last of our connections that the driver used ended */
+	bool unknown;     /* the export is denied */
+	bool read_only, one_connection, no_flush, renamed; /* said of the export */
+	bool size_late;       /* size 0 for who only looks, as with nbd-server */
+	unsigned limit;       /* most connections taken from one dial */
+	uint64_t size;        /* export size; bytes */
+	unsigned service_ms;  /* longest time for one request */
+	long long changed_at; /* last fault, or end of one */
+	unsigned silence;     /* number of the silence, to know an old one */
+	unsigned open;        /* our connections that it knows of and has not closed */
+	bool serving;         /* the next request's execution is due */
+	long long last_end;   /* end of the last of our connections that the driver used */
 	bool unseen; /* at that time the supervisor took another server for the one in use */
 	uint8_t cached, dirty;      /* blocks of the cache: bits */
 	unsigned cache[SIM_BLOCKS]; /* version of each block */

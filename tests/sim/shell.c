@@ -32,7 +32,7 @@ static const struct plan plans[2] = {
 
 static void carry_out(struct world *w, const struct rc_action *a);
 
-/* --- events ------------------------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------- */
 
 static void push_event(struct world *w, const struct rc_event *ev)
 {
@@ -59,9 +59,11 @@ static void arm_tick(struct world *w)
 	struct shell *s = &w->shell;
 	long long at = reconnect_deadline(&s->core);
 
-	if (!s->running || at == s->tick_at)
+	/* A suspend puts off what poll waits for, until the next call. */
+	if (!s->running || (at == s->tick_at && w->jumped == s->tick_jumped))
 		return;
 	s->tick_at = at;
+	s->tick_jumped = w->jumped;
 	s->tick_serial++;
 	if (at == RC_NEVER)
 		return;
@@ -197,7 +199,7 @@ void shell_cut_done(struct world *w, unsigned conn, unsigned index)
 	shell_event(w, &ev);
 }
 
-/* --- actions -------------------------------------------------------------------------------------------------- */
+/* --- actions ------------------------------------------------------------------------------ */
 
 static void dial(struct world *w, const struct rc_action *a)
 {
@@ -373,7 +375,7 @@ static void carry_out(struct world *w, const struct rc_action *a)
 	}
 }
 
-/* --- lives ---------------------------------------------------------------------------------------------------- */
+/* --- lives -------------------------------------------------------------------------------- */
 
 static void clear_hands(struct shell *s)
 {
@@ -454,7 +456,7 @@ void shell_adopt(struct world *w, unsigned unused, unsigned unused2)
 	shell_start(w, s->has_store ? SHELL_FROM_STORE : SHELL_ADOPTED);
 }
 
-/* What can be found out without a descriptor: with timeout 0 by reading a block, which takes a server. */
+/* What can be found out without a descriptor: with timeout 0 by reading a block. */
 static enum rc_conn_state guess_state(struct world *w, unsigned i)
 {
 	const struct driver_slot *slot = &w->driver.slot[i];
@@ -570,7 +572,7 @@ void shell_start(struct world *w, enum shell_start how)
 		shell_notice(w, true);
 	if (how != SHELL_HANDED_OVER)
 		return;
-	/* It has heard what its predecessor heard since it was asked, and may have heard a little more. */
+	/* It has heard what its predecessor heard since it was asked, or a little more. */
 	if (w->contract.heard_at >= s->handing_since ||
 	    (w->now - w->contract.heard_at < RECENT_MS && world_chance(w, 4)))
 		shell_notice(w, w->contract.heard_lost);

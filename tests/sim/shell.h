@@ -3,8 +3,8 @@
 /*
  * shell: the supervisor around the core, that is what daemon/supervise does with the actions of
  * reconnect.h, and how events get to it: in any order, late, also twice where poll would say so.
- * A supervisor may be killed between any two actions; another one adopts the device then with what
- * was published last, or is handed it over.
+ * A supervisor may be killed between any two actions; another one adopts the device then with
+ * what was published last, or is handed it over.
  */
 #ifndef NBD_ATTACH_SIM_SHELL_H
 #define NBD_ATTACH_SIM_SHELL_H
@@ -32,24 +32,24 @@ struct shell {
 	struct rc_config config;
 	struct rc_durable published;
 	bool running;
-	bool ended;    /* for good: nobody adopts the device again */
+	bool ended;    /* over for good, nobody adopts the device again */
 	bool replaced; /* a successor has everything */
 	bool heir;     /* this one was such a successor */
 	bool unseen;   /* the driver uses a connection that was told to be lost */
 	unsigned life; /* number of this supervisor */
-	int kill_in;   /* it is killed after so many more actions; -1: it is not */
+	int kill_in;   /* actions until it is killed; -1: it is not */
 
 	int held[SIM_SLOTS];      /* connections with a descriptor; SHELL_NONE */
 	int candidate[SIM_SLOTS]; /* candidates; SHELL_NONE */
-	int stored[SIM_SLOTS];    /* what the service manager keeps; SHELL_NONE */
-	bool has_store;           /* it keeps the descriptors of a killed supervisor */
+	int stored[SIM_SLOTS];    /* descriptors of the service manager; SHELL_NONE */
+	bool has_store;           /* the service manager keeps the descriptors */
 	bool end_told[SIM_SLOTS]; /* candidate: CANDIDATE_ENDED was said */
 	bool cutting[SIM_SLOTS];  /* connection: CUT_DONE has not been said yet */
 
 	bool carrying_out; /* events that come wait for the end of the actions */
 	struct rc_event event[SHELL_EVENTS];
 	unsigned first, count;
-	long long tick_at;
+	long long tick_at, tick_jumped;
 	unsigned tick_serial, spins;
 	long long handing_since; /* begin of the last hand-over */
 };

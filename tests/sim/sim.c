@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * sim: runs many worlds and reports as TAP, one line a combination of settings. See the usage text.
+ * sim: runs many worlds and reports as TAP, one line a combination of settings. See the usage
+ * text.
  */
 #include "world.h"
 
@@ -220,11 +221,11 @@ static void choose_combinations(const struct options *asked, struct job *j)
 	}
 }
 
-/* --- planted faults ----------------------------------------------------------------------------------- */
+/* --- planted faults ----------------------------------------------------------------------- */
 
 static const struct planted {
 	enum plant plant;
-	unsigned rules; /* of which one must find it: bits */
+	unsigned rules; /* rules, one of which must find it: bits */
 	const char *what;
 } planted[] = {
 	{ PLANT_NO_IDENTITY, 1U << RULE_OURS, "commands without a comparison of identities" },

@@ -59,7 +59,7 @@ bool world_chance(struct world *w, unsigned n)
 	return !world_random(w, n);
 }
 
-/* --- the queue of events: a binary heap ------------------------------------------------------------ */
+/* --- the queue of events: a binary heap --------------------------------------------------- */
 
 static bool is_before(const struct world_event *a, const struct world_event *b)
 {
@@ -125,7 +125,7 @@ void world_suspend(struct world *w, long long ms)
 	}
 }
 
-/* --- the story, and its end -------------------------------------------------------------------------- */
+/* --- the story, and its end --------------------------------------------------------------- */
 
 void world_tell(struct world *w, const char *fmt, ...)
 {
@@ -149,7 +149,7 @@ void world_fail(struct world *w, enum rule rule, const char *fmt, ...)
 	longjmp(w->failed, 1);
 }
 
-/* --- a world ------------------------------------------------------------------------------------------ */
+/* --- a world ------------------------------------------------------------------------------ */
 
 static unsigned pick(struct world *w, int option, unsigned chosen)
 {

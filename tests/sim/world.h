@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* SPDX-FileCopyrightText: The nbd-attach authors */
 /*
- * world: one seed is one world, with one device, its servers, its supervisor and whoever else touches
- * them. This module has the clock, the queue of events, the only random number generator, the story
- * that is told with -v, and the end of a world that breaks a rule. The parts are modelled in the
- * modules that it includes. Nothing here reads a real clock or opens anything.
+ * world: one seed is one world, with one device, its servers, its supervisor and whoever else
+ * touches them. This module has the clock, the queue of events, the only random number
+ * generator, the story that is told with -v, and the end of a world that breaks a rule. The
+ * parts are modelled in the modules that it includes. Nothing here reads a real clock or opens
+ * anything.
  *
- * The time is that of CLOCK_BOOTTIME, in milliseconds. A suspend moves it forward: what this machine
- * had scheduled is put off, what happens elsewhere is not.
+ * The time is that of CLOCK_BOOTTIME, in milliseconds. A suspend moves it forward: what this
+ * machine had scheduled is put off, what happens elsewhere is not.
  */
 #ifndef NBD_ATTACH_SIM_WORLD_H
 #define NBD_ATTACH_SIM_WORLD_H
@@ -29,7 +30,7 @@
 #include "server.h"
 #include "shell.h"
 
-/* What must hold in every world: the rules of docs, data, and the contract of reconnect.h. */
+/* What must hold in every world: the rules of docs/architecture.md, and those of reconnect.h. */
 enum rule {
 	RULE_PROGRESS,   /* all connections are up again, and then nothing is due */
 	RULE_ONE_SLOT,   /* a socket stands in one slot */
@@ -51,7 +52,7 @@ enum excuse {
 	EXCUSE_UNFLUSHED, /* acknowledged writes that a crash took from a volatile cache */
 	EXCUSE_FROZEN,    /* the queue was frozen for a resize when its last connection died */
 	EXCUSE_ASTRAY, /* another tool changed the device between the comparison and the command */
-	EXCUSE_UNSEEN, /* timeout 0 gives no sign, so that a connection taken for lost is still used */
+	EXCUSE_UNSEEN, /* timeout 0 gives no sign of a connection that is used still */
 	EXCUSE_LINGER, /* a killed supervisor's connection sent after it what was in its queue */
 	EXCUSES,
 };
