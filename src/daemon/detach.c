@@ -304,7 +304,7 @@ static int await_end(int sysfd, const struct release *rl, struct detach_result *
 	for (int i = 0; i < GONE_MS / DEVICE_POLL_MS && !is_gone(sysfd, &rl->id); i++)
 		poll(NULL, 0, DEVICE_POLL_MS);
 	r->in_use = !is_gone(sysfd, &rl->id);
-	device_forget(&rl->id);
+	device_forget(sysfd, &rl->id);
 	if (!r->in_use || rl->force)
 		return 0;
 	return err_set(e, ERR_BUSY, EBUSY,
@@ -355,8 +355,8 @@ int detach_unused(const struct sysfs_identity *id, struct err *e)
 		*e = inside;
 		ret = -inside.code;
 	}
-	device_close_kernel(&kernel);
 	if (!ret)
-		device_forget(id);
+		device_forget(kernel.sysfd, id);
+	device_close_kernel(&kernel);
 	return ret;
 }

@@ -272,8 +272,8 @@ static bool any_hung_up(const struct connections *c)
 
 static int hung_up(const struct plan *p, const struct connections *c, struct err *e)
 {
-	for (unsigned i = 0; p->timeout_s && i < c->count; i++)
-		if (sockopt_was_given_up(c->fds[i]))
+	for (unsigned i = 0; i < c->count; i++)
+		if (sockopt_was_given_up(c->fds[i], p->timeout_s))
 			return err_set(e, ERR_UNREACHABLE, ETIMEDOUT,
 				       "the server did not answer the first read within %u s, the "
 				       "limit of --timeout",
@@ -442,16 +442,18 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 	return -inside.code;
 }
 
-void device_forget(const struct sysfs_identity *id)
+void device_forget(int sysfd, const struct sysfs_identity *id)
 {
 	struct record *r = malloc(sizeof(*r));
+	struct sysfs_device d;
 	struct err ignored;
-	bool other;
+	bool later;
 
-	other = r && !record_read(NBD_ATTACH_STATEDIR, id->index, r, &ignored) &&
-		(r->pid != id->pid || strcmp(r->backend, id->backend));
+	later = r && !sysfs_attachment(sysfd, id->index, &d, &ignored) &&
+		!record_read(NBD_ATTACH_STATEDIR, id->index, r, &ignored) && record_fits(r, &d) &&
+		sysfs_check_identity(sysfd, id, &ignored) == -ESTALE;
 	free(r);
-	if (!other)
+	if (!later)
 		record_remove(NBD_ATTACH_STATEDIR, id->index);
 }
 
@@ -468,7 +470,7 @@ int device_disconnect(const struct sysfs_identity *id, const struct connections 
 	ret = disconnect_timed(&d, c, e);
 	if (d.devfd >= 0)
 		close(d.devfd);
+	device_forget(d.sysfd, id);
 	close(d.sysfd);
-	device_forget(id);
 	return ret ? err_wrap(e, "disconnect nbd%u", id->index) : 0;
 }

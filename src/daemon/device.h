@@ -95,7 +95,7 @@ int device_disconnect(const struct sysfs_identity *id, const struct connections 
  */
 int device_disconnect_here(int sysfd, const struct sysfs_identity *id, struct err *e);
 
-/* Removes the record of the attachment id, not that of a later one. */
-void device_forget(const struct sysfs_identity *id);
+/* Removes what is recorded of the attachment id and of those before, but not of a later one. */
+void device_forget(int sysfd, const struct sysfs_identity *id);
 
 #endif

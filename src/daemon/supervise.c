@@ -270,7 +270,7 @@ static bool next_ended_connection(struct supervisor *s, struct rc_event *ev)
 	       0) {
 		if (s->cutting & UINT64_C(1) << i)
 			continue;
-		s->given_up |= sockopt_was_given_up(s->a->connections.fds[i]);
+		s->given_up |= sockopt_was_given_up(s->a->connections.fds[i], s->a->plan.timeout_s);
 		*ev = (struct rc_event){ .type = RC_SOCKET_ENDED, .conn = (unsigned)i };
 		return true;
 	}

@@ -75,14 +75,19 @@ bool sockopt_is_dead(int fd)
 	return poll(&p, 1, 0) > 0;
 }
 
-bool sockopt_was_given_up(int fd)
+bool sockopt_was_given_up(int fd, unsigned seconds)
 {
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
+	struct tcp_info i = { 0 };
+	socklen_t len = sizeof(i);
+	bool first, unanswered;
 
-	return is_tcp(fd) && !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
-	       (info.tcpi_state == TCP_FIN_WAIT1 || info.tcpi_state == TCP_FIN_WAIT2) &&
-	       info.tcpi_last_data_recv >= SOCKOPT_GIVEN_UP_MS;
+	if (!seconds || !is_tcp(fd) || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len))
+		return false;
+	/* A peer that ends its side at once leaves no trace of who was first. */
+	first = i.tcpi_state == TCP_FIN_WAIT1 || i.tcpi_state == TCP_FIN_WAIT2;
+	unanswered = i.tcpi_last_data_recv > i.tcpi_last_data_sent &&
+		     i.tcpi_last_data_sent / 1000 + 1 > seconds;
+	return unanswered || (first && i.tcpi_last_data_recv >= SOCKOPT_GIVEN_UP_MS);
 }
 
 int sockopt_cut(int fd, struct err *e)

@@ -44,12 +44,13 @@ int sockopt_set_send_room(int fd, int bytes, struct err *e);
 bool sockopt_is_dead(int fd);
 
 /*
- * Whether the driver has shut a connection down that its peer had not ended, some time after the
- * peer's last data: because an answer was late (request timeout), or in a disconnection. What the
- * driver cannot read makes it do the same, but at once. False where that cannot be seen (any more),
- * and for everything but TCP.
+ * Whether the driver has given a connection up because an answer was late, by its request timeout
+ * of so many seconds: nothing has come since a request that was sent before that time, or the peer
+ * had not ended the connection, some time after its last data. A disconnection looks the same. What
+ * the driver cannot read makes it shut down, too, but at once. False where that cannot be seen, for
+ * a timeout of 0, and for everything but TCP.
  */
-bool sockopt_was_given_up(int fd);
+bool sockopt_was_given_up(int fd, unsigned seconds);
 
 /*
  * Ends the connection at once, for every holder of the socket; who waits in it wakes up. What a

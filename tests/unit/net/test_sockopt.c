@@ -376,13 +376,13 @@ START_TEST(given_up)
 
 	if (!connected((enum transport)_i, fd))
 		return;
-	ck_assert(!sockopt_was_given_up(fd[0]));
 	ck_assert_int_eq(send(fd[1], "x", 1, 0), 1);
 	ck_assert_int_eq(read(fd[0], &c, 1), 1);
 	shutdown(fd[0], SHUT_RDWR);
-	ck_assert(!sockopt_was_given_up(fd[0]));
+	ck_assert(!sockopt_was_given_up(fd[0], 1));
 	poll(NULL, 0, SOCKOPT_GIVEN_UP_MS + 100);
-	ck_assert_int_eq(sockopt_was_given_up(fd[0]), _i != UNIX);
+	ck_assert_int_eq(sockopt_was_given_up(fd[0], 1), _i != UNIX);
+	ck_assert(!sockopt_was_given_up(fd[0], 0));
 	finish(fd);
 	/* The peer was first. */
 	ck_assert(connected((enum transport)_i, fd));
@@ -390,7 +390,26 @@ START_TEST(given_up)
 	close(fd[1]);
 	ck_assert(soon(fd[0], SOCKOPT_DEAD));
 	shutdown(fd[0], SHUT_RDWR);
-	ck_assert(!sockopt_was_given_up(fd[0]));
+	ck_assert(!sockopt_was_given_up(fd[0], 1));
+	close(fd[0]);
+}
+END_TEST
+
+/* The peer ends its side at the same moment. */
+START_TEST(given_up_unanswered)
+{
+	int fd[2];
+
+	if (!connected((enum transport)_i, fd))
+		return;
+	poll(NULL, 0, 100);
+	ck_assert_int_eq(send(fd[0], "x", 1, 0), 1);
+	poll(NULL, 0, 1100);
+	close(fd[1]);
+	ck_assert(soon(fd[0], SOCKOPT_DEAD));
+	ck_assert_int_eq(sockopt_was_given_up(fd[0], 1), _i != UNIX);
+	/* Its time was not over. */
+	ck_assert(!sockopt_was_given_up(fd[0], 2));
 	close(fd[0]);
 }
 END_TEST
@@ -469,6 +488,7 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, cut, 0, TRANSPORTS);
 	tcase_add_loop_test(t, cut_wakes_up_who_waits, 0, TRANSPORTS);
 	tcase_add_loop_test(t, given_up, 0, TRANSPORTS);
+	tcase_add_loop_test(t, given_up_unanswered, 0, TRANSPORTS);
 	tcase_add_loop_test(t, drained, 0, TRANSPORTS);
 	tcase_add_test(t, close_does_not_wait);
 	tcase_add_loop_test(t, cut_what_is_dead, 0, TRANSPORTS);
