@@ -47,7 +47,7 @@ PURE_SYMBOLS+='|strcpy|__strcpy_chk|qsort|bsearch|inet_pton|uri[A-Z].*'
 COMPILER='__stack_chk_fail|_GLOBAL_OFFSET_TABLE_|_?__(asan|ubsan|sanitizer|sancov)_.*|__odr_asan.*'
 COMPILER+='|__llvm_.*|__covrec_.*|__prof[cdn]_.*|__unnamed_[0-9]+'
 
-# Nothing below cli/ prints or ends the process; _exit() is for a forked child.
+# Nothing below cli/ prints or ends the process; _exit() is for a child of fork or of guard.
 LOUD='(v?f?printf|v?dprintf|__v?f?printf_chk|__v?dprintf_chk|f?puts|f?putc|putchar|_IO_putc|perror|psignal'
 LOUD+='|v?warnx?|v?errx?|error|v?syslog|stdout|stderr|exit|_Exit|quick_exit|abort|__assert_fail)'
 
@@ -180,7 +180,7 @@ rule_pure_calls() {
 
 rule_loud() {
 	awk -v library="^$LIBRARY/" -v loud="^$LOUD\$" '
-		FNR == NR { if ($4 ~ /^v?fork$/) forks[$1]; next }
+		FNR == NR { if ($4 ~ /^(v?fork|guard_start_.*)$/) forks[$1]; next }
 		$1 ~ library && $2 == "U" && ($4 ~ loud || ($4 == "_exit" && !($1 in forks))) {
 			print $1 " uses " $4
 		}' "$work/symbols" "$work/symbols"

@@ -55,7 +55,7 @@ static int open_ctx(struct attach_ctx *c)
 	return device_open_kernel(&c->kernel, c->e);
 }
 
-/* --- check --------------------------------------------------------------------------------------- */
+/* --- check ------------------------------------------------------------------------------------ */
 
 /* Where the facts stand. */
 struct facts {
@@ -243,7 +243,7 @@ int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_out
 	return ret;
 }
 
-/* --- other devices ------------------------------------------------------------------------------- */
+/* --- other devices ---------------------------------------------------------------------------- */
 
 static int read_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
 {
@@ -297,7 +297,7 @@ static int look_around(const struct attach_ctx *c, bool writable, int64_t *index
 	return ret;
 }
 
-/* --- connect ------------------------------------------------------------------------------------- */
+/* --- connect ---------------------------------------------------------------------------------- */
 
 /*
  * A lock for a look at the other devices and CONNECT together: of two attaches of one export at the
@@ -379,7 +379,7 @@ static int connect_device(struct attach_ctx *c, enum attach_outcome *outcome)
 	return -last.code;
 }
 
-/* --- the sequence -------------------------------------------------------------------------------- */
+/* --- the sequence ----------------------------------------------------------------------------- */
 
 static int dial_servers(struct attach_ctx *c)
 {
@@ -524,7 +524,7 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	return 0;
 }
 
-/* --- the way back -------------------------------------------------------------------------------- */
+/* --- the way back ----------------------------------------------------------------------------- */
 
 void attached_init(struct attached *a)
 {

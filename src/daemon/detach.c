@@ -37,7 +37,7 @@ struct released {
 	struct err err;
 };
 
-/* --- users --------------------------------------------------------------------------------------- */
+/* --- users ------------------------------------------------------------------------------------ */
 
 static int refuse(unsigned index, const char *why, struct err *e)
 {
@@ -113,7 +113,7 @@ static int claim_device(unsigned index, struct err *e)
 	return ret ? ret : fd;
 }
 
-/* --- what a child does --------------------------------------------------------------------------- */
+/* --- what a child does ------------------------------------------------------------------------ */
 
 static void check_unused(const void *arg, void *out)
 {
@@ -178,7 +178,7 @@ static void release_device(const void *arg, void *out)
 	r->done = !disconnect_and_close(rl, fd, &r->err);
 }
 
-/* --- detach -------------------------------------------------------------------------------------- */
+/* --- detach ----------------------------------------------------------------------------------- */
 
 /*
  * Waits as long for a connection as for an answer: a process that has begun to flush without one

@@ -30,7 +30,7 @@ enum {
 /* linux/proc_ns.h of the kernel, PROC_USER_INIT_INO: part of what user space may rely on */
 #define INITIAL_USER_NS 0xEFFFFFFDU
 
-/* --- the kernel ---------------------------------------------------------------------------------- */
+/* --- the kernel ------------------------------------------------------------------------------- */
 
 /*
  * netlink_capable() wants CAP_SYS_ADMIN in the initial user namespace. Asking the driver itself
@@ -96,7 +96,7 @@ int device_pause(int ms, int cancel_fd, struct err *e)
 	return 0;
 }
 
-/* --- look ---------------------------------------------------------------------------------------- */
+/* --- look ------------------------------------------------------------------------------------- */
 
 bool device_is_disconnected(const struct device_kernel *k, unsigned index, const char *backend)
 {
@@ -130,7 +130,7 @@ int device_read_first(unsigned index, unsigned timeout_ms, int cancel_fd, struct
 	return ret ? err_wrap(e, "read nbd%u", index) : 0;
 }
 
-/* --- connect ------------------------------------------------------------------------------------- */
+/* --- connect ---------------------------------------------------------------------------------- */
 
 /* Waits until the device is gone, which is asynchronous, and takes until nobody has it open. */
 static int await_removal(const struct device_kernel *k, unsigned index, int cancel_fd,
@@ -239,7 +239,7 @@ int device_connect(const struct device_kernel *k, const struct plan *p, const st
 	return identify(k, p, got, id, e);
 }
 
-/* --- first use ----------------------------------------------------------------------------------- */
+/* --- first use -------------------------------------------------------------------------------- */
 
 struct first_use {
 	int sysfd, devfd;
@@ -369,7 +369,7 @@ int device_make_usable(const struct device_kernel *k, const struct sysfs_identit
 	return check_usable(k, id, p, c, e);
 }
 
-/* --- disconnect ---------------------------------------------------------------------------------- */
+/* --- disconnect ------------------------------------------------------------------------------- */
 
 int device_disconnect_here(int sysfd, const struct sysfs_identity *id, struct err *e)
 {

@@ -43,7 +43,7 @@ struct work {
 	struct report report;
 };
 
-/* --- a process that stays ------------------------------------------------------------------------ */
+/* --- a process that stays --------------------------------------------------------------------- */
 
 /*
  * Nobody waits for us any more. Standard descriptors that stay open would keep a pipeline waiting
@@ -128,7 +128,7 @@ static int become_vital(const struct launch_request *rq, struct err *e)
 	return settings_is_vital(rq->attach.settings) ? protect_self(e) : 0;
 }
 
-/* --- the work ------------------------------------------------------------------------------------ */
+/* --- the work --------------------------------------------------------------------------------- */
 
 static int take_over(struct work *w)
 {
@@ -270,7 +270,7 @@ static void adopt_in_child(void *ctx, int control)
 	_exit(0);
 }
 
-/* --- the watcher --------------------------------------------------------------------------------- */
+/* --- the watcher ------------------------------------------------------------------------------ */
 
 static int undo_of_dead(const struct attach_request *rq, pid_t worker, struct err *e)
 {
@@ -392,7 +392,7 @@ int launch_takeover(const struct launch_request *rq, struct err *e)
 	return ret;
 }
 
-/* --- the caller as the supervisor ---------------------------------------------------------------- */
+/* --- the caller as the supervisor ------------------------------------------------------------- */
 
 _Noreturn static void watch_caller(void *ctx, struct guard *g)
 {

@@ -33,7 +33,8 @@ int client_open(struct client **c, const struct settings *settings, const struct
 /*
  * Moves bytes until there is something for the caller: TRANSMISSION_EXTENT, TRANSMISSION_REPLY,
  * TRANSMISSION_IDLE or TRANSMISSION_DONE, with buf as transmission_want fills it. The next call
- * consumes it. deadline is one of monotonic_ms, cancel_fd as in struct connect_attempt. Otherwise -errno:
+ * consumes it. deadline is one of monotonic_ms, cancel_fd as in struct connect_attempt. Otherwise
+ * -errno:
  * ERR_UNREACHABLE (also for the deadline), ERR_PROTOCOL or ERR_TLS; then only client_close is left.
  */
 int client_next(struct client *c, long long deadline, int cancel_fd, struct transmission_buf *buf,

@@ -23,7 +23,7 @@ __attribute__((format(printf, 3, 4))) static enum attachment_verdict refuse(
 	return ATTACHMENT_REFUSED;
 }
 
-/* --- otherwise than asked ------------------------------------------------------------------------ */
+/* --- otherwise than asked --------------------------------------------------------------------- */
 
 /* Compares one option of supervision; value is how it is attached. */
 static bool option_differs(const struct settings_row *row, const struct settings *wanted,
@@ -97,7 +97,7 @@ static bool differs(const struct attachment *a, const struct settings *wanted, s
 	return true;
 }
 
-/* --- the verdict --------------------------------------------------------------------------------- */
+/* --- the verdict ------------------------------------------------------------------------------ */
 
 static const char *without_tls(const char *backend, bool *tls)
 {
@@ -189,7 +189,7 @@ enum attachment_verdict attachment_judge(const struct attachment *a, const struc
 							     judge_supervised(a, wanted, e);
 }
 
-/* --- other devices ------------------------------------------------------------------------------- */
+/* --- other devices ---------------------------------------------------------------------------- */
 
 int64_t attachment_pick(const struct attachment_device *devices, size_t count, const struct plan *p)
 {

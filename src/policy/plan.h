@@ -128,8 +128,8 @@ int plan_replacement(const struct plan *p, uint64_t size, const char *name, cons
 /*
  * Pause before attempt number attempt (from 0 on) to reach a server again, ms: none before the
  * first, then a random part of a limit that doubles from 100 ms, so that the clients of one server
- * do not come all at the same time. The limit ends at 2 s, as a SYN every other second costs nobody;
- * where the server is silent, at 5 s. random is any number.
+ * do not come all at the same time. The limit ends at 2 s, as a SYN every other second costs
+ * nobody; where the server is silent, at 5 s. random is any number.
  */
 unsigned plan_backoff_ms(unsigned attempt, bool silent, uint32_t random);
 

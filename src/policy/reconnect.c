@@ -910,7 +910,7 @@ static void wait_for_request(struct reconnect *r, unsigned client, enum rc_reque
 	arm(r, RC_T_CLIENT, CLIENT_MS);
 }
 
-static void cut_connections(struct reconnect *r)
+static void cut_all_up(struct reconnect *r)
 {
 	abandon_work(r);
 	for (unsigned i = 0; i < r->config.connections; i++)
@@ -933,7 +933,7 @@ static void pause_device(struct reconnect *r, unsigned client)
 	r->durable.paused = true;
 	r->changed = true;
 	wait_for_request(r, client, RC_ASK_PAUSE);
-	cut_connections(r);
+	cut_all_up(r);
 	arm(r, RC_T_NOTICE, RC_NOTICE_MS);
 	choose_phase(r);
 }
@@ -999,7 +999,7 @@ static void rescan_next(struct reconnect *r, int ret, struct err *e)
 /* For a forced detach: nothing is sent any more, and the device is let alone for a while. */
 static void abort_connections(struct reconnect *r, unsigned client)
 {
-	cut_connections(r);
+	cut_all_up(r);
 	r->hold_until = r->now + ABORT_MS;
 	reply_to(r, client, NULL);
 	choose_phase(r);
@@ -1213,7 +1213,7 @@ void reconnect_init(struct reconnect *r, const struct rc_config *config, long lo
 	for (unsigned i = 0; i < RC_TIMERS; i++)
 		disarm(r, i);
 	if (r->durable.paused)
-		cut_connections(r);
+		cut_all_up(r);
 	choose_phase(r);
 	settle_state(r);
 }

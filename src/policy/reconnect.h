@@ -30,6 +30,7 @@
 
 #include "base/err.h"
 #include "policy/plan.h"
+#include "policy/rc_conn.h"
 #include "policy/renew.h"
 #include "proto/export.h"
 
@@ -38,27 +39,8 @@
 enum {
 	RC_SERVERS_MAX = 8,
 	RC_NOTICE_MS = 300, /* the driver reports a death within this time, or not at all */
-	/* More than one event can lead to: every connection cut, every candidate dropped, and a few. */
+	/* Above what one event leads to: all connections cut, all candidates dropped, and a few. */
 	RC_ACTIONS_MAX = 2 * PLAN_CONNECTIONS_MAX + 16,
-};
-
-/* State of one connection (a slot of the driver). */
-enum rc_conn_state {
-	RC_UP,        /* in use by the driver; the caller holds a descriptor */
-	RC_UNWATCHED, /* in use by the driver; no descriptor: made by a supervisor that was killed */
-	RC_DOUBTFUL,  /* no descriptor, and it may be dead: an offer will tell */
-	RC_CUTTING,   /* has ended for the driver; its send queue may still reach the server */
-	RC_DOWN,      /* to be replaced */
-};
-
-struct rc_conn {
-	enum rc_conn_state state;
-	bool reported; /* CUTTING, DOWN: the death is certain, by the driver's report or a probe */
-	bool doubtful; /* CUTTING: it is DOUBTFUL afterwards, as it may not have been the driver's */
-	bool kernel_tls;  /* the kernel encrypts it, so that its keys wear out */
-	long long since;  /* UP: time of installation; CUTTING, DOWN: time of its end */
-	uint64_t size;    /* export size that the server reported on this connection; bytes */
-	uint64_t records; /* TLS records of the whole device when this connection was made */
 };
 
 enum rc_phase {
@@ -86,7 +68,7 @@ enum rc_purpose {
 
 /* Of those that are due at the same time the first comes first. */
 enum rc_timer {
-	RC_T_NOTICE, /* end of the wait for the driver's report, or for the socket that it is about */
+	RC_T_NOTICE,  /* end of the wait for the driver's report, or for the socket of a report */
 	RC_T_GIVE_UP, /* end of --reconnect-timeout */
 	RC_T_PHASE,   /* next step of the phase */
 	RC_T_RENEW,   /* WATCHING: next look at the TLS records, next renewal */
@@ -102,7 +84,7 @@ struct rc_durable {
 	unsigned server; /* in use, or the last one in use */
 	long long
 		fenced_until; /* servers other than that one wait until then; RC_NEVER: no fence */
-	uint64_t size;        /* of the device; bytes */
+	uint64_t size;        /* size of the device; bytes */
 	uint64_t server_size[RC_SERVERS_MAX]; /* as each server said last; bytes, 0: it has not */
 };
 
@@ -110,17 +92,17 @@ struct rc_config {
 	unsigned connections; /* slots of the driver */
 	unsigned servers;     /* 1 to RC_SERVERS_MAX */
 	uint32_t
-		request_timeout_s; /* NBD_ATTR_TIMEOUT; with 0 the driver does not show what it takes */
+		request_timeout_s; /* NBD_ATTR_TIMEOUT; 0: the driver does not show what it takes */
 	uint32_t reconnect_timeout_s; /* 0: never give up */
 	uint32_t fence_delay_s;
 	uint64_t tls_renew;      /* records; 0: never */
-	const struct plan *plan; /* of the attach; stays the caller's */
+	const struct plan *plan; /* the plan of the attach; stays the caller's */
 	const char *export_name; /* canonical, or ""; stays the caller's */
-	uint32_t seed;           /* of the back-off's jitter */
+	uint32_t seed;           /* seed of the back-off's jitter */
 	struct rc_durable durable;
 	/*
-	 * First state of each connection: UP, UNWATCHED, DOUBTFUL, or DOWN for one known to be dead. Of
-	 * request_timeout_s == 0 there is one connection only, and it is not DOUBTFUL.
+	 * First state of each connection: UP, UNWATCHED, DOUBTFUL, or DOWN for one known to be
+	 * dead. With request_timeout_s == 0 there is one connection only, and it is not DOUBTFUL.
 	 */
 	struct rc_conn conn[PLAN_CONNECTIONS_MAX];
 };
@@ -130,7 +112,7 @@ enum rc_event_type {
 	RC_SOCKET_ENDED,    /* conn: poll reports the end of an UP connection */
 	RC_CANDIDATE_ENDED, /* candidate: the same of one not yet installed */
 	RC_CUT_DONE,        /* conn: nothing of it can reach its server any more */
-	RC_LINK_DEAD, /* NBD_CMD_LINK_DEAD of this device; lost: the queue ran over, any may be missing */
+	RC_LINK_DEAD,       /* NBD_CMD_LINK_DEAD of this device; lost: the queue ran over */
 	RC_DIAL_DONE,    /* ret, err; or count candidates, kept by the caller, export, kernel_tls */
 	RC_COMMAND_DONE, /* result, err; taken for OFFER */
 	RC_TRAFFIC,      /* ret; or requests, bytes, in_flight */
@@ -146,7 +128,7 @@ enum rc_result {
 	RC_OK,
 	RC_FAILED,
 	RC_DISCONNECTED, /* the driver does not know the device as connected (EINVAL) */
-	RC_NOT_OURS, /* identity (index, backend, pid) differs; nothing was sent, or the socket was cut */
+	RC_NOT_OURS,     /* identity differs: nothing was sent, or the socket was cut */
 };
 
 struct rc_event {
@@ -155,7 +137,7 @@ struct rc_event {
 	bool lost, taken, kernel_tls;
 	int ret; /* 0 or -errno */
 	enum rc_result result;
-	const struct err *err;       /* of a failure; copied */
+	const struct err *err;       /* a failure's; copied */
 	const struct export *export; /* copied as far as it matters */
 	uint64_t requests, bytes, in_flight;
 	unsigned client; /* the caller's name for who asks */
@@ -224,7 +206,7 @@ struct rc_status {
 	enum rc_phase phase;
 	unsigned alive;               /* connections in use by the driver, as far as is known */
 	unsigned reconnects;          /* connections installed since reconnect_init */
-	unsigned failures;            /* it changes when last_error is a new one */
+	unsigned failures;            /* changes when last_error is a new one */
 	const struct err *last_error; /* code 0: none so far; good until the next event */
 };
 
@@ -246,7 +228,7 @@ struct reconnect {
 	long long flap_note_at; /* no further note of it before */
 
 	bool dialing;         /* a dial is under way */
-	unsigned server;      /* that is asked, or was asked last */
+	unsigned server;      /* asked now, or last */
 	unsigned asked;       /* connections asked for */
 	unsigned tried;       /* servers of this round that have failed */
 	unsigned rounds;      /* failed rounds over all servers since the last installation */
@@ -255,9 +237,9 @@ struct reconnect {
 
 	uint64_t candidates; /* bit i: the caller has candidate i */
 	bool ended;          /* the candidate that is offered has ended */
-	unsigned offers;     /* of the candidate, so far */
+	unsigned offers;     /* offers of the candidate so far */
 	unsigned target;     /* connection to be renewed, or with a candidate that may be taken */
-	bool kernel_tls;     /* of the candidates */
+	bool kernel_tls;     /* the candidates have kernel TLS */
 
 	bool busy; /* a command or a hand-over is under way: the phase stays until it is done */
 	struct renew_quiet quiet;

@@ -3,7 +3,6 @@
 #include "policy/renew.h"
 
 #include "policy/plan.h"
-#include "policy/reconnect.h"
 
 int renew_worn_out(const struct rc_conn *conn, unsigned count, uint64_t limit, uint64_t records,
 		   unsigned *look_ms)

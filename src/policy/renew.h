@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct rc_conn;
+#include "policy/rc_conn.h"
 
 enum {
 	RENEW_QUIET_MS = 3000, /* longest wait for a moment without requests, to cut a connection */

@@ -468,8 +468,8 @@ static const char *find_contradiction(const struct settings *s)
 	if (s->command.count && s->multi.wanted > 1)
 		return "a --command serves one connection";
 	/*
-	 * Without a limit the driver shows no sign of having taken a new connection, and one that is
-	 * offered to it twice could get into two slots.
+	 * Without a limit the driver shows no sign of having taken a new connection, and one that
+	 * is offered to it twice could get into two slots.
 	 */
 	if (s->multi.wanted > 1 && !s->multi.automatic && !s->timeout_s)
 		return "several --connections need a time limit for requests: with --timeout 0 a lost one could not be replaced safely";

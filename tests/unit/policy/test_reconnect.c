@@ -267,7 +267,7 @@ static void set_up(struct story *s, const char *words)
 		sizes += sizes != NULL;
 	}
 	set_up_connections(c, words, s->now);
-	/* Nothing is taken for granted, neither of the memory nor of what is behind the connections. */
+	/* Neither the memory nor what is behind the connections is taken for granted. */
 	memset(&s->r, 0xff, sizeof(s->r));
 	reconnect_init(&s->r, c, s->now);
 }
@@ -540,7 +540,7 @@ START_TEST(errors)
 {
 	static const struct {
 		const char *config, *before, *event;
-		const char *says[3]; /* of each action with an error, in order */
+		const char *says[3]; /* texts of the actions with an error, in order */
 	} rows[] = {
 		{ "C=2 conn=UW", "x1 +0 tick", "pause 1", { "connection 2 of 2" } },
 		{ "C=1 conn=W t=0",
