@@ -37,7 +37,7 @@ static bool option_differs(const struct settings_row *row, const struct settings
 		snprintf(value, cap, "%s --%s", is_set ? "with" : "without", row->name);
 		return is_asked != is_set;
 	}
-	snprintf(value, cap, "with --%s %s", row->name, has);
+	snprintf(value, cap, "with --%s %.64s", row->name, has);
 	return strcmp(asked, has);
 }
 

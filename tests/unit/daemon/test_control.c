@@ -418,7 +418,7 @@ START_TEST(clients_that_go)
 	struct control_server server;
 	struct control_answer a = { 0 };
 	struct control_event ev;
-	unsigned first;
+	unsigned first = 0;
 	int fd[2], child_has;
 
 	new_dir(dir);

@@ -40,7 +40,7 @@ static const struct settings *settings_of(const char *line)
 		ck_assert_msg(row && !settings_set(s, row, word, equals, &e), "%s: %s", word,
 			      e.text);
 	}
-	ck_assert_msg(!settings_complete(s, "--", &e), "%s", e.text);
+	ck_assert_msg(!settings_complete(s, true, &e), "%s", e.text);
 	return s;
 }
 
