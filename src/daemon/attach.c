@@ -71,7 +71,7 @@ static bool is_alive(pid_t pid)
 	return !kill(pid, 0) || errno == EPERM;
 }
 
-static void read_record(struct facts *f, struct attachment *a)
+static void take_record(struct facts *f, struct attachment *a)
 {
 	struct err ignored;
 
@@ -89,7 +89,7 @@ static void read_record(struct facts *f, struct attachment *a)
 	a->supervised = !f->settings.supervision.none;
 }
 
-static void ask_supervisor(struct facts *f, struct attachment *a)
+static void take_status(struct facts *f, struct attachment *a)
 {
 	struct control_answer *answer = &f->answer;
 	struct err ignored;
@@ -134,8 +134,8 @@ static int read_facts(struct attach_ctx *c, struct facts *f, struct attachment *
 	};
 	if (strcmp(d->backend, c->backend))
 		return 0;
-	read_record(f, a);
-	ask_supervisor(f, a);
+	take_record(f, a);
+	take_status(f, a);
 	a->owner_alive = is_alive(f->record.supervisor ? f->record.supervisor : d->pid);
 	return 0;
 }
@@ -205,7 +205,7 @@ static int detach_dead(const struct attach_ctx *c, const struct facts *f)
 }
 
 /* As attach_check. */
-static int check_device(struct attach_ctx *c, enum attach_outcome *outcome)
+static int await_verdict(struct attach_ctx *c, enum attach_outcome *outcome)
 {
 	struct facts *f = malloc(sizeof(*f));
 	enum attachment_verdict verdict;
@@ -238,14 +238,14 @@ int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_out
 	int ret = open_ctx(&c);
 
 	if (!ret)
-		ret = check_device(&c, outcome);
+		ret = await_verdict(&c, outcome);
 	device_close_kernel(&c.kernel);
 	return ret;
 }
 
 /* --- other devices ---------------------------------------------------------------------------- */
 
-static int read_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
+static int collect_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
 {
 	struct sysfs_device d;
 	int ret = sysfs_attachment(c->kernel.sysfd, index, &d, c->e);
@@ -275,7 +275,7 @@ static int list_devices(const struct attach_ctx *c, struct attachment_device **d
 	if (!ret && !*devices)
 		ret = err_sys(c->e, ERR_FAILED, ENOMEM, "look at the devices");
 	for (size_t i = 0; !ret && i < *count; i++)
-		ret = read_device(c, indices[i], &(*devices)[i]);
+		ret = collect_device(c, indices[i], &(*devices)[i]);
 	free(indices);
 	return ret;
 }
@@ -367,7 +367,7 @@ static int connect_device(struct attach_ctx *c, enum attach_outcome *outcome)
 			return ret;
 		last = *c->e;
 		late = monotonic_ms() >= deadline;
-		ret = c->rq->find ? 0 : check_device(c, outcome);
+		ret = c->rq->find ? 0 : await_verdict(c, outcome);
 		if (!ret && !late)
 			ret = device_pause(DEVICE_POLL_MS, c->cancel_fd, c->e);
 		if (ret)
@@ -423,13 +423,13 @@ static int make_plan(struct attach_ctx *c)
 	if (ret)
 		return ret;
 	memcpy(c->a->plan.backend, c->backend, sizeof(c->a->plan.backend));
-	/* So that no request is half sent when its connection dies; else the system's own will do. */
+	/* So that no request is half sent when its connection dies; else the default will do. */
 	for (unsigned i = 0; !s->supervision.none && i < link->count; i++)
 		sockopt_set_send_room(link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
 	return 0;
 }
 
-static int write_record(const struct attach_ctx *c)
+static int record_attachment(const struct attach_ctx *c)
 {
 	const struct connections *link = &c->a->connections;
 	const struct settings *s = c->rq->settings;
@@ -487,7 +487,7 @@ static int attach_device(struct attach_ctx *c, enum attach_outcome *outcome)
 	ret = device_make_usable(&c->kernel, &a->identity, &a->plan, &a->connections,
 				 c->rq->settings->connect_timeout_ms, c->cancel_fd, c->e);
 	if (!ret)
-		ret = write_record(c);
+		ret = record_attachment(c);
 	if (!ret)
 		return 0;
 	blame_server(c);
@@ -504,7 +504,7 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	attached_init(a);
 	ret = open_ctx(&c);
 	if (!ret && !rq->find)
-		ret = check_device(&c, &r->outcome);
+		ret = await_verdict(&c, &r->outcome);
 	if (!ret)
 		ret = look_around(&c, !rq->settings->read_only, NULL);
 	if (!ret)
