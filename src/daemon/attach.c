@@ -54,7 +54,7 @@ static int open_ctx(struct attach_ctx *c)
 	return device_open_kernel(&c->kernel, c->e);
 }
 
-/* --- check --------------------------------------------------------------------------------------- */
+/* --- check -------------------------------------------------------------------------------- */
 
 /* Where the facts stand. */
 struct facts {
@@ -70,7 +70,7 @@ static bool is_alive(pid_t pid)
 	return !kill(pid, 0) || errno == EPERM;
 }
 
-static void read_record(struct facts *f, struct attachment *a)
+static void take_record(struct facts *f, struct attachment *a)
 {
 	struct err ignored;
 
@@ -133,7 +133,7 @@ static int read_facts(struct attach_ctx *c, struct facts *f, struct attachment *
 	};
 	if (strcmp(d->backend, c->backend))
 		return 0;
-	read_record(f, a);
+	take_record(f, a);
 	ask_supervisor(f, a);
 	a->owner_alive = is_alive(f->record.supervisor ? f->record.supervisor : d->pid);
 	return 0;
@@ -242,9 +242,9 @@ int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_out
 	return ret;
 }
 
-/* --- other devices ------------------------------------------------------------------------------- */
+/* --- other devices ------------------------------------------------------------------------ */
 
-static int read_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
+static int collect_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
 {
 	struct sysfs_device d;
 	int ret = sysfs_attachment(c->kernel.sysfd, index, &d, c->e);
@@ -274,7 +274,7 @@ static int list_devices(const struct attach_ctx *c, struct attachment_device **d
 	if (!ret && !*devices)
 		ret = err_sys(c->e, ERR_FAILED, ENOMEM, "look at the devices");
 	for (size_t i = 0; !ret && i < *count; i++)
-		ret = read_device(c, indices[i], &(*devices)[i]);
+		ret = collect_device(c, indices[i], &(*devices)[i]);
 	free(indices);
 	return ret;
 }
@@ -296,7 +296,7 @@ static int look_around(const struct attach_ctx *c, bool writable, int64_t *index
 	return ret;
 }
 
-/* --- connect ------------------------------------------------------------------------------------- */
+/* --- connect ------------------------------------------------------------------------------ */
 
 /*
  * A lock for a look at the other devices and CONNECT together: of two attaches of one export at the
@@ -378,7 +378,7 @@ static int connect_device(struct attach_ctx *c, enum attach_outcome *outcome)
 	return -last.code;
 }
 
-/* --- the sequence -------------------------------------------------------------------------------- */
+/* --- the sequence ------------------------------------------------------------------------- */
 
 static int dial_servers(struct attach_ctx *c)
 {
@@ -428,7 +428,7 @@ static int make_plan(struct attach_ctx *c)
 	return 0;
 }
 
-static int write_record(const struct attach_ctx *c)
+static int record_attachment(const struct attach_ctx *c)
 {
 	const struct connections *link = &c->a->connections;
 	const struct settings *s = c->rq->settings;
@@ -486,7 +486,7 @@ static int attach_device(struct attach_ctx *c, enum attach_outcome *outcome)
 	ret = device_make_usable(&c->kernel, &a->identity, &a->plan, &a->connections,
 				 c->rq->settings->connect_timeout_ms, c->cancel_fd, c->e);
 	if (!ret)
-		ret = write_record(c);
+		ret = record_attachment(c);
 	if (!ret)
 		return 0;
 	blame_server(c);
@@ -523,7 +523,7 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	return 0;
 }
 
-/* --- the way back -------------------------------------------------------------------------------- */
+/* --- the way back ------------------------------------------------------------------------- */
 
 void attached_init(struct attached *a)
 {

@@ -59,7 +59,7 @@ void attached_init(struct attached *a);
  */
 void attached_close(struct attached *a, bool kernel_has_it);
 
-/* The identifier of what the request is for, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
+/* The identifier of what is wanted, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
 void attach_identify(const struct attach_request *rq, char *buf);
 
 /*

@@ -29,7 +29,7 @@ enum {
 /* linux/proc_ns.h of the kernel, PROC_USER_INIT_INO: part of what user space may rely on */
 #define INITIAL_USER_NS 0xEFFFFFFDU
 
-/* --- the kernel ---------------------------------------------------------------------------------- */
+/* --- the kernel --------------------------------------------------------------------------- */
 
 /*
  * netlink_capable() wants CAP_SYS_ADMIN in the initial user namespace. Asking the driver itself
@@ -95,7 +95,7 @@ int device_pause(int ms, int cancel_fd, struct err *e)
 	return 0;
 }
 
-/* --- look ---------------------------------------------------------------------------------------- */
+/* --- look --------------------------------------------------------------------------------- */
 
 bool device_is_disconnected(const struct device_kernel *k, unsigned index, const char *backend)
 {
@@ -129,7 +129,7 @@ int device_read_first(unsigned index, unsigned timeout_ms, int cancel_fd, struct
 	return ret ? err_wrap(e, "read nbd%u", index) : 0;
 }
 
-/* --- connect ------------------------------------------------------------------------------------- */
+/* --- connect ------------------------------------------------------------------------------ */
 
 /* Waits until the device is gone, which is asynchronous, and takes until nobody has it open. */
 static int await_removal(const struct device_kernel *k, unsigned index, int cancel_fd,
@@ -238,7 +238,7 @@ int device_connect(const struct device_kernel *k, const struct plan *p, const st
 	return identify(k, p, got, id, e);
 }
 
-/* --- first use ----------------------------------------------------------------------------------- */
+/* --- first use ---------------------------------------------------------------------------- */
 
 struct first_use {
 	int sysfd, devfd;
@@ -368,7 +368,7 @@ int device_make_usable(const struct device_kernel *k, const struct sysfs_identit
 	return check_usable(k, id, p, c, e);
 }
 
-/* --- disconnect ---------------------------------------------------------------------------------- */
+/* --- disconnect --------------------------------------------------------------------------- */
 
 int device_disconnect_here(int sysfd, const struct sysfs_identity *id, struct err *e)
 {
@@ -403,7 +403,7 @@ static void disconnect_in_child(const void *arg, void *out)
 }
 
 /* Frees a sender that waits for the server with a lock that the kernel's disconnect wants. */
-static void cut_connections(const struct connections *c)
+static void cut_under_kernel(const struct connections *c)
 {
 	struct err ignored;
 
@@ -421,12 +421,12 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 	int ret;
 
 	if (blocking_child_start(&child, disconnect_in_child, d, sizeof(inside), e)) {
-		cut_connections(c);
+		cut_under_kernel(c);
 		return disconnect_and_clean(d, e);
 	}
 	ret = blocking_child_wait(&child, monotonic_ms() + CUT_AFTER_MS, -1);
 	if (ret == -ETIMEDOUT) {
-		cut_connections(c);
+		cut_under_kernel(c);
 		ret = blocking_child_wait(&child, deadline, -1);
 	}
 	if (ret) {

@@ -26,8 +26,8 @@ enum attachment_supervisor {
 /* What the driver says to a RECONFIGURE that changes nothing. */
 enum attachment_driver {
 	ATTACHMENT_DRIVER_UNASKED,
-	ATTACHMENT_DRIVER_CONNECTED,    /* or not to be asked */
-	ATTACHMENT_DRIVER_DISCONNECTED, /* it stays until its users close it */
+	ATTACHMENT_DRIVER_CONNECTED,    /* also where it gives no answer */
+	ATTACHMENT_DRIVER_DISCONNECTED, /* the device stays until its users close it */
 };
 
 /* What a read of the first block says. */
@@ -50,7 +50,7 @@ struct attachment {
 	bool owner_alive;
 	/* From the record, where it is there and fits. */
 	bool recorded;
-	bool supervised;                 /* it was attached to have a supervisor */
+	bool supervised;                 /* whether it was attached to have a supervisor */
 	bool asked_read_only;            /* by the user, whatever the server says */
 	unsigned connections, timeout_s; /* as given to the kernel */
 	const struct settings *settings; /* as it was attached; NULL: not known */
@@ -68,9 +68,10 @@ struct attachment {
 
 enum attachment_verdict {
 	ATTACHMENT_FREE,
-	ATTACHMENT_USABLE, /* it is what was asked for, nothing is to be done */
+	ATTACHMENT_USABLE, /* as asked for: nothing is to be done */
 	ATTACHMENT_ORPHAN, /* the same, but its supervisor has gone: it needs a new one */
-	ATTACHMENT_DEAD, /* unsupervised, its connection is lost: to be attached anew where nobody uses it */
+	/* Unsupervised, its connection is lost: attached anew where nobody uses it. */
+	ATTACHMENT_DEAD,
 	ATTACHMENT_REFUSED, /* the error says why */
 	/* To be looked at again a little later; where there is no time left the error says why. */
 	ATTACHMENT_RECONNECTING,

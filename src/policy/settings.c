@@ -18,7 +18,7 @@ static int fail(struct err *e, const char *text)
 	return err_set(e, ERR_USAGE, EINVAL, "%s", text);
 }
 
-/* --- rows with functions of their own ------------------------------------------------------------- */
+/* --- rows with functions of their own ----------------------------------------------------- */
 
 static int read_connections(void *of, const char *text, struct err *e)
 {
@@ -116,7 +116,7 @@ static bool write_export(const struct settings *s, unsigned i, char *buf, size_t
 	return !i && s->command.count && buf[0];
 }
 
-/* --- the table ------------------------------------------------------------------------------------ */
+/* --- the table ---------------------------------------------------------------------------- */
 
 static const char *const offloads[] = {
 	[TLS_OFFLOAD_AUTO] = "auto",
@@ -244,7 +244,7 @@ const struct settings_row *settings_find(const char *name, enum settings_place p
 	return NULL;
 }
 
-/* --- one value ------------------------------------------------------------------------------------ */
+/* --- one value ---------------------------------------------------------------------------- */
 
 static int read_number(uint32_t *member, const struct settings_row *row, const char *called,
 		       const char *text, struct err *e)
@@ -403,7 +403,7 @@ bool settings_get(const struct settings *s, const struct settings_row *row, unsi
 	return settings_row_given(s, row) || number != row->normal;
 }
 
-/* --- all of them ---------------------------------------------------------------------------------- */
+/* --- all of them -------------------------------------------------------------------------- */
 
 void settings_init(struct settings *s)
 {
@@ -484,8 +484,8 @@ static int find_contradiction(const struct settings *s, const char *dashes, stru
 	if (s->command.count && s->multi.wanted > 1)
 		return err_set(e, ERR_USAGE, EINVAL, "a %scommand serves one connection", d);
 	/*
-	 * Without a limit the driver shows no sign of having taken a new connection, and one that is
-	 * offered to it twice could get into two slots.
+	 * Without a limit the driver shows no sign of having taken a new connection, and one
+	 * that is offered to it twice could get into two slots.
 	 */
 	if (s->multi.wanted > 1 && !s->multi.automatic && !s->timeout_s)
 		return err_set(

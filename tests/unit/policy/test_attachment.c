@@ -59,7 +59,7 @@ static const char refused[] = "nbd3 is attached to this export already, ";
 static const struct {
 	const char *name;
 	struct attachment a;
-	const char *how;     /* it was attached; NULL: not known */
+	const char *how;     /* options of the attach; NULL: not known */
 	const char *wanted;  /* options */
 	const char *backend; /* NULL: EXPORT */
 	enum attachment_verdict verdict;
@@ -432,7 +432,7 @@ START_TEST(unsupervised_by_default)
 }
 END_TEST
 
-/* --- other devices ------------------------------------------------------------------------------- */
+/* --- other devices -------------------------------------------------------------------------- */
 
 #define STALE .minimum_io_size = 4096
 #define FIT   .minimum_io_size = 512
