@@ -22,9 +22,6 @@ PURE='(base|proto|policy)'
 TESTED='(base|proto|policy|net|kernel)'
 LIBRARY='(base|proto|policy|net|kernel|daemon)'
 
-# Files that are going to be rebuilt: rule_names and rule_gnu_source do not look at them.
-REBUILT='daemon/(attach|detach|launch)[.][ch]'
-
 # library, files that may use it (without suffix), its headers, its functions
 LIBRARIES='
 libnl        kernel/nbd(nl|event) netlink/.*       (nl|nla|nlmsg|genl|genlmsg)_.*
@@ -228,7 +225,7 @@ rule_makefile() {
 
 # Definitions begin in the first column; a type that is long stands on a line of its own.
 rule_names() {
-	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs awk '
+	(cd "$src" && xargs awk '
 		FNR == 1 { type = "" }
 		/^static [^({;=]*$/ { type = $0 " "; next }
 		{ line = type $0; type = "" }
@@ -247,11 +244,11 @@ rule_names() {
 		END {
 			for (name in count)
 				if (count[name] > 1) print name " is a static function of" files[name]
-		}')
+		}' <"$work/files")
 }
 
 rule_gnu_source() {
-	(cd "$src" && grep -vxE "$REBUILT" "$work/files" | xargs grep -HnE '^[ 	]*#[ 	]*define[ 	]+_GNU_SOURCE')
+	(cd "$src" && xargs grep -HnE '^[ 	]*#[ 	]*define[ 	]+_GNU_SOURCE' <"$work/files")
 }
 
 rule_licence() {

@@ -71,7 +71,7 @@ static bool is_alive(pid_t pid)
 	return !kill(pid, 0) || errno == EPERM;
 }
 
-static void read_record(struct facts *f, struct attachment *a)
+static void take_record(struct facts *f, struct attachment *a)
 {
 	struct err ignored;
 
@@ -89,7 +89,7 @@ static void read_record(struct facts *f, struct attachment *a)
 	a->supervised = !f->settings.supervision.none;
 }
 
-static void ask_supervisor(struct facts *f, struct attachment *a)
+static void read_supervisor(struct facts *f, struct attachment *a)
 {
 	struct control_answer *answer = &f->answer;
 	struct err ignored;
@@ -134,8 +134,8 @@ static int read_facts(struct attach_ctx *c, struct facts *f, struct attachment *
 	};
 	if (strcmp(d->backend, c->backend))
 		return 0;
-	read_record(f, a);
-	ask_supervisor(f, a);
+	take_record(f, a);
+	read_supervisor(f, a);
 	a->owner_alive = is_alive(f->record.supervisor ? f->record.supervisor : d->pid);
 	return 0;
 }
@@ -245,7 +245,7 @@ int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_out
 
 /* --- other devices ---------------------------------------------------------------------------- */
 
-static int read_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
+static int collect_device(const struct attach_ctx *c, unsigned index, struct attachment_device *a)
 {
 	struct sysfs_device d;
 	int ret = sysfs_attachment(c->kernel.sysfd, index, &d, c->e);
@@ -275,7 +275,7 @@ static int list_devices(const struct attach_ctx *c, struct attachment_device **d
 	if (!ret && !*devices)
 		ret = err_sys(c->e, ERR_FAILED, ENOMEM, "look at the devices");
 	for (size_t i = 0; !ret && i < *count; i++)
-		ret = read_device(c, indices[i], &(*devices)[i]);
+		ret = collect_device(c, indices[i], &(*devices)[i]);
 	free(indices);
 	return ret;
 }
@@ -423,13 +423,13 @@ static int make_plan(struct attach_ctx *c)
 	if (ret)
 		return ret;
 	memcpy(c->a->plan.backend, c->backend, sizeof(c->a->plan.backend));
-	/* So that no request is half sent when its connection dies; else the system's own will do. */
+	/* Keeps a request whole when its connection dies; else the system's own will do. */
 	for (unsigned i = 0; !s->supervision.none && i < link->count; i++)
 		sockopt_set_send_room(link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
 	return 0;
 }
 
-static int write_record(const struct attach_ctx *c)
+static int record_attachment(const struct attach_ctx *c)
 {
 	const struct connections *link = &c->a->connections;
 	const struct settings *s = c->rq->settings;
@@ -487,7 +487,7 @@ static int attach_device(struct attach_ctx *c, enum attach_outcome *outcome)
 	ret = device_make_usable(&c->kernel, &a->identity, &a->plan, &a->connections,
 				 c->rq->settings->connect_timeout_ms, c->cancel_fd, c->e);
 	if (!ret)
-		ret = write_record(c);
+		ret = record_attachment(c);
 	if (!ret)
 		return 0;
 	blame_server(c);

@@ -28,7 +28,7 @@ struct attach_request {
 
 enum attach_outcome {
 	ATTACH_DONE,
-	ATTACH_ALREADY, /* it was attached to this export before, and can be used */
+	ATTACH_ALREADY, /* attached to this export before, and usable */
 	ATTACH_ORPHAN,  /* the same, but its supervisor has gone: takeover_run is next */
 };
 
@@ -60,7 +60,7 @@ void attached_init(struct attached *a);
  */
 void attached_close(struct attached *a, bool kernel_has_it);
 
-/* The identifier of what the request is for, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
+/* The identifier of what is wanted, see plan_backend; buf has PLAN_BACKEND_MAX + 1 bytes. */
 void attach_identify(const struct attach_request *rq, char *buf);
 
 /*

@@ -39,7 +39,7 @@ struct released {
 
 /* --- users ------------------------------------------------------------------------------------ */
 
-static int refuse(unsigned index, const char *why, struct err *e)
+static int refuse_in_use(unsigned index, const char *why, struct err *e)
 {
 	return err_set(e, ERR_BUSY, EBUSY,
 		       "nbd%u is in use: %s; --force detaches it all the same and "
@@ -85,7 +85,7 @@ static int open_node(unsigned index, int flags, struct err *e)
 	return fd >= 0 ? fd : err_sys(e, ERR_FAILED, errno, "open %s", node);
 }
 
-/* Claims the device, so that nothing is mounted while the descriptor is open; or says who uses it. */
+/* Claims the device, so that nothing is mounted meanwhile; or says who uses it. */
 static int claim_device(unsigned index, struct err *e)
 {
 	int fd = open_node(index, O_EXCL, e), ret;
@@ -99,11 +99,11 @@ static int claim_device(unsigned index, struct err *e)
 			break;
 		/* udev has it open for a moment after each event. */
 		if (fd < 0 || waited >= USERS_RETRY_MS) {
-			ret = refuse(index,
-				     u.users ?
-					     u.text :
-					     "mounted in another namespace, or held by the kernel",
-				     e);
+			ret = refuse_in_use(
+				index,
+				u.users ? u.text :
+					  "mounted in another namespace, or held by the kernel",
+				e);
 			break;
 		}
 		poll(NULL, 0, TICK_MS);
@@ -299,7 +299,7 @@ static bool is_gone(int sysfd, const struct sysfs_identity *id)
 	return !sysfs_partitions(sysfd, id->index, NULL, 0, &partitions, &ignored) && !partitions;
 }
 
-static int await_end(int sysfd, const struct release *rl, struct detach_result *r, struct err *e)
+static int await_gone(int sysfd, const struct release *rl, struct detach_result *r, struct err *e)
 {
 	for (int i = 0; i < GONE_MS / DEVICE_POLL_MS && !is_gone(sysfd, &rl->id); i++)
 		poll(NULL, 0, DEVICE_POLL_MS);
@@ -336,7 +336,7 @@ int detach_run(const struct detach_request *rq, struct detach_result *r, struct 
 	if (!ret)
 		ret = detach_attachment(rq, &rl, r, e);
 	if (!ret)
-		ret = await_end(kernel.sysfd, &rl, r, e);
+		ret = await_gone(kernel.sysfd, &rl, r, e);
 	device_close_kernel(&kernel);
 	return ret;
 }

@@ -404,7 +404,7 @@ static void disconnect_in_child(const void *arg, void *out)
 }
 
 /* Frees a sender that waits for the server with a lock that the kernel's disconnect wants. */
-static void cut_connections(const struct connections *c)
+static void cut_under_kernel(const struct connections *c)
 {
 	struct err ignored;
 
@@ -422,12 +422,12 @@ static int disconnect_timed(const struct disconnection *d, const struct connecti
 	int ret;
 
 	if (blocking_child_start(&child, disconnect_in_child, d, sizeof(inside), e)) {
-		cut_connections(c);
+		cut_under_kernel(c);
 		return disconnect_and_clean(d, e);
 	}
 	ret = blocking_child_wait(&child, monotonic_ms() + CUT_AFTER_MS, -1);
 	if (ret == -ETIMEDOUT) {
-		cut_connections(c);
+		cut_under_kernel(c);
 		ret = blocking_child_wait(&child, deadline, -1);
 	}
 	if (ret) {

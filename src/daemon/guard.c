@@ -36,7 +36,7 @@ int guard_start_worker(struct guard *g, void (*work)(void *ctx, int control), vo
 	if (!g->worker) {
 		close(pair[0]);
 		work(ctx, pair[1]);
-		_exit(1);
+		_exit(0);
 	}
 	if (g->worker < 0)
 		err_sys(e, ERR_FAILED, errno, "start the working process");
@@ -65,7 +65,7 @@ int guard_start_watcher(void (*watch)(void *ctx, struct guard *g), void *ctx, pi
 	if (!*watcher) {
 		close(pair[1]);
 		watch(ctx, &g);
-		_exit(1);
+		_exit(0);
 	}
 	if (*watcher < 0)
 		err_sys(e, ERR_FAILED, errno, "start a process to watch this one");

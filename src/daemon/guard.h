@@ -24,16 +24,16 @@ struct guard {
 };
 
 /*
- * Starts work(ctx, control) in a child, which must not return from it, and watches it. control is
- * the worker's: for guard_report, and readable when it shall give up, because of an interrupt or
+ * Starts work(ctx, control) in a child, which ends with it, and watches that. control is the
+ * worker's: for guard_report, and readable when it shall give up, because of an interrupt or
  * because the watcher is gone.
  */
 int guard_start_worker(struct guard *g, void (*work)(void *ctx, int control), void *ctx,
 		       struct err *e);
 
 /*
- * The other way round: starts watch(ctx, g) in a child, which must not return from it, for the
- * calling process as the worker. Returns control, which the caller closes, or -errno; *watcher is
+ * The other way round: starts watch(ctx, g) in a child, which ends with it, for the calling
+ * process as the worker. Returns control, which the caller closes, or -errno; *watcher is
  * the child.
  */
 int guard_start_watcher(void (*watch)(void *ctx, struct guard *g), void *ctx, pid_t *watcher,

@@ -33,9 +33,9 @@ struct report {
 /* The work of one process. */
 struct work {
 	const struct launch_request *rq;
-	sigset_t mask; /* of the caller */
+	sigset_t mask; /* signal mask of the caller */
 	int control;   /* to the watcher */
-	pid_t watcher; /* of launch_stay */
+	pid_t watcher; /* process that watches launch_stay */
 	struct attached attached;
 	struct takeover_result takeover;
 	bool adopted; /* takeover is filled */
@@ -84,8 +84,8 @@ static void close_others(const int *kept, unsigned count)
 }
 
 /*
- * What the caller had open (a lock, a pipe) is not for a process that stays; a command may have been
- * given it on purpose.
+ * What the caller had open (a lock, a pipe) is not for a process that stays; a command may have
+ * been given it on purpose.
  */
 static void keep_only(const struct launch_request *rq, int control)
 {
@@ -109,8 +109,8 @@ static void keep_command(struct connections *rs)
 
 	leave_terminal();
 	/*
-	 * The kernel's end of the connection alone tells the command when it is over; and a descriptor
-	 * of the caller's (a lock, a pipe) is for the command at most, not for us.
+	 * The kernel's end of the connection alone tells the command when it is over; and a
+	 * descriptor of the caller's (a lock, a pipe) is for the command at most, not for us.
 	 */
 	close_others(&rs->command_log, 1);
 	fcntl(rs->command_log, F_SETFL, 0);
@@ -206,7 +206,7 @@ static int started_in_child(void *ctx, struct err *e)
 	return 0;
 }
 
-_Noreturn static void supervise_in_child(struct work *w)
+static void supervise_in_child(struct work *w)
 {
 	struct err *e = &w->report.err;
 	unsigned index = w->attached.identity.index;
@@ -216,7 +216,6 @@ _Noreturn static void supervise_in_child(struct work *w)
 		send_report(w, ret);
 	else if (ret)
 		log_say(w->rq->logger, LOG_LEVEL_ERROR, "nbd%u: %s", index, e->text);
-	_exit(0);
 }
 
 static void attach_in_child(void *ctx, int control)
@@ -233,22 +232,19 @@ static void attach_in_child(void *ctx, int control)
 	ret = become_vital(w->rq, &w->report.err);
 	if (!ret)
 		ret = attach_or_adopt(w, control);
-	if (!ret && w->report.result.outcome != ATTACH_ALREADY && !s->supervision.none)
+	if (!ret && w->report.result.outcome != ATTACH_ALREADY && !s->supervision.none) {
 		supervise_in_child(w);
-	if (!send_report(w, ret)) {
+	} else if (!send_report(w, ret)) {
 		if (!ret)
 			take_back(&w->report, &w->attached.connections, &w->report.err);
 		attached_close(&w->attached, false);
-		_exit(1);
+	} else if (!ret) {
+		close(control);
+		if (w->attached.connections.command > 0)
+			keep_command(&w->attached.connections);
+		else
+			attached_close(&w->attached, true);
 	}
-	if (ret || w->report.result.outcome == ATTACH_ALREADY)
-		_exit(0);
-	close(control);
-	if (w->attached.connections.command > 0)
-		keep_command(&w->attached.connections);
-	else
-		attached_close(&w->attached, true);
-	_exit(0);
 }
 
 static void adopt_in_child(void *ctx, int control)
@@ -266,8 +262,8 @@ static void adopt_in_child(void *ctx, int control)
 		ret = take_over(w);
 	if (!ret)
 		supervise_in_child(w);
-	send_report(w, ret);
-	_exit(0);
+	else
+		send_report(w, ret);
 }
 
 /* --- the watcher ------------------------------------------------------------------------------ */
@@ -315,7 +311,7 @@ static int block_interrupts(sigset_t *mask)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Back to mask. Those that came were heeded, or came too late: none of them may end us after that. */
+/* Those that came were heeded, or came too late: none of them may end us after that. */
 static void end_interrupts(int signals, const sigset_t *mask)
 {
 	struct signalfd_siginfo si;
@@ -337,7 +333,7 @@ static int await_adopted(const struct launch_request *rq, struct attach_result *
 		     err_set(e, ERR_ABSENT, ENODEV, "nbd%u was detached meanwhile", r->index);
 }
 
-static int announce(const struct launch_request *rq, struct report *r, struct err *e)
+static int announce_attached(const struct launch_request *rq, struct report *r, struct err *e)
 {
 	struct report before = *r;
 	int ret = await_adopted(rq, &r->result, e);
@@ -362,7 +358,7 @@ int launch_attach(const struct launch_request *rq, struct err *e)
 		ret = guarded(&rq->attach, &g, &w.report, e);
 		end_interrupts(g.signals, &w.mask);
 		if (!ret)
-			ret = announce(rq, &w.report, e);
+			ret = announce_attached(rq, &w.report, e);
 		guard_close(&g, ret || w.report.result.outcome == ATTACH_ALREADY);
 		return ret;
 	}
@@ -394,7 +390,7 @@ int launch_takeover(const struct launch_request *rq, struct err *e)
 
 /* --- the caller as the supervisor ------------------------------------------------------------- */
 
-_Noreturn static void watch_caller(void *ctx, struct guard *g)
+static void watch_caller(void *ctx, struct guard *g)
 {
 	const struct work *w = ctx;
 	struct report r;
@@ -403,7 +399,6 @@ _Noreturn static void watch_caller(void *ctx, struct guard *g)
 	setsid();
 	leave_terminal();
 	guarded(&w->rq->attach, g, &r, &ignored);
-	_exit(0);
 }
 
 static void dismiss_watcher(struct work *w, int ret)

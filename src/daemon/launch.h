@@ -18,14 +18,15 @@
 
 struct launch_request {
 	struct attach_request attach;
-	const struct log *logger; /* of the supervisor, once it is on its own */
+	const struct log *logger; /* the supervisor's, once it is on its own */
 	int log_fd;               /* descriptor that the logger needs, or -1 */
 	bool deaf;                /* see struct supervise_request */
-	char *arg0; /* begin of the command line, for protect_self_mark of all processes that stay; NULL: none */
+	/* Begin of the command line, for protect_self_mark of all that stay; NULL: none. */
+	char *arg0;
 	/* Says that the device is there; an error is the end, and takes the attachment back. */
 	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e);
 	const void *ctx;
-	struct notify *notify; /* of launch_stay: see struct supervise_request; or NULL */
+	struct notify *notify; /* launch_stay's: see struct supervise_request; or NULL */
 };
 
 /*
@@ -42,7 +43,7 @@ int launch_attach(const struct launch_request *rq, struct err *e);
  */
 int launch_stay(const struct launch_request *rq, struct err *e);
 
-/* For a device that is attached: takeover_run in a child, which is its supervisor when this returns 0. */
+/* For an attached device: takeover_run in a child, which is its supervisor on success. */
 int launch_takeover(const struct launch_request *rq, struct err *e);
 
 #endif

@@ -10,7 +10,7 @@
 #include "base/text.h"
 
 /* The same export, but something speaks against it. */
-__attribute__((format(printf, 3, 4))) static enum attachment_verdict refuse(
+__attribute__((format(printf, 3, 4))) static enum attachment_verdict refuse_same(
 	const struct attachment *a, struct err *e, const char *fmt, ...)
 {
 	char why[sizeof(e->text)];
@@ -56,7 +56,7 @@ static bool supervision_differs(const struct attachment *a, const struct setting
 		    !(both && settings_row_given(a->settings, row)))
 			continue;
 		if (option_differs(row, wanted, a->settings, value, sizeof(value))) {
-			refuse(a, e, "but %s", value);
+			refuse_same(a, e, "but %s", value);
 			return true;
 		}
 	}
@@ -68,13 +68,13 @@ static bool numbers_differ(const struct attachment *a, const struct settings *wa
 	const struct plan_multi *m = &wanted->multi;
 
 	if (wanted->block_size && wanted->block_size != a->block_size)
-		refuse(a, e, "with blocks of %u bytes (--block-size)", a->block_size);
+		refuse_same(a, e, "with blocks of %u bytes (--block-size)", a->block_size);
 	else if (a->recorded && m->wanted && !m->automatic && m->wanted != a->connections)
-		refuse(a, e, "with %u connection%s (--connections)", a->connections,
-		       a->connections == 1 ? "" : "s");
+		refuse_same(a, e, "with %u connection%s (--connections)", a->connections,
+			    a->connections == 1 ? "" : "s");
 	else if (a->recorded && settings_given(wanted, &wanted->timeout_s) &&
 		 wanted->timeout_s != a->timeout_s)
-		refuse(a, e, "with a --timeout of %u s", a->timeout_s);
+		refuse_same(a, e, "with a --timeout of %u s", a->timeout_s);
 	else
 		return false;
 	return true;
@@ -85,13 +85,13 @@ static bool differs(const struct attachment *a, const struct settings *wanted, s
 	const struct supervision *v = &wanted->supervision;
 
 	if (wanted->read_only && !a->read_only)
-		refuse(a, e, "but not read-only (--read-only)");
+		refuse_same(a, e, "but not read-only (--read-only)");
 	else if (!wanted->read_only && a->read_only && a->recorded && a->asked_read_only)
-		refuse(a, e, "but read-only (--read-only)");
+		refuse_same(a, e, "but read-only (--read-only)");
 	else if (!v->none && !a->supervised)
-		refuse(a, e, "but without a supervisor (--no-supervise)");
+		refuse_same(a, e, "but without a supervisor (--no-supervise)");
 	else if (v->none && a->supervised && settings_given(wanted, &v->none))
-		refuse(a, e, "but with a supervisor (--no-supervise)");
+		refuse_same(a, e, "but with a supervisor (--no-supervise)");
 	else
 		return numbers_differ(a, wanted, e) || supervision_differs(a, wanted, e);
 	return true;
@@ -122,17 +122,18 @@ static enum attachment_verdict judge_supervised(const struct attachment *a,
 	char shown[512];
 
 	if (a->supervisor == ATTACHMENT_SUPERVISOR_SILENT) {
-		refuse(a, e, "but its supervisor, process %d, does not answer", a->supervisor_pid);
+		refuse_same(a, e, "but its supervisor, process %d, does not answer",
+			    a->supervisor_pid);
 		return ATTACHMENT_BEGINNING;
 	}
 	if (differs(a, wanted, e))
 		return ATTACHMENT_REFUSED;
 	if (a->paused)
-		return refuse(a, e, "but it is paused, so that its I/O waits for --resume");
+		return refuse_same(a, e, "but it is paused, so that its I/O waits for --resume");
 	if (a->alive)
 		return ATTACHMENT_USABLE;
 	text_escape(shown, sizeof(shown), a->last_error, strlen(a->last_error));
-	refuse(a, e, "but has no connection now%s%s", shown[0] ? ": " : "", shown);
+	refuse_same(a, e, "but has no connection now%s%s", shown[0] ? ": " : "", shown);
 	e->kind = ERR_UNREACHABLE;
 	e->code = ENOTCONN;
 	return ATTACHMENT_RECONNECTING;
@@ -178,7 +179,7 @@ enum attachment_verdict attachment_judge(const struct attachment *a, const struc
 		return ATTACHMENT_REFUSED;
 	}
 	if (differs_in_tls(a->backend, backend, &tls))
-		return refuse(a, e, tls ? "but by TLS (--tls)" : "but without TLS (--tls)");
+		return refuse_same(a, e, tls ? "but by TLS (--tls)" : "but without TLS (--tls)");
 	/* A command is a server of its own each time it is started, whatever its words. */
 	if (strcmp(a->backend, backend) || wanted->command.count) {
 		text_escape(shown, sizeof(shown), a->backend, strlen(a->backend));

@@ -585,7 +585,7 @@ START_TEST(does_not_listen)
 	ck_assert(dialer_answer(&d, &c, &ret, &e));
 	ck_assert_int_eq(ret, -EPIPE);
 	ck_assert_ptr_nonnull(strstr(e.text, "does not listen"));
-	expect_reaped(&d, pid);
+	expect_end_of(&d, pid);
 	ask(&d, 0, 1);
 	expect_good(&d, 1);
 	dialer_close(&d);
