@@ -77,7 +77,7 @@ static int list_exports(struct opts *o, struct err *e)
 }
 
 /* "nbd0p1" stands for "nbd0". A device of another driver is not attached. */
-static int check_device(struct opts *o, struct err *e)
+static int check_operand(struct opts *o, struct err *e)
 {
 	const char *device = o->devices[0], *slash = strrchr(device, '/');
 	char name[32];
@@ -96,7 +96,7 @@ static int run_client_command(struct opts *o, struct err *e)
 {
 	switch (o->command) {
 	case OPTS_CHECK:
-		return check_device(o, e);
+		return check_operand(o, e);
 	case OPTS_HELP:
 		print_help(stderr);
 		return DONE;

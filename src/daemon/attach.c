@@ -89,7 +89,7 @@ static void take_record(struct facts *f, struct attachment *a)
 	a->supervised = !f->settings.supervision.none;
 }
 
-static void take_status(struct facts *f, struct attachment *a)
+static void read_supervisor(struct facts *f, struct attachment *a)
 {
 	struct control_answer *answer = &f->answer;
 	struct err ignored;
@@ -135,7 +135,7 @@ static int read_facts(struct attach_ctx *c, struct facts *f, struct attachment *
 	if (strcmp(d->backend, c->backend))
 		return 0;
 	take_record(f, a);
-	take_status(f, a);
+	read_supervisor(f, a);
 	a->owner_alive = is_alive(f->record.supervisor ? f->record.supervisor : d->pid);
 	return 0;
 }
@@ -205,7 +205,7 @@ static int detach_dead(const struct attach_ctx *c, const struct facts *f)
 }
 
 /* As attach_check. */
-static int await_verdict(struct attach_ctx *c, enum attach_outcome *outcome)
+static int check_device(struct attach_ctx *c, enum attach_outcome *outcome)
 {
 	struct facts *f = malloc(sizeof(*f));
 	enum attachment_verdict verdict;
@@ -238,7 +238,7 @@ int attach_check(const struct attach_request *rq, int cancel_fd, enum attach_out
 	int ret = open_ctx(&c);
 
 	if (!ret)
-		ret = await_verdict(&c, outcome);
+		ret = check_device(&c, outcome);
 	device_close_kernel(&c.kernel);
 	return ret;
 }
@@ -367,7 +367,7 @@ static int connect_device(struct attach_ctx *c, enum attach_outcome *outcome)
 			return ret;
 		last = *c->e;
 		late = monotonic_ms() >= deadline;
-		ret = c->rq->find ? 0 : await_verdict(c, outcome);
+		ret = c->rq->find ? 0 : check_device(c, outcome);
 		if (!ret && !late)
 			ret = device_pause(DEVICE_POLL_MS, c->cancel_fd, c->e);
 		if (ret)
@@ -423,7 +423,7 @@ static int make_plan(struct attach_ctx *c)
 	if (ret)
 		return ret;
 	memcpy(c->a->plan.backend, c->backend, sizeof(c->a->plan.backend));
-	/* So that no request is half sent when its connection dies; else the default will do. */
+	/* Keeps a request whole when its connection dies; else the system's own will do. */
 	for (unsigned i = 0; !s->supervision.none && i < link->count; i++)
 		sockopt_set_send_room(link->fds[i], SOCKOPT_SEND_ROOM, &ignored);
 	return 0;
@@ -504,7 +504,7 @@ int attach_run(const struct attach_request *rq, int cancel_fd, struct attach_res
 	attached_init(a);
 	ret = open_ctx(&c);
 	if (!ret && !rq->find)
-		ret = await_verdict(&c, &r->outcome);
+		ret = check_device(&c, &r->outcome);
 	if (!ret)
 		ret = look_around(&c, !rq->settings->read_only, NULL);
 	if (!ret)

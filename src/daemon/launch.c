@@ -33,9 +33,9 @@ struct report {
 /* The work of one process. */
 struct work {
 	const struct launch_request *rq;
-	sigset_t mask; /* the caller's */
+	sigset_t mask; /* signal mask of the caller */
 	int control;   /* to the watcher */
-	pid_t watcher; /* launch_stay's */
+	pid_t watcher; /* process that watches launch_stay */
 	struct attached attached;
 	struct takeover_result takeover;
 	bool adopted; /* takeover is filled */
@@ -43,7 +43,7 @@ struct work {
 	struct report report;
 };
 
-/* --- a process that stays ----------------------------------------------------------------- */
+/* --- a process that stays --------------------------------------------------------------------- */
 
 /*
  * Nobody waits for us any more. Standard descriptors that stay open would keep a pipeline waiting
@@ -128,7 +128,7 @@ static int become_vital(const struct launch_request *rq, struct err *e)
 	return settings_is_vital(rq->attach.settings) ? protect_self(e) : 0;
 }
 
-/* --- the work ----------------------------------------------------------------------------- */
+/* --- the work --------------------------------------------------------------------------------- */
 
 static int take_over(struct work *w)
 {
@@ -266,7 +266,7 @@ static void adopt_in_child(void *ctx, int control)
 		send_report(w, ret);
 }
 
-/* --- the watcher -------------------------------------------------------------------------- */
+/* --- the watcher ------------------------------------------------------------------------------ */
 
 static int undo_of_dead(const struct attach_request *rq, pid_t worker, struct err *e)
 {
@@ -388,7 +388,7 @@ int launch_takeover(const struct launch_request *rq, struct err *e)
 	return ret;
 }
 
-/* --- the caller as the supervisor --------------------------------------------------------- */
+/* --- the caller as the supervisor ------------------------------------------------------------- */
 
 static void watch_caller(void *ctx, struct guard *g)
 {

@@ -26,7 +26,7 @@ struct launch_request {
 	/* Says that the device is there; an error is the end, and takes the attachment back. */
 	int (*attached)(const void *ctx, const struct attach_result *r, struct err *e);
 	const void *ctx;
-	struct notify *notify; /* launch_stay's, see struct supervise_request; or NULL */
+	struct notify *notify; /* launch_stay's: see struct supervise_request; or NULL */
 };
 
 /*

@@ -213,11 +213,6 @@ static void mark_down(struct reconnect *r, struct rc_conn *c)
 	if (up)
 		queue_action(r, RC_CUT)->conn = index_of(r, c);
 	set_state(r, c, up ? RC_CUTTING : RC_DOWN);
-	if (r->unattributed) {
-		c->reported = true;
-		if (!--r->unattributed)
-			disarm(r, RC_T_NOTICE);
-	}
 }
 
 static bool is_flapping(const struct reconnect *r)
@@ -235,6 +230,12 @@ static void lose_connection(struct reconnect *r, struct rc_conn *c)
 		r->flap_note_at = r->now + NOTE_MS;
 	}
 	mark_down(r, c);
+	/* Of what we cut ourselves no report can have come before. */
+	if (r->unattributed) {
+		c->reported = true;
+		if (!--r->unattributed)
+			disarm(r, RC_T_NOTICE);
+	}
 }
 
 static void doubt_unwatched(struct reconnect *r)

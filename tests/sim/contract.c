@@ -88,7 +88,8 @@ static bool makes_certain(struct world *w, const struct rc_event *ev)
 	if (ev->type == RC_SOCKET_ENDED && begins_outage(w)) {
 		c->loss_at = w->now;
 		c->detached = w->net.conn[w->shell.held[ev->conn]].how == NET_DISCONNECT &&
-			      w->now > c->heard_at + 2 * RC_NOTICE_MS + w->set.late_ms;
+			      w->now - c->heard_at - (w->jumped - c->heard_jumped) >
+				      2 * RC_NOTICE_MS + w->set.late_ms;
 		return !c->heard_lost && c->heard_at >= w->now - RECENT_MS &&
 		       c->heard_at > c->ended_at + 2 * RC_NOTICE_MS;
 	}
@@ -112,8 +113,6 @@ static void take_request(struct world *w, enum rc_request request)
 
 	c->dial_due = c->loss_at = -1;
 	c->detached = false;
-	if (request == RC_ASK_RESCAN)
-		c->refused = false;
 	if (request != RC_ASK_RESUME)
 		return;
 	c->connects = 0;
@@ -142,6 +141,7 @@ void contract_before_event(struct world *w, const struct rc_event *ev)
 		break;
 	case RC_LINK_DEAD:
 		c->heard_at = w->now;
+		c->heard_jumped = w->jumped;
 		c->heard_lost = ev->lost;
 		c->detached = false;
 		break;

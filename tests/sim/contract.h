@@ -30,6 +30,7 @@ struct contract {
 	long long paused_at;    /* last time with a pause */
 	long long installed_at; /* last INSTALL */
 	long long heard_at;     /* last notice of the driver */
+	long long heard_jumped; /* total of suspends at that time */
 	bool heard_lost;        /* the last notice said that others are missing */
 	long long drain_since;  /* begin of DRAINING; -1 in other phases */
 	uint64_t in_flight;     /* requests that were told last */

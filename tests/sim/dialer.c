@@ -86,6 +86,8 @@ static void fail_dial(struct world *w, enum err_kind kind, int code, const char 
 {
 	struct err *e = &w->dialer.err;
 
+	if (w->dialer.fault != DIALER_WELL)
+		w->dialer.failed_at = w->now;
 	e->kind = kind;
 	e->code = code;
 	strcpy(e->text, text);
@@ -172,8 +174,6 @@ void dialer_dial(struct world *w, unsigned server, unsigned count)
 	d->count = 0;
 	d->deadline = w->now + w->set.attempt_timeout_ms;
 	d->fault = d->faults ? d->next : DIALER_WELL;
-	if (d->faults)
-		d->failed_at = w->now;
 	d->faults -= d->faults > 0;
 	if (w->options.plant == PLANT_DIAL_LOST && world_chance(w, 8))
 		return;

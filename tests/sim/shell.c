@@ -137,6 +137,8 @@ static void deliver_notice(struct world *w, unsigned life, unsigned lost)
 	/* A successor listens before it asks for the hand-over. */
 	if (life != s->life && !(s->heir && life + 1 == s->life))
 		return;
+	w->shell.heard += !lost;
+	w->shell.heard_lost += lost;
 	STORY(w, "supervisor: %s", lost ? "notices were lost" : "LINK_DEAD");
 	w->shell.unseen |= lost && !w->set.request_timeout_s && driver_alive(w) &&
 			   w->shell.core.conn[0].state == RC_UNWATCHED;
@@ -358,7 +360,7 @@ static void carry_out(struct world *w, const struct rc_action *a)
 		reply(w, a);
 		break;
 	case RC_HAND_OVER:
-		w->shell.handing_since = w->now;
+		w->shell.heard = w->shell.heard_lost = 0;
 		client_handed(w, a->client);
 		world_after(w, 1 + world_random(w, 100), hand_over, w->shell.life, 0);
 		break;
@@ -573,9 +575,12 @@ void shell_start(struct world *w, enum shell_start how)
 	if (how != SHELL_HANDED_OVER)
 		return;
 	/* It has heard what its predecessor heard since it was asked, or a little more. */
-	if (w->contract.heard_at >= s->handing_since ||
-	    (w->now - w->contract.heard_at < RECENT_MS && world_chance(w, 4)))
-		shell_notice(w, w->contract.heard_lost);
+	if (!s->heard && w->now - w->contract.heard_at < RECENT_MS && world_chance(w, 4))
+		s->heard = !w->contract.heard_lost;
+	for (; s->heard; s->heard--)
+		shell_notice(w, false);
+	for (; s->heard_lost; s->heard_lost--)
+		shell_notice(w, true);
 }
 
 void shell_begin(struct world *w)

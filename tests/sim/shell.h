@@ -51,7 +51,7 @@ struct shell {
 	unsigned first, count;
 	long long tick_at, tick_jumped;
 	unsigned tick_serial, spins;
-	long long handing_since; /* begin of the last hand-over */
+	unsigned heard, heard_lost; /* notices that were told since the last hand-over began */
 };
 
 void shell_begin(struct world *w);
