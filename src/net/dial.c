@@ -25,9 +25,10 @@ static void fail_address(struct dial *d, unsigned i, int code)
 	char address[TRANSPORT_TEXT_MAX];
 
 	t->describe(a, address, sizeof(address));
-	if (code == EAGAIN && t->refused_by_eagain)
-		err_set(&d->last, ERR_UNREACHABLE, code = ECONNREFUSED, "connect to %s: %s",
-			address, t->refused_by_eagain);
+	/* No proof that the server is gone, as ECONNREFUSED is: it may only be stopped. */
+	if (code == EAGAIN && t->busy_by_eagain)
+		err_set(&d->last, ERR_UNREACHABLE, code = EHOSTUNREACH, "connect to %s: %s",
+			address, t->busy_by_eagain);
 	else
 		err_sys(&d->last, ERR_UNREACHABLE, code, "connect to %s", address);
 	d->unknown |= code != ECONNREFUSED;

@@ -67,7 +67,7 @@ static const struct transport transports[] = {
 		.families = { AF_UNIX },
 		.by_path = true,
 		/* unix(7): for non-blocking sockets, and there is nothing to wait for. */
-		.refused_by_eagain = "its server has a full backlog",
+		.busy_by_eagain = "its server has a full backlog",
 		.find_addresses = find_unix,
 		.describe = describe_unix,
 	},
