@@ -20,7 +20,7 @@ struct transport {
 	bool by_path;               /* only a process that sees the file system can connect */
 	bool names_host;            /* the server's certificate names the host of the URI */
 	bool needs_relay;           /* the driver does not take its sockets (nbd_get_socket()) */
-	const char *busy_by_eagain; /* what EAGAIN of connect(2) says of the server, or NULL */
+	const char *busy_by_eagain; /* meaning of EAGAIN from connect(2), or NULL */
 
 	/* Fills r where the URI holds an address. False: it holds a name, for resolve_start. */
 	bool (*find_addresses)(const struct uri *where, struct resolve_result *r);
