@@ -940,7 +940,7 @@ START_TEST(unix_sockets)
 	expect_good(&d, 1);
 	ck_assert_uint_eq(fake->connected, 1);
 	ask(&d, 0, 2);
-	expect_failure(&d, ECONNREFUSED, ERR_UNREACHABLE, "full backlog");
+	expect_failure(&d, EHOSTUNREACH, ERR_UNREACHABLE, "full backlog");
 	ck_assert_uint_eq(fake->asked, 1);
 	ck_assert_int_eq(unlink(s.servers[0].path), 0);
 	loopback_unix(s.servers[0].path, 1);
@@ -949,7 +949,7 @@ START_TEST(unix_sockets)
 	ck_assert_uint_eq(fake->connected, 2);
 	/* not even one */
 	dialer_ask(&d, 0, NEG_GOAL_GO, &(struct plan_multi){ .wanted = 4, .automatic = true });
-	expect_failure(&d, ECONNREFUSED, ERR_UNREACHABLE, "full backlog");
+	expect_failure(&d, EHOSTUNREACH, ERR_UNREACHABLE, "full backlog");
 	ck_assert_int_eq(unlink(s.servers[0].path), 0);
 	dialer_ask(&d, 0, NEG_GOAL_INFO, &(struct plan_multi){ .wanted = 4 });
 	expect_failure(&d, ENOENT, ERR_UNREACHABLE, "socket");
