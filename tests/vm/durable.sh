@@ -67,9 +67,9 @@ fence_holds() {
 	t "$1: the other one has to wait still" clients 10810 0
 	t "$1: no connection is alive" is ALIVE 0
 }
-fence_holds "adopted" 15
+fence_holds "adopted" 12
 t "adopt, from one that is alive" "$A" --adopt nbd0
-fence_holds "handed over" 5
+fence_holds "handed over" 3
 stop_server far:10809 KILL
 ip -n far link set far0 up
 t "it is back, without a server: the other one takes over" wait_for 30 uses 127.0.0.1:10810
@@ -108,7 +108,7 @@ has_one_supervisor() {
 }
 # Where several stay, each offers the driver connections of its own.
 adoptions=0 failed=0 crowded=0
-for i in {1..20}; do
+for i in {1..10}; do
 	((i % 2)) || kill_supervisor
 	in_background one "$A" --adopt nbd0
 	in_background other "$A" --adopt nbd0
@@ -123,7 +123,7 @@ for i in {1..20}; do
 		((crowded < 3)) || break
 	fi
 done
-diag "$adoptions adoptions of 40"
+diag "$adoptions adoptions of 20"
 t "two at once: one of them has it" test $failed -eq 0
 t "two at once: it has one supervisor each time" test $crowded -eq 0
 

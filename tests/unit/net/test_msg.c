@@ -422,7 +422,9 @@ Suite *unit_suite(void)
 	tcase_add_loop_test(t, struct_and_descriptors, 0, 5);
 	tcase_add_loop_test(t, more_descriptors_than_wanted, 0, 6);
 	tcase_add_test(t, unwanted_descriptors_are_dropped);
-	tcase_add_test(t, no_room_for_descriptors);
+	/* valgrind keeps descriptors of its own above the limit. */
+	if (!unit_under_valgrind())
+		tcase_add_test(t, no_room_for_descriptors);
 	tcase_add_test(t, something_else_beside_it);
 	tcase_add_test(t, too_many_to_be_sent);
 	suite_add_tcase(s, t);
