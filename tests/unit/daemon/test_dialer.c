@@ -1212,6 +1212,8 @@ Suite *unit_suite(void)
 	tc = new_case(suite, "end");
 	tcase_add_test(tc, closed);
 	tcase_add_test(tc, stays);
-	tcase_add_test(tc, killed_and_not_ended);
+	/* valgrind is too slow for the moment that is looked at. */
+	if (!unit_under_valgrind())
+		tcase_add_test(tc, killed_and_not_ended);
 	return suite;
 }
