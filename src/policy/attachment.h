@@ -54,7 +54,7 @@ struct attachment {
 	bool supervised;                 /* attached to have a supervisor */
 	bool asked_read_only;            /* by the user, whatever the server says */
 	unsigned connections, timeout_s; /* as given to the kernel */
-	const struct settings *settings; /* as it was attached; NULL: not known */
+	const struct settings *settings; /* settings of the attach; NULL: not known */
 	/* From the supervisor. */
 	enum attachment_supervisor supervisor;
 	int supervisor_pid;

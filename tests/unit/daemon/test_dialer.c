@@ -1212,7 +1212,7 @@ Suite *unit_suite(void)
 	tc = new_case(suite, "end");
 	tcase_add_test(tc, closed);
 	tcase_add_test(tc, stays);
-	/* valgrind is too slow for the moment that is looked at. */
+	/* Fails under valgrind (Debian 12) without a known cause. */
 	if (!unit_under_valgrind())
 		tcase_add_test(tc, killed_and_not_ended);
 	return suite;
